@@ -1,0 +1,76 @@
+//! The one thing that PromQL asks of the world: the series of the selectors which its plan announced.
+//!
+//! Synchronous and complete: `query` has fetched everything before evaluation begins and is, but for tests, the only
+//! implementor. A series hands out raw samples (staleness markers included) by batch decode into columns; so one decode
+//! serves all steps of a query, and it runs on the worker that evaluates the series.
+
+use model::{Labels, SeriesId};
+
+/// Raw samples of one series as columns: ascending times, no time twice. Reused from series to series.
+#[derive(Debug, Default, Clone)]
+pub struct Columns {
+    /// Milliseconds.
+    pub times: Vec<i64>,
+    /// Floats, staleness markers included; where a histogram stands at the same index, unused.
+    pub values: Vec<f64>,
+    /// Native histograms by index into `times`, ascending; empty for the usual float series.
+    pub histograms: Vec<(u32, model::FloatHistogram)>,
+}
+
+impl Columns {
+    /// Empties the columns and keeps their memory.
+    pub fn clear(&mut self) {
+        self.times.clear();
+        self.values.clear();
+        self.histograms.clear();
+    }
+}
+
+/// Data that could not be read. Becomes a 500 that names it.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("cannot read series {series}: {reason}")]
+pub struct SourceError {
+    /// Which series.
+    pub series: SeriesId,
+    /// What was wrong.
+    pub reason: String,
+}
+
+/// One fetched series.
+pub trait Series: Send + Sync {
+    /// Its labels.
+    fn labels(&self) -> &Labels;
+    /// Its identity; joins the same series across selectors.
+    fn id(&self) -> SeriesId;
+    /// Replaces the content of `out` by the samples with `min <= time <= max` (milliseconds, inclusive).
+    fn decode(&self, min: i64, max: i64, out: &mut Columns) -> Result<(), SourceError>;
+}
+
+/// The fetched series of every selector of a plan.
+pub trait Source: Send + Sync {
+    /// The series of the selector with that index in [`crate::Plan::selectors`], sorted by labels, each once.
+    fn series(&self, selector: usize) -> &[std::sync::Arc<dyn Series>];
+}
+
+/// Runs independent pieces of an evaluation side by side; `query` gives its worker pool, tests a plain loop.
+pub trait Executor: Sync {
+    /// How many pieces are worth making.
+    fn width(&self) -> usize;
+    /// Calls `piece(0)` .. `piece(count - 1)`, in any order and on any thread, and returns when all are done. A panic of a piece
+    /// is passed on to the caller.
+    fn run(&self, count: usize, piece: &(dyn Fn(usize) + Sync));
+}
+
+/// Everything on the calling thread.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Inline;
+
+impl Executor for Inline {
+    fn width(&self) -> usize {
+        1
+    }
+
+    fn run(&self, count: usize, piece: &(dyn Fn(usize) + Sync)) {
+        (0..count).for_each(piece);
+    }
+}

@@ -1,0 +1,3 @@
+//! Skeleton; the owner replaces it and keeps the exports used by others.
+mod message;
+pub use message::*;

@@ -1,0 +1,293 @@
+//! What crosses the mailbox into a core, and what comes back.
+//!
+//! A gateway thread builds one [`Push`] per body and core. Its columns are flat vectors, so that a message is a handful of
+//! allocations however many samples it carries, and the core reads them in order. Kinds for histograms, exemplars, metadata and
+//! tombstones have their place here from the start; a core that is sent one answers [`RejectReason::NotBuilt`].
+//! Replies are closures: the core knows neither runtimes nor sockets. A reply runs on the core's thread and must only hand over.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use model::{
+    Exemplar, HistogramSample, Labels, Matcher, Metadata, SeriesId, SeriesKey, TenantId,
+    TenantLimits,
+};
+
+/// All that is sent to a core.
+pub enum Message {
+    /// Samples of one body.
+    Push(Push),
+    /// Chunks or label sets of the series that match.
+    Select(Select),
+    /// Names or values of labels.
+    Labels(LabelQuery),
+    /// Counts for the admin pages.
+    Stats(StatsQuery),
+    /// A checkpoint now, for shutdown and tests; answered when it is durable.
+    Checkpoint(Box<dyn FnOnce(Result<(), String>) + Send>),
+    /// Finish what is queued, sync, stop the loop. Answered last.
+    Stop(Box<dyn FnOnce() + Send>),
+}
+
+/// Samples of one body for one core, all of one tenant.
+pub struct Push {
+    /// Whose.
+    pub tenant: TenantId,
+    /// In force when the body came.
+    pub limits: Arc<TenantLimits>,
+    /// Samples of series that an alias knew.
+    pub known: KnownSamples,
+    /// Samples of series that come with their labels.
+    pub fresh: FreshSamples,
+    /// What is not a float; empty until those kinds are built.
+    pub others: Vec<OtherSample>,
+    /// Bytes credited for this message; given back to the mailbox with the reply.
+    pub credits: u32,
+    /// Called once: when the log is durable up to this push (or, in relaxed mode, written), or when it was refused.
+    pub reply: Box<dyn FnOnce(PushOutcome) + Send>,
+}
+
+/// Columns of equal length, in the order of the body.
+#[derive(Debug, Default)]
+pub struct KnownSamples {
+    /// Which series.
+    pub keys: Vec<SeriesKey>,
+    /// Milliseconds.
+    pub times: Vec<i64>,
+    /// Values.
+    pub values: Vec<f64>,
+}
+
+/// Series with labels, and their samples as columns.
+#[derive(Debug, Default)]
+pub struct FreshSamples {
+    /// One entry per series object of the body.
+    pub series: Vec<FreshSeries>,
+    /// Packed labels of all series, back to back (canonical, checked by the gateway).
+    pub labels: Vec<u8>,
+    /// Milliseconds.
+    pub times: Vec<i64>,
+    /// Values.
+    pub values: Vec<f64>,
+}
+
+/// One series of [`FreshSamples`].
+#[derive(Debug, Clone, Copy)]
+pub struct FreshSeries {
+    /// Its identity.
+    pub id: SeriesId,
+    /// End of its packed labels in `labels`; they begin where those of the series before end.
+    pub labels_end: u32,
+    /// End of its samples in the columns; they begin where those of the series before end.
+    pub samples_end: u32,
+}
+
+/// Kinds that are not stored yet.
+#[derive(Debug, Clone)]
+pub enum OtherSample {
+    /// A native histogram.
+    Histogram(SeriesKey, i64, Box<HistogramSample>),
+    /// An exemplar.
+    Exemplar(SeriesKey, Exemplar),
+    /// What a metric is.
+    Metadata(String, Metadata),
+    /// When a counter began.
+    StartTimestamp(SeriesKey, i64),
+    /// Nothing of these series in this range shall be seen.
+    Tombstone(Vec<Matcher>, i64, i64),
+}
+
+/// What became of a push.
+#[derive(Debug, Default)]
+pub struct PushOutcome {
+    /// Set when the whole push was refused by the state of the node; nothing else is meaningful then.
+    pub refused: Option<Refusal>,
+    /// Samples stored.
+    pub stored: u32,
+    /// Samples that were there already, with the same value.
+    pub repeated: u32,
+    /// Samples refused, per reason; the first of each reason is described.
+    pub rejected: Vec<Rejection>,
+    /// Indexes into `known` whose key is dead: nothing was stored for them, send labels.
+    pub dead: Vec<u32>,
+    /// The key of each entry of `fresh.series`, in order; `None` where the series was refused.
+    pub keys: Vec<Option<SeriesKey>>,
+}
+
+/// All samples of a push refused for one reason.
+#[derive(Debug, Clone)]
+pub struct Rejection {
+    /// Why.
+    pub reason: RejectReason,
+    /// How many samples.
+    pub count: u32,
+    /// The first of them: labels, time and value.
+    pub first: (Labels, i64, f64),
+    /// For limits: the number in force.
+    pub limit: u64,
+    /// Index of the first one: position in `known`, or `known.len()` plus position in `fresh`.
+    pub first_index: u32,
+}
+
+/// Why a core refuses a sample. [`RejectReason::name`] is the metric's label value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RejectReason {
+    /// Older than the newest of its series, and not there yet.
+    OutOfOrder,
+    /// Older than what is kept at all.
+    OutOfBounds,
+    /// Same time, other value.
+    NewValueForTimestamp,
+    /// The tenant has as many series as it may.
+    PerUserSeriesLimit,
+    /// The metric has as many series as it may.
+    PerMetricSeriesLimit,
+    /// A kind that is not stored yet.
+    NotBuilt,
+}
+
+impl RejectReason {
+    /// As in `cortex_discarded_samples_total{reason=..}`. Source: Cortex; the mix of dashes and underscores is theirs.
+    pub fn name(self) -> &'static str {
+        match self {
+            RejectReason::OutOfOrder => "sample-out-of-order",
+            RejectReason::OutOfBounds => "sample-out-of-bounds",
+            RejectReason::NewValueForTimestamp => "new-value-for-timestamp",
+            RejectReason::PerUserSeriesLimit => "per_user_series_limit",
+            RejectReason::PerMetricSeriesLimit => "per_metric_series_limit",
+            RejectReason::NotBuilt => "native-histogram-sample",
+        }
+    }
+}
+
+/// The node cannot take a push or a read now. All are 503 with `Retry-After`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The mailbox of a core is full.
+    #[error("core {0} is at its queue limit")]
+    QueueFull(u16),
+    /// The log cannot take space for its next segment.
+    #[error("no space for the write-ahead log: {0}")]
+    NoSpace(String),
+    /// A write or sync failed; the node refuses writes until it is restarted.
+    #[error("the write-ahead log of core {core} failed: {reason}")]
+    Poisoned {
+        /// Which core.
+        core: u16,
+        /// The error.
+        reason: String,
+    },
+    /// The node is going down.
+    #[error("shutting down")]
+    Stopping,
+}
+
+/// Reads series.
+pub struct Select {
+    /// Whose.
+    pub tenant: TenantId,
+    /// All must match.
+    pub matchers: Arc<[Matcher]>,
+    /// Milliseconds, inclusive: only series with a chunk that overlaps, and only those chunks.
+    pub min_time: i64,
+    /// Milliseconds, inclusive.
+    pub max_time: i64,
+    /// Labels alone, or chunks too.
+    pub with_chunks: bool,
+    /// Stop with an error beyond this many series on this core; 0 is unlimited.
+    pub series_max: u64,
+    /// Stop with an error beyond this many chunk bytes on this core; 0 is unlimited.
+    pub bytes_max: u64,
+    /// Set when nobody waits any more; looked at between slices.
+    pub canceled: Arc<AtomicBool>,
+    /// Called once, when the log is durable up to what was seen.
+    pub reply: Box<dyn FnOnce(Result<Vec<SelectedSeries>, ReadError>) + Send>,
+}
+
+/// One series of a read.
+#[derive(Debug, Clone)]
+pub struct SelectedSeries {
+    /// Its identity.
+    pub id: SeriesId,
+    /// Its labels.
+    pub labels: Labels,
+    /// Ascending in time, not overlapping.
+    pub chunks: Vec<ChunkSlice>,
+}
+
+/// Bytes of a chunk: sealed ones shared with the core, open ones a copy.
+#[derive(Debug, Clone)]
+pub struct ChunkSlice {
+    /// First sample's time.
+    pub min_time: i64,
+    /// Last sample's time.
+    pub max_time: i64,
+    /// Sealed bytes as of `chunk`, checksum included, for open and closed chunks alike.
+    pub bytes: Arc<[u8]>,
+}
+
+/// Reads names of labels, or values of one, sorted.
+pub struct LabelQuery {
+    /// Whose.
+    pub tenant: TenantId,
+    /// `None`: names. `Some`: the values of that label.
+    pub name: Option<String>,
+    /// Only of series that match all of them; may be empty.
+    pub matchers: Arc<[Matcher]>,
+    /// Milliseconds, inclusive.
+    pub min_time: i64,
+    /// Milliseconds, inclusive.
+    pub max_time: i64,
+    /// See [`Select::canceled`].
+    pub canceled: Arc<AtomicBool>,
+    /// Called once.
+    pub reply: Box<dyn FnOnce(Result<Vec<String>, ReadError>) + Send>,
+}
+
+/// Asks for counts.
+pub struct StatsQuery {
+    /// One tenant, or all.
+    pub tenant: Option<TenantId>,
+    /// Called once.
+    pub reply: Box<dyn FnOnce(Vec<TenantStats>) + Send>,
+}
+
+/// Counts of one tenant on one core.
+#[derive(Debug, Clone)]
+pub struct TenantStats {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Series in memory.
+    pub series: u64,
+    /// Samples stored since start.
+    pub samples: u64,
+    /// Oldest sample's time in memory, `i64::MAX` without samples.
+    pub min_time: i64,
+    /// Newest sample's time, `i64::MIN` without samples.
+    pub max_time: i64,
+}
+
+/// Why a read has no result.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// More series than allowed.
+    #[error("the query hit the max number of series limit: {limit}")]
+    TooManySeries {
+        /// In force.
+        limit: u64,
+    },
+    /// More bytes than allowed.
+    #[error("the query hit the aggregated chunks size limit: {limit} bytes")]
+    TooManyBytes {
+        /// In force.
+        limit: u64,
+    },
+    /// Nobody waits.
+    #[error("canceled")]
+    Canceled,
+    /// The node cannot read now.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}

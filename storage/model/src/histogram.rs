@@ -1,0 +1,224 @@
+//! Native histograms as they cross our layers: integer and float, exponential and custom buckets.
+//!
+//! Bucket layout as in Prometheus: spans of consecutive buckets, an integer histogram's bucket counts as deltas to the bucket
+//! before, a float histogram's absolute. Schema -53 has custom bounds (`custom_values`, the upper bounds without +Inf) and no
+//! negative or zero bucket. Here they are values that travel; the arithmetic lives in `promql`.
+
+/// A run of consecutive buckets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Span {
+    /// Gap to the end of the span before (or index of the first bucket, in the first span).
+    pub offset: i32,
+    /// Number of buckets.
+    pub length: u32,
+}
+
+/// What the sender said about a counter reset before this sample. Numbers as in remote write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(u8)]
+pub enum CounterReset {
+    /// Must be found by comparing.
+    #[default]
+    Unknown = 0,
+    /// There was one.
+    Yes = 1,
+    /// There was none.
+    No = 2,
+    /// A gauge histogram: no such thing.
+    Gauge = 3,
+}
+
+/// Schema of histograms with custom bounds.
+pub const CUSTOM_BUCKETS_SCHEMA: i32 = -53;
+
+/// A histogram with integer counts.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Histogram {
+    /// Whether a reset precedes.
+    pub counter_reset: CounterReset,
+    /// -4 to 8, or -53 for custom bounds.
+    pub schema: i32,
+    /// Width of the zero bucket.
+    pub zero_threshold: f64,
+    /// Observations in the zero bucket.
+    pub zero_count: u64,
+    /// All observations.
+    pub count: u64,
+    /// Sum of all observations.
+    pub sum: f64,
+    /// Layout of the positive buckets.
+    pub positive_spans: Vec<Span>,
+    /// Counts as deltas.
+    pub positive_deltas: Vec<i64>,
+    /// Layout of the negative buckets.
+    pub negative_spans: Vec<Span>,
+    /// Counts as deltas.
+    pub negative_deltas: Vec<i64>,
+    /// Upper bounds for schema -53.
+    pub custom_values: Vec<f64>,
+}
+
+/// A histogram with float counts.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct FloatHistogram {
+    /// Whether a reset precedes.
+    pub counter_reset: CounterReset,
+    /// -4 to 8, or -53 for custom bounds.
+    pub schema: i32,
+    /// Width of the zero bucket.
+    pub zero_threshold: f64,
+    /// Observations in the zero bucket.
+    pub zero_count: f64,
+    /// All observations.
+    pub count: f64,
+    /// Sum of all observations.
+    pub sum: f64,
+    /// Layout of the positive buckets.
+    pub positive_spans: Vec<Span>,
+    /// Counts, absolute.
+    pub positive_counts: Vec<f64>,
+    /// Layout of the negative buckets.
+    pub negative_spans: Vec<Span>,
+    /// Counts, absolute.
+    pub negative_counts: Vec<f64>,
+    /// Upper bounds for schema -53.
+    pub custom_values: Vec<f64>,
+}
+
+/// Either kind, as written by a sender.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HistogramSample {
+    /// Integer counts.
+    Int(Histogram),
+    /// Float counts.
+    Float(FloatHistogram),
+}
+
+/// Why counts and spans do not fit together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HistogramError {
+    /// The spans describe another number of buckets than there are.
+    #[error("histogram has {buckets} buckets but its spans describe {spanned}")]
+    SpanMismatch {
+        /// Counts given.
+        buckets: usize,
+        /// Counts described.
+        spanned: u64,
+    },
+    /// Not -4..=8 and not -53.
+    #[error("histogram schema {0} is not supported")]
+    Schema(i32),
+    /// A bucket count below zero.
+    #[error("histogram has a negative bucket count")]
+    NegativeCount,
+}
+
+impl Histogram {
+    /// The same with absolute float counts.
+    ///
+    /// Errors: spans that do not describe the buckets, an unknown schema, a count below zero.
+    pub fn to_float(&self) -> Result<FloatHistogram, HistogramError> {
+        check_schema(self.schema)?;
+        Ok(FloatHistogram {
+            counter_reset: self.counter_reset,
+            schema: self.schema,
+            zero_threshold: self.zero_threshold,
+            zero_count: self.zero_count as f64,
+            count: self.count as f64,
+            sum: self.sum,
+            positive_spans: self.positive_spans.clone(),
+            positive_counts: absolute(&self.positive_spans, &self.positive_deltas)?,
+            negative_spans: self.negative_spans.clone(),
+            negative_counts: absolute(&self.negative_spans, &self.negative_deltas)?,
+            custom_values: self.custom_values.clone(),
+        })
+    }
+}
+
+fn check_schema(schema: i32) -> Result<(), HistogramError> {
+    match schema {
+        -4..=8 | CUSTOM_BUCKETS_SCHEMA => Ok(()),
+        other => Err(HistogramError::Schema(other)),
+    }
+}
+
+fn absolute(spans: &[Span], deltas: &[i64]) -> Result<Vec<f64>, HistogramError> {
+    let spanned: u64 = spans.iter().map(|s| u64::from(s.length)).sum();
+    if spanned != deltas.len() as u64 {
+        return Err(HistogramError::SpanMismatch {
+            buckets: deltas.len(),
+            spanned,
+        });
+    }
+    let mut count = 0i64;
+    deltas
+        .iter()
+        .map(|delta| {
+            count = count.saturating_add(*delta);
+            if count < 0 {
+                Err(HistogramError::NegativeCount)
+            } else {
+                Ok(count as f64)
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deltas_become_absolute_counts() {
+        let h = Histogram {
+            positive_spans: vec![
+                Span {
+                    offset: 0,
+                    length: 2,
+                },
+                Span {
+                    offset: 3,
+                    length: 1,
+                },
+            ],
+            positive_deltas: vec![3, -1, 4],
+            ..Histogram::default()
+        };
+        assert_eq!(h.to_float().unwrap().positive_counts, [3.0, 2.0, 6.0]);
+    }
+
+    #[test]
+    fn inconsistent_histograms_are_refused_by_reason() {
+        let spans = vec![Span {
+            offset: 0,
+            length: 2,
+        }];
+        let short = Histogram {
+            positive_spans: spans.clone(),
+            positive_deltas: vec![1],
+            ..Histogram::default()
+        };
+        assert_eq!(
+            short.to_float(),
+            Err(HistogramError::SpanMismatch {
+                buckets: 1,
+                spanned: 2
+            })
+        );
+        let below = Histogram {
+            positive_spans: spans,
+            positive_deltas: vec![1, -2],
+            ..Histogram::default()
+        };
+        assert_eq!(below.to_float(), Err(HistogramError::NegativeCount));
+        assert_eq!(
+            Histogram {
+                schema: 9,
+                ..Histogram::default()
+            }
+            .to_float(),
+            Err(HistogramError::Schema(9))
+        );
+    }
+}

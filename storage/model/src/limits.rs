@@ -1,0 +1,110 @@
+//! What one tenant may do, as values. Read from configuration by `gateway`; enforced where each limit is met.
+//!
+//! Zero means unlimited wherever Cortex says so (`docs/config.md`). The two sets of defaults differ on purpose:
+//! without tenants nobody is limited, with tenants the numbers of Cortex apply.
+
+use std::time::Duration;
+
+/// When a push is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Ack {
+    /// When the log is synced: a power cut loses nothing acknowledged.
+    #[default]
+    Durable,
+    /// When the log is written to the page cache: `kill -9` loses nothing acknowledged, a power cut may.
+    Written,
+}
+
+/// Limits of one tenant. Durations of zero and counts of zero are "no limit" unless said otherwise.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TenantLimits {
+    /// Samples and metadata a second; infinite is unlimited. 429.
+    pub ingestion_rate: f64,
+    /// Largest push that may pass at once, and the depth of the bucket. 429.
+    pub ingestion_burst_size: u64,
+    /// Series in memory of the tenant. 400.
+    pub max_series_per_user: u64,
+    /// Series in memory of one metric name. 400.
+    pub max_series_per_metric: u64,
+    /// Labels of one series, `__name__` included. 400.
+    pub max_label_names_per_series: u32,
+    /// Bytes of a label's name. 400.
+    pub max_label_name_length: u32,
+    /// Bytes of a label's value, the metric name included. 400.
+    pub max_label_value_length: u32,
+    /// Bytes of all names and values of a series. 400.
+    pub max_labels_size_bytes: u32,
+    /// Bytes of metric name, help or unit of a metadata record; longer ones are dropped.
+    pub max_metadata_length: u32,
+    /// Metadata records kept of the tenant.
+    pub max_metadata_per_user: u32,
+    /// Metadata records kept of one metric.
+    pub max_metadata_per_metric: u32,
+    /// Whether a series must have a valid `__name__`. 400.
+    pub enforce_metric_name: bool,
+    /// Whether samples older than `reject_old_samples_max_age` are refused. 400.
+    pub reject_old_samples: bool,
+    /// See `reject_old_samples`.
+    pub reject_old_samples_max_age: Duration,
+    /// How far ahead of the clock a sample may be; zero here means not at all ahead of the clock. 400.
+    pub creation_grace_period: Duration,
+    /// Labels removed from every series.
+    pub drop_labels: Vec<String>,
+    /// When a push is acknowledged.
+    pub ack: Ack,
+    /// How much sample time is kept, counted back from the tenant's newest sample.
+    pub retention: Duration,
+    /// Longest time range of a query, range selectors and offsets included. 422.
+    pub max_query_length: Duration,
+    /// How far back a query may look; earlier starts are moved.
+    pub max_query_lookback: Duration,
+    /// Series that one query may select. 422.
+    pub max_fetched_series_per_query: u64,
+    /// Bytes of chunks that one query may fetch. 422.
+    pub max_fetched_chunk_bytes_per_query: u64,
+    /// Samples that one query may hold or touch per step, as Prometheus counts them. 422.
+    pub max_samples_per_query: u64,
+}
+
+impl TenantLimits {
+    /// For `auth_enabled: false` without a file: nothing is limited that protects tenants from each other; what protects
+    /// the node (label counts and lengths, query samples) stays as in Cortex.
+    pub fn unlimited() -> TenantLimits {
+        TenantLimits {
+            ingestion_rate: f64::INFINITY,
+            ingestion_burst_size: 0,
+            max_series_per_user: 0,
+            max_series_per_metric: 0,
+            ..TenantLimits::cortex()
+        }
+    }
+
+    /// The defaults of Cortex. Source: `pkg/util/validation/limits.go`.
+    pub fn cortex() -> TenantLimits {
+        TenantLimits {
+            ingestion_rate: 25_000.0,
+            ingestion_burst_size: 50_000,
+            max_series_per_user: 5_000_000,
+            max_series_per_metric: 50_000,
+            max_label_names_per_series: 30,
+            max_label_name_length: 1024,
+            max_label_value_length: 2048,
+            max_labels_size_bytes: 0,
+            max_metadata_length: 1024,
+            max_metadata_per_user: 8000,
+            max_metadata_per_metric: 10,
+            enforce_metric_name: true,
+            reject_old_samples: false,
+            reject_old_samples_max_age: Duration::from_secs(14 * 86_400),
+            creation_grace_period: Duration::from_secs(600),
+            drop_labels: Vec::new(),
+            ack: Ack::Durable,
+            retention: Duration::from_secs(86_400),
+            max_query_length: Duration::ZERO,
+            max_query_lookback: Duration::ZERO,
+            max_fetched_series_per_query: 0,
+            max_fetched_chunk_bytes_per_query: 0,
+            max_samples_per_query: 50_000_000,
+        }
+    }
+}
