@@ -1,0 +1,6 @@
+//! The server from outside: first light, a real Prometheus, hostile clients, tenants, graceful stops.
+
+mod first_light;
+mod hostile;
+mod prometheus;
+mod series;

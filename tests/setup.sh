@@ -1,0 +1,22 @@
+#!/bin/sh
+# Installs what the tests need, as Debian packages by name. Does nothing for what is there.
+set -eu
+missing=
+for p in prometheus prometheus-node-exporter xfsprogs e2fsprogs mount python3; do
+	[ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null || true)" = installed ] || missing="$missing $p"
+done
+[ -n "$missing" ] || exit 0
+echo "installing$missing"
+# Nothing may start by itself: it would listen on every address.
+guard=/usr/sbin/policy-rc.d made=
+if [ ! -e $guard ]; then
+	printf '#!/bin/sh\nexit 101\n' >$guard && chmod +x $guard && made=1
+fi
+trap '[ -z "$made" ] || rm -f $guard' EXIT
+export DEBIAN_FRONTEND=noninteractive
+# shellcheck disable=SC2086
+apt-get install -y -q --no-install-recommends $missing || {
+	apt-get update -q
+	# shellcheck disable=SC2086
+	apt-get install -y -q --no-install-recommends $missing
+}
