@@ -23,8 +23,17 @@ pub fn series_id(tenant: &TenantId, packed: &[u8], scratch: &mut Vec<u8>) -> Ser
 
 /// The placement hash: xxh3-64, seed 0, over the same bytes without the labels of [`NOT_PLACED`].
 pub fn placement(tenant: &TenantId, labels: &Labels, scratch: &mut Vec<u8>) -> u64 {
+    placement_of_pairs(tenant, labels.iter(), scratch)
+}
+
+/// As [`placement`], of labels that are not packed yet: canonical pairs, ascending by name.
+pub fn placement_of_pairs<'a>(
+    tenant: &TenantId,
+    pairs: impl Iterator<Item = (&'a str, &'a str)>,
+    scratch: &mut Vec<u8>,
+) -> u64 {
     put_tenant(tenant, scratch);
-    for (name, value) in labels.iter().filter(|(name, _)| !NOT_PLACED.contains(name)) {
+    for (name, value) in pairs.filter(|(name, _)| !NOT_PLACED.contains(name)) {
         put_label(scratch, name, value);
     }
     xxh3_64(scratch)

@@ -71,6 +71,11 @@ impl Labels {
         })
     }
 
+    /// Checks every rule of the packed form without taking the bytes over.
+    pub fn check_packed(bytes: &[u8]) -> Result<(), LabelsError> {
+        check_packed(bytes)
+    }
+
     /// The packed form.
     pub fn packed(&self) -> &[u8] {
         &self.packed
