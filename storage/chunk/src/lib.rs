@@ -1,17 +1,27 @@
-//! Skeleton; the owner keeps these signatures.
+//! Chunk codecs: how a run of samples of one series becomes bytes, and columns again.
 //!
-//! An *open* chunk is an appender's bitstream in memory: trusted, no checksum. A *sealed* chunk is
-//! self-contained bytes: encoding byte, sample count, checksum, bitstream; every bit flip of it is an error or the same data.
+//! On the way of a sample this is the last step in memory: the memtable keeps one [`XorAppender`] per series and appends in
+//! place. On the way of a query it is where bytes become numbers: [`decode`] turns a sealed chunk into a column of times and a
+//! column of values, many samples at a time, outside of the cores.
+//!
+//! Two forms. An *open* chunk is the bit stream inside an appender: trusted memory, no checksum. A *sealed* chunk is
+//! self-contained bytes (`docs/formats/chunk.md`): encoding byte, count, checksum, payload. Every bit flip of a sealed chunk is
+//! an error or the same data; no bytes whatever make a decoder panic, loop for long, or take more memory than
+//! [`SAMPLES_MAX`] samples need.
+//!
+//! Read in this order: `sealed` (the envelope), `bits` (the bit stream), `xor` (the codec), `xor/append`, `xor/decode`.
+//! Deliberately absent: clocks, files, time boundaries (the memtable decides where a chunk is cut), native histograms (their
+//! encoding bytes are reserved and refused).
+
 #![forbid(unsafe_code)]
 
-/// The byte that says how a chunk is coded. Numbers are part of the log's and the block's format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Encoding {
-    /// Gorilla XOR floats, delta-of-delta times.
-    Xor = 1,
-    /// Native histograms, integer counts (reserved, refused by decoders until written).
-    Histogram = 2,
-    /// Native histograms, float counts (reserved).
-    FloatHistogram = 3,
-}
+mod bits;
+mod error;
+mod limits;
+mod sealed;
+mod xor;
+
+pub use error::Error;
+pub use limits::{HEADER_LEN, SAMPLES_MAX, SEALED_LEN_MAX};
+pub use sealed::{Encoding, count, decode, decode_range, encoding, first_time};
+pub use xor::XorAppender;
