@@ -1,0 +1,163 @@
+//! Query results, label sets, metadata.
+
+use model::{
+    FloatPoint, HistogramPoint, InstantSample, Labels, Metadata, QueryValue, RangeSeries,
+    SeriesValue,
+};
+
+use super::histogram::put_histogram;
+use super::number::{put_float, put_time};
+use super::text::put_string;
+
+/// Appends `{"__name__":"up","job":"a"}`.
+pub fn put_labels(out: &mut Vec<u8>, labels: &Labels) {
+    put_list(out, [b'{', b'}'], labels.iter(), |out, (name, value)| {
+        put_string(out, name);
+        out.push(b':');
+        put_string(out, value);
+    });
+}
+
+/// Appends a list of label sets: the data of `/series`.
+pub fn put_label_sets<'a>(out: &mut Vec<u8>, sets: impl IntoIterator<Item = &'a Labels>) {
+    put_list(out, [b'[', b']'], sets, put_labels);
+}
+
+/// Appends a list of strings: the data of `/labels` and `/label/<name>/values`.
+pub fn put_strings<S: AsRef<str>>(out: &mut Vec<u8>, texts: impl IntoIterator<Item = S>) {
+    put_list(out, [b'[', b']'], texts, |out, text| {
+        put_string(out, text.as_ref())
+    });
+}
+
+/// Appends `{"type":"counter","help":"..","unit":".."}`.
+pub fn put_metadata(out: &mut Vec<u8>, metadata: &Metadata) {
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(metadata.kind.name().as_bytes());
+    out.extend_from_slice(b"\",\"help\":");
+    put_string(out, &metadata.help);
+    out.extend_from_slice(b",\"unit\":");
+    put_string(out, &metadata.unit);
+    out.push(b'}');
+}
+
+/// Appends `{"<metric>":[<metadata>, ..], ..}`: the data of `/metadata`.
+pub fn put_metadata_map<'a, N, M>(out: &mut Vec<u8>, metrics: impl IntoIterator<Item = (N, M)>)
+where
+    N: AsRef<str>,
+    M: IntoIterator<Item = &'a Metadata>,
+{
+    put_list(out, [b'{', b'}'], metrics, |out, (metric, descriptions)| {
+        put_string(out, metric.as_ref());
+        out.push(b':');
+        put_list(out, [b'[', b']'], descriptions, put_metadata);
+    });
+}
+
+/// Appends `"resultType":"..","result":..` without braces, so that statistics can follow. For large results see [`super::Answer`].
+pub fn put_query_value(out: &mut Vec<u8>, value: &QueryValue) {
+    put_result_head(out, value);
+    match value {
+        QueryValue::Scalar { t, v } => put_point(out, *t, *v),
+        QueryValue::String { t, s } => {
+            out.push(b'[');
+            put_time(out, *t);
+            out.push(b',');
+            put_string(out, s);
+            out.push(b']');
+        }
+        QueryValue::Vector(samples) => put_list(out, [b'[', b']'], samples, put_instant_sample),
+        QueryValue::Matrix(series) => put_list(out, [b'[', b']'], series, put_range_series),
+    }
+}
+
+/// `"resultType":"..","result":`
+pub(super) fn put_result_head(out: &mut Vec<u8>, value: &QueryValue) {
+    let name = match value {
+        QueryValue::Scalar { .. } => "scalar",
+        QueryValue::String { .. } => "string",
+        QueryValue::Vector(_) => "vector",
+        QueryValue::Matrix(_) => "matrix",
+    };
+    out.extend_from_slice(b"\"resultType\":\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\",\"result\":");
+}
+
+/// `{"metric":{..},"value":[t,"v"]}`, or `"histogram":[t,{..}]`.
+pub(super) fn put_instant_sample(out: &mut Vec<u8>, sample: &InstantSample) {
+    out.extend_from_slice(b"{\"metric\":");
+    put_labels(out, &sample.labels);
+    match &sample.value {
+        SeriesValue::Float(value) => {
+            out.extend_from_slice(b",\"value\":");
+            put_point(out, sample.t, *value);
+        }
+        SeriesValue::Histogram(histogram) => {
+            out.extend_from_slice(b",\"histogram\":[");
+            put_time(out, sample.t);
+            out.push(b',');
+            put_histogram(out, histogram);
+            out.push(b']');
+        }
+    }
+    out.push(b'}');
+}
+
+/// `{"metric":{..},"values":[..],"histograms":[..]}`; each list only where it has points.
+pub(super) fn put_range_series(out: &mut Vec<u8>, series: &RangeSeries) {
+    out.extend_from_slice(b"{\"metric\":");
+    put_labels(out, &series.labels);
+    if !series.floats.is_empty() {
+        out.extend_from_slice(b",\"values\":");
+        put_list(
+            out,
+            [b'[', b']'],
+            &series.floats,
+            |out, FloatPoint { t, v }| {
+                put_point(out, *t, *v);
+            },
+        );
+    }
+    if !series.histograms.is_empty() {
+        out.extend_from_slice(b",\"histograms\":");
+        put_list(
+            out,
+            [b'[', b']'],
+            &series.histograms,
+            |out, HistogramPoint { t, h }| {
+                out.push(b'[');
+                put_time(out, *t);
+                out.push(b',');
+                put_histogram(out, h);
+                out.push(b']');
+            },
+        );
+    }
+    out.push(b'}');
+}
+
+/// `[t,"v"]`
+fn put_point(out: &mut Vec<u8>, time_ms: i64, value: f64) {
+    out.push(b'[');
+    put_time(out, time_ms);
+    out.extend_from_slice(b",\"");
+    put_float(out, value);
+    out.extend_from_slice(b"\"]");
+}
+
+pub(super) fn put_list<T>(
+    out: &mut Vec<u8>,
+    [open, close]: [u8; 2],
+    items: impl IntoIterator<Item = T>,
+    mut put: impl FnMut(&mut Vec<u8>, T),
+) {
+    out.push(open);
+    for (i, item) in items.into_iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        put(out, item);
+    }
+    out.push(close);
+}

@@ -1,0 +1,272 @@
+//! Native histograms of remote write, decoded when somebody wants them.
+//!
+//! ```text
+//! Histogram { 1 count_int | 2 count_float, 3 sum, 4 sint32 schema, 5 zero_threshold, 6 zero_count_int | 7 zero_count_float,
+//!             8 negative_spans, 9 negative_deltas, 10 negative_counts, 11 positive_spans, 12 positive_deltas,
+//!             13 positive_counts, 14 reset_hint, 15 int64 timestamp in ms, 16 custom_values }
+//! BucketSpan { 1 sint32 offset, 2 uint32 length }
+//! ```
+//!
+//! A sample with `count_float` is a float histogram, any other an integer one. Repeated numbers come packed or one by one.
+//! What is checked is the structure, as far as a reader would otherwise compute nonsense: schema, spans against buckets,
+//! no count below zero, custom bounds ascending. Sums are not: senders are allowed a count below that of the buckets.
+
+use model::{
+    CUSTOM_BUCKETS_SCHEMA, CounterReset, FloatHistogram, Histogram, HistogramError,
+    HistogramSample, Span, varint,
+};
+
+use crate::proto::{self, BYTES, FIXED64, Malformed, Reader, VARINT};
+
+/// Why bytes are not a histogram that can be kept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Not protobuf.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// Counts and spans do not fit together.
+    #[error(transparent)]
+    Inconsistent(#[from] HistogramError),
+    /// A span after the first goes backwards.
+    #[error("histogram has a span with a negative offset")]
+    SpanOffset,
+    /// Custom bounds that do not ascend, are not finite, or stand beside what only exponential schemas have.
+    #[error("histogram has inconsistent custom bounds")]
+    CustomBounds,
+}
+
+/// All fields, before it is known which kind they make.
+#[derive(Default)]
+struct Fields {
+    count: Number,
+    zero_count: Number,
+    sum: f64,
+    schema: i32,
+    zero_threshold: f64,
+    negative: Buckets,
+    positive: Buckets,
+    counter_reset: CounterReset,
+    time: i64,
+    custom_values: Vec<f64>,
+}
+
+#[derive(Default)]
+struct Buckets {
+    spans: Vec<Span>,
+    deltas: Vec<i64>,
+    counts: Vec<f64>,
+}
+
+#[derive(Clone, Copy)]
+enum Number {
+    Int(u64),
+    Float(f64),
+}
+
+impl Default for Number {
+    fn default() -> Number {
+        Number::Int(0)
+    }
+}
+
+/// Decodes and checks a histogram sample; the time is in milliseconds.
+///
+/// Cost: memory of at most eight times the message.
+pub fn decode(message: &[u8]) -> Result<(i64, HistogramSample), Error> {
+    let fields = read(message)?;
+    let time = fields.time;
+    let histogram = match fields.count {
+        Number::Int(count) => HistogramSample::Int(fields.into_int(count)?),
+        Number::Float(count) => HistogramSample::Float(fields.into_float(count)?),
+    };
+    Ok((time, histogram))
+}
+
+fn read(message: &[u8]) -> Result<Fields, Malformed> {
+    let mut reader = Reader::new(message);
+    let mut fields = Fields::default();
+    while !reader.is_empty() {
+        let (field, kind) = reader.tag()?;
+        match field {
+            1 => fields.count = Number::Int(read_varint(&mut reader, field, kind)?),
+            2 => fields.count = Number::Float(read_double(&mut reader, field, kind)?),
+            3 => fields.sum = read_double(&mut reader, field, kind)?,
+            4 => fields.schema = read_sint32(&mut reader, field, kind)?,
+            5 => fields.zero_threshold = read_double(&mut reader, field, kind)?,
+            6 => fields.zero_count = Number::Int(read_varint(&mut reader, field, kind)?),
+            7 => fields.zero_count = Number::Float(read_double(&mut reader, field, kind)?),
+            8 => fields
+                .negative
+                .spans
+                .push(read_span(&mut reader, field, kind)?),
+            9 => read_deltas(&mut reader, field, kind, &mut fields.negative.deltas)?,
+            10 => read_doubles(&mut reader, field, kind, &mut fields.negative.counts)?,
+            11 => fields
+                .positive
+                .spans
+                .push(read_span(&mut reader, field, kind)?),
+            12 => read_deltas(&mut reader, field, kind, &mut fields.positive.deltas)?,
+            13 => read_doubles(&mut reader, field, kind, &mut fields.positive.counts)?,
+            14 => {
+                fields.counter_reset = match read_varint(&mut reader, field, kind)? {
+                    1 => CounterReset::Yes,
+                    2 => CounterReset::No,
+                    3 => CounterReset::Gauge,
+                    _ => CounterReset::Unknown,
+                }
+            }
+            15 => fields.time = read_varint(&mut reader, field, kind)? as i64,
+            16 => read_doubles(&mut reader, field, kind, &mut fields.custom_values)?,
+            _ => reader.skip(field, kind)?,
+        }
+    }
+    Ok(fields)
+}
+
+impl Fields {
+    fn into_int(self, count: u64) -> Result<Histogram, Error> {
+        self.check()?;
+        let histogram = Histogram {
+            counter_reset: self.counter_reset,
+            schema: self.schema,
+            zero_threshold: self.zero_threshold,
+            zero_count: match self.zero_count {
+                Number::Int(n) => n,
+                Number::Float(n) => n as u64,
+            },
+            count,
+            sum: self.sum,
+            positive_spans: self.positive.spans,
+            positive_deltas: self.positive.deltas,
+            negative_spans: self.negative.spans,
+            negative_deltas: self.negative.deltas,
+            custom_values: self.custom_values,
+        };
+        histogram.to_float()?;
+        Ok(histogram)
+    }
+
+    fn into_float(self, count: f64) -> Result<FloatHistogram, Error> {
+        self.check()?;
+        self.positive.check_counts()?;
+        self.negative.check_counts()?;
+        Ok(FloatHistogram {
+            counter_reset: self.counter_reset,
+            schema: self.schema,
+            zero_threshold: self.zero_threshold,
+            zero_count: match self.zero_count {
+                Number::Int(n) => n as f64,
+                Number::Float(n) => n,
+            },
+            count,
+            sum: self.sum,
+            positive_spans: self.positive.spans,
+            positive_counts: self.positive.counts,
+            negative_spans: self.negative.spans,
+            negative_counts: self.negative.counts,
+            custom_values: self.custom_values,
+        })
+    }
+
+    /// What both kinds have in common.
+    fn check(&self) -> Result<(), Error> {
+        let custom = self.schema == CUSTOM_BUCKETS_SCHEMA;
+        if !custom && !(-4..=8).contains(&self.schema) {
+            return Err(HistogramError::Schema(self.schema).into());
+        }
+        let late = |buckets: &Buckets| buckets.spans.iter().skip(1).any(|span| span.offset < 0);
+        if late(&self.positive) || late(&self.negative) {
+            return Err(Error::SpanOffset);
+        }
+        let ascending = self.custom_values.iter().all(|bound| bound.is_finite())
+            && self.custom_values.is_sorted_by(|a, b| a < b);
+        let consistent = match custom {
+            true => ascending && self.negative.spans.is_empty(),
+            false => self.custom_values.is_empty(),
+        };
+        if consistent {
+            Ok(())
+        } else {
+            Err(Error::CustomBounds)
+        }
+    }
+}
+
+impl Buckets {
+    fn check_counts(&self) -> Result<(), Error> {
+        let spanned: u64 = self.spans.iter().map(|span| u64::from(span.length)).sum();
+        if spanned != self.counts.len() as u64 {
+            let buckets = self.counts.len();
+            return Err(HistogramError::SpanMismatch { buckets, spanned }.into());
+        }
+        if self.counts.iter().any(|&count| count < 0.0) {
+            return Err(HistogramError::NegativeCount.into());
+        }
+        Ok(())
+    }
+}
+
+fn read_varint(reader: &mut Reader<'_>, field: u32, kind: u8) -> Result<u64, Malformed> {
+    proto::expect(field, kind, VARINT)?;
+    reader.varint()
+}
+
+fn read_sint32(reader: &mut Reader<'_>, field: u32, kind: u8) -> Result<i32, Malformed> {
+    Ok(varint::unzigzag(read_varint(reader, field, kind)?) as i32)
+}
+
+fn read_double(reader: &mut Reader<'_>, field: u32, kind: u8) -> Result<f64, Malformed> {
+    proto::expect(field, kind, FIXED64)?;
+    reader.fixed64().map(f64::from_bits)
+}
+
+fn read_span(reader: &mut Reader<'_>, field: u32, kind: u8) -> Result<Span, Malformed> {
+    proto::expect(field, kind, BYTES)?;
+    let mut inner = Reader::new(reader.bytes()?);
+    let mut span = Span::default();
+    while !inner.is_empty() {
+        match inner.tag()? {
+            (1, kind) => span.offset = read_sint32(&mut inner, 1, kind)?,
+            (2, kind) => span.length = read_varint(&mut inner, 2, kind)? as u32,
+            (field, kind) => inner.skip(field, kind)?,
+        }
+    }
+    Ok(span)
+}
+
+fn read_deltas(
+    reader: &mut Reader<'_>,
+    field: u32,
+    kind: u8,
+    out: &mut Vec<i64>,
+) -> Result<(), Malformed> {
+    if kind == VARINT {
+        out.push(varint::unzigzag(reader.varint()?));
+        return Ok(());
+    }
+    proto::expect(field, kind, BYTES)?;
+    let mut packed = Reader::new(reader.bytes()?);
+    while !packed.is_empty() {
+        out.push(varint::unzigzag(packed.varint()?));
+    }
+    Ok(())
+}
+
+fn read_doubles(
+    reader: &mut Reader<'_>,
+    field: u32,
+    kind: u8,
+    out: &mut Vec<f64>,
+) -> Result<(), Malformed> {
+    if kind == FIXED64 {
+        out.push(f64::from_bits(reader.fixed64()?));
+        return Ok(());
+    }
+    proto::expect(field, kind, BYTES)?;
+    let mut packed = Reader::new(reader.bytes()?);
+    while !packed.is_empty() {
+        out.push(f64::from_bits(packed.fixed64()?));
+    }
+    Ok(())
+}
