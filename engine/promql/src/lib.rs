@@ -1,7 +1,33 @@
-//! Skeleton; the owner replaces it and keeps the exports used by others.
-#![forbid(unsafe_code)]
-mod source;
-pub use source::{Columns, Executor, Inline, Series, Source, SourceError};
+//! PromQL: text to tree, tree to plan, plan to columns. Pure: no I/O, no clock, no threads of its own.
+//!
+//! 1. [`parse`] turns text into an [`Expr`], bounded in length, depth and operators, and checks types.
+//! 2. [`plan`] resolves times: which series are needed ([`Plan::selectors`]), over which range each, which parts do not change
+//!    from step to step. The caller fetches them.
+//! 3. [`evaluate`] runs it over a [`Source`]: every series is decoded once, goes through windows, functions and
+//!    arithmetic as one column over all steps, and is folded into its group, in parallel by partition of series through the
+//!    caller's [`Executor`].
+//!
+//! Semantics are those of Prometheus 3 with delayed name removal and experimental functions on.
 
-/// A query, planned.
-pub struct Plan;
+#![forbid(unsafe_code)]
+
+mod aggregate;
+mod annotations;
+mod error;
+mod eval;
+pub mod expr;
+mod functions;
+mod limits;
+mod parser;
+mod plan;
+mod source;
+mod value;
+
+pub use error::{Error, ParseError};
+pub use eval::{Budget, Evaluated, Stats, evaluate};
+pub use expr::Expr;
+pub use limits::ParseLimits;
+pub use parser::{parse, parse_selector, parse_within};
+pub use plan::{Params, Plan, Selector, plan};
+pub use source::{Columns, Executor, Inline, Series, Source, SourceError};
+pub use value::{Steps, ValueType};

@@ -1,0 +1,349 @@
+//! The aggregations that keep some of their series: `topk`, `bottomk`, `limitk`, `limit_ratio`.
+//!
+//! Series are numbered by their order in the input, and of equal values the lower number wins; so the choice is the same however the
+//! series were partitioned. [`Best`] holds a bounded heap per group and step; heaps of partitions merge.
+
+use std::cmp::Ordering;
+
+use crate::Error;
+use crate::aggregate::AggregateOp;
+use crate::annotations::Notes;
+use crate::functions::quantile::{self, go_number};
+use crate::value::{ABSENT, VectorSeries, is_absent};
+
+/// Checks the parameter of an aggregation once, before its series are looked at; it stands as argument 0 in `notes`.
+///
+/// Errors: a `k` that is NaN or does not fit 64 bits, a ratio that is NaN. Warns about quantiles and ratios out of range.
+pub(crate) fn check_parameter(
+    op: AggregateOp,
+    parameter: &[f64],
+    notes: &mut Notes<'_>,
+) -> Result<(), Error> {
+    match op {
+        AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk => {
+            for k in parameter {
+                if k.is_nan() {
+                    return Err(Error::execution("Parameter value is NaN"));
+                }
+                if !(-9.223_372_036_854_776e18..9.223_372_036_854_776e18).contains(k) {
+                    let k = go_number(*k);
+                    return Err(Error::execution(format!(
+                        "Scalar value {k} overflows int64"
+                    )));
+                }
+            }
+        }
+        AggregateOp::LimitRatio => {
+            for ratio in parameter {
+                if ratio.is_nan() {
+                    return Err(Error::execution("Ratio value is NaN"));
+                }
+                if ratio.abs() > 1.0 {
+                    notes.warn(
+                        0,
+                        &format!(
+                            "ratio value should be between -1 and 1, got {}, capping to {}",
+                            go_number(*ratio),
+                            go_number(ratio.signum())
+                        ),
+                    );
+                }
+            }
+        }
+        AggregateOp::Quantile => {
+            for q in parameter {
+                quantile::check(*q, 0, notes);
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Keeps what the operator chooses: a value not chosen at its step becomes absent, a series without any chosen one is removed.
+///
+/// `groups[i]` is the group of `series[i]`, numbered from 0 in order of first appearance; `parameter` has one value per step and
+/// has passed [`check_parameter`]. For an instant query `topk` and `bottomk` order by group, then by value.
+pub(crate) fn select(
+    op: AggregateOp,
+    groups: &[u32],
+    series: Vec<VectorSeries>,
+    parameter: &[f64],
+    instant: bool,
+) -> Vec<VectorSeries> {
+    assert_eq!(groups.len(), series.len());
+    match op {
+        AggregateOp::Topk | AggregateOp::Bottomk => {
+            let mut best = Best::new(op, parameter, &sizes(groups));
+            for (i, (group, one)) in groups.iter().zip(&series).enumerate() {
+                best.add(*group, i as u32, &one.values);
+            }
+            best.keep(series, instant)
+        }
+        AggregateOp::Limitk => limit_k(groups, series, parameter),
+        AggregateOp::LimitRatio => limit_ratio(series, parameter),
+        _ => panic!("{} keeps no series", op.name()),
+    }
+}
+
+/// How many series each group has.
+pub(crate) fn sizes(groups: &[u32]) -> Vec<u32> {
+    let mut sizes = Vec::new();
+    for group in groups {
+        let group = *group as usize;
+        if group >= sizes.len() {
+            sizes.resize(group + 1, 0);
+        }
+        sizes[group] += 1;
+    }
+    sizes
+}
+
+/// A value and the number of its series.
+type Entry = (f64, u32);
+
+/// The best k of every group at every step.
+#[derive(Debug, Clone)]
+pub(crate) struct Best {
+    order: Order,
+    /// k per step, at least 0.
+    limits: Vec<u32>,
+    /// Room per heap, by group.
+    rooms: Vec<u32>,
+    /// Where a group's heaps begin in `entries`.
+    starts: Vec<usize>,
+    /// Heaps by group, then step; the worst entry of a heap is its first.
+    entries: Vec<Entry>,
+    /// Entries per heap, by group, then step.
+    lengths: Vec<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    LargestFirst,
+    SmallestFirst,
+}
+
+impl Order {
+    /// `Less` when `a` goes before `b` in the result: by value, NaN last, of equals the lower number.
+    #[inline]
+    fn compare(self, a: Entry, b: Entry) -> Ordering {
+        let by_value = match self {
+            Order::LargestFirst => b.0.partial_cmp(&a.0),
+            Order::SmallestFirst => a.0.partial_cmp(&b.0),
+        };
+        by_value
+            .unwrap_or_else(|| a.0.is_nan().cmp(&b.0.is_nan()))
+            .then(a.1.cmp(&b.1))
+    }
+}
+
+impl Best {
+    /// Nothing chosen yet. `parameter` is k per step; `sizes` the number of series per group, all partitions together, which bounds the
+    /// memory: min(largest k, size) entries per group and step.
+    pub(crate) fn new(op: AggregateOp, parameter: &[f64], sizes: &[u32]) -> Best {
+        let order = match op {
+            AggregateOp::Topk => Order::LargestFirst,
+            AggregateOp::Bottomk => Order::SmallestFirst,
+            _ => panic!("{} has no best values", op.name()),
+        };
+        let limits: Vec<u32> = parameter.iter().map(|k| whole_limit(*k)).collect();
+        let k_max = limits.iter().copied().max().unwrap_or(0);
+        let rooms: Vec<u32> = sizes.iter().map(|size| k_max.min(*size)).collect();
+        let mut starts = Vec::with_capacity(rooms.len());
+        let mut end = 0usize;
+        for room in &rooms {
+            starts.push(end);
+            end += *room as usize * limits.len();
+        }
+        Best {
+            order,
+            entries: vec![(ABSENT, 0); end],
+            lengths: vec![0; rooms.len() * limits.len()],
+            limits,
+            rooms,
+            starts,
+        }
+    }
+
+    /// Offers the column of a series.
+    pub(crate) fn add(&mut self, group: u32, number: u32, values: &[f64]) {
+        assert_eq!(values.len(), self.limits.len());
+        for (step, value) in values.iter().enumerate() {
+            if !is_absent(*value) {
+                self.offer(group as usize, step, (*value, number));
+            }
+        }
+    }
+
+    /// Offers all that another partition has chosen.
+    pub(crate) fn merge(&mut self, other: &Best) {
+        assert_eq!((&self.limits, self.order), (&other.limits, other.order));
+        for group in 0..other.rooms.len() {
+            for step in 0..other.limits.len() {
+                for entry in other.heap(group, step) {
+                    self.offer(group, step, *entry);
+                }
+            }
+        }
+    }
+
+    fn place(&self, group: usize, step: usize) -> (usize, usize) {
+        (
+            self.starts[group] + step * self.rooms[group] as usize,
+            group * self.limits.len() + step,
+        )
+    }
+
+    fn heap(&self, group: usize, step: usize) -> &[Entry] {
+        let (start, index) = self.place(group, step);
+        &self.entries[start..start + self.lengths[index] as usize]
+    }
+
+    #[inline]
+    fn offer(&mut self, group: usize, step: usize, entry: Entry) {
+        let (start, index) = self.place(group, step);
+        let limit = self.limits[step].min(self.rooms[group]) as usize;
+        let length = self.lengths[index] as usize;
+        let order = self.order;
+        if length < limit {
+            let heap = &mut self.entries[start..=start + length];
+            heap[length] = entry;
+            sift_up(heap, order);
+            self.lengths[index] += 1;
+        } else if limit > 0 {
+            let heap = &mut self.entries[start..start + limit];
+            if order.compare(entry, heap[0]).is_lt() {
+                heap[0] = entry;
+                sift_down(heap, order);
+            }
+        }
+    }
+
+    /// The numbers of the series chosen at some step, ascending.
+    pub(crate) fn chosen(&self) -> Vec<u32> {
+        let mut numbers: Vec<u32> = (0..self.rooms.len())
+            .flat_map(|group| (0..self.limits.len()).map(move |step| (group, step)))
+            .flat_map(|(group, step)| self.heap(group, step))
+            .map(|entry| entry.1)
+            .collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers
+    }
+
+    /// Leaves of all series, in order of their numbers, what was chosen.
+    pub(crate) fn keep(&self, series: Vec<VectorSeries>, instant: bool) -> Vec<VectorSeries> {
+        let mut kept: Vec<Option<VectorSeries>> = series
+            .into_iter()
+            .map(|one| {
+                let values = vec![ABSENT; one.values.len()];
+                Some(VectorSeries::new(one.labels, one.drop_name, values))
+            })
+            .collect();
+        let mut order: Vec<u32> = Vec::new();
+        for group in 0..self.rooms.len() {
+            for step in 0..self.limits.len() {
+                let mut heap = self.heap(group, step).to_vec();
+                heap.sort_unstable_by(|a, b| self.order.compare(*a, *b));
+                for (value, number) in heap {
+                    let one = kept[number as usize].as_mut().expect("not taken yet");
+                    one.values[step] = value;
+                    order.push(number);
+                }
+            }
+        }
+        if !instant {
+            order.sort_unstable();
+        }
+        order
+            .into_iter()
+            .filter_map(|number| kept[number as usize].take())
+            .collect()
+    }
+}
+
+/// k as a number of series: below 1 means none.
+fn whole_limit(k: f64) -> u32 {
+    // `as` saturates, and no query has 4 billion series.
+    k as u32
+}
+
+fn sift_up(heap: &mut [Entry], order: Order) {
+    let mut child = heap.len() - 1;
+    while child > 0 {
+        let parent = (child - 1) / 2;
+        if order.compare(heap[child], heap[parent]).is_le() {
+            break;
+        }
+        heap.swap(child, parent);
+        child = parent;
+    }
+}
+
+fn sift_down(heap: &mut [Entry], order: Order) {
+    let mut parent = 0;
+    loop {
+        let left = 2 * parent + 1;
+        if left >= heap.len() {
+            return;
+        }
+        let right = left + 1;
+        let worse = if right < heap.len() && order.compare(heap[right], heap[left]).is_gt() {
+            right
+        } else {
+            left
+        };
+        if order.compare(heap[worse], heap[parent]).is_le() {
+            return;
+        }
+        heap.swap(worse, parent);
+        parent = worse;
+    }
+}
+
+fn limit_k(groups: &[u32], mut series: Vec<VectorSeries>, parameter: &[f64]) -> Vec<VectorSeries> {
+    let steps = parameter.len();
+    let limits: Vec<u32> = parameter.iter().map(|k| whole_limit(*k)).collect();
+    let mut taken = vec![0u32; sizes(groups).len() * steps];
+    for (group, one) in groups.iter().zip(&mut series) {
+        let taken = &mut taken[*group as usize * steps..][..steps];
+        for ((value, taken), limit) in one.values.iter_mut().zip(taken).zip(&limits) {
+            if is_absent(*value) {
+                continue;
+            }
+            if *taken < *limit {
+                *taken += 1;
+            } else {
+                *value = ABSENT;
+            }
+        }
+    }
+    series.retain(|one| !one.is_empty());
+    series
+}
+
+fn limit_ratio(mut series: Vec<VectorSeries>, parameter: &[f64]) -> Vec<VectorSeries> {
+    for one in &mut series {
+        let offset = crate::aggregate::hash::label_hash(&one.labels) as f64 / u64::MAX as f64;
+        for (value, ratio) in one.values.iter_mut().zip(parameter) {
+            if !within_ratio(ratio.clamp(-1.0, 1.0), offset) {
+                *value = ABSENT;
+            }
+        }
+    }
+    series.retain(|one| !one.is_empty());
+    series
+}
+
+/// A positive ratio takes that share from the low end, a negative one from the high end; so r and r-1 divide all series.
+fn within_ratio(ratio: f64, offset: f64) -> bool {
+    if ratio >= 0.0 {
+        offset < ratio
+    } else {
+        offset >= 1.0 + ratio
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,372 @@
+//! Evaluation: the plan over data, columns at a time.
+//!
+//! 1. [`Evaluator::eval`] walks the plan. Whatever happens to each series for itself (selecting, windows, element functions, signs,
+//!    arithmetic with a scalar) is gathered into one *row program* and run over the series in pieces, in parallel
+//!    (`rows`): decode once, one column over all steps, done.
+//! 2. An aggregation folds the columns of a row program into partials within the pieces, so they are never kept (`aggregation`).
+//! 3. Two vectors are matched by tables built once per pair of sides (`matching`, `sets`), then evaluated column by column.
+//! 4. `result` drops names that are to go, joins or refuses series that became equal, sorts, and makes the answer.
+//!
+//! Every point is charged to `budget` while it is held, as Prometheus counts it. Pieces depend on the number of series only, so the
+//! result does not depend on how many threads there are.
+
+mod aggregation;
+mod binary;
+mod budget;
+mod info;
+mod matching;
+mod numbering;
+mod result;
+mod rows;
+mod select;
+mod sets;
+
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+pub(crate) use binary::scalar_operation;
+pub use budget::{Budget, Stats};
+
+use self::budget::Meter;
+use self::rows::Scalars;
+use crate::annotations::{Annotations, Notes};
+use crate::error::Error;
+use crate::expr::Span;
+use crate::functions::{Call, EngineFunction, Kind};
+use crate::plan::{CallNode, Node, NodeKind, Plan, RangeInput};
+use crate::source::{Executor, Source};
+use crate::value::{ABSENT, Steps, Value, ValueType, VectorSeries, is_absent};
+
+/// What a query gave.
+#[derive(Debug, Clone)]
+pub struct Evaluated {
+    /// The answer.
+    pub value: model::QueryValue,
+    /// What may be wrong with it, worded as in Prometheus.
+    pub warnings: Vec<String>,
+    /// What its author should know.
+    pub infos: Vec<String>,
+    /// What it cost.
+    pub stats: Stats,
+}
+
+/// Evaluates a plan.
+///
+/// Errors: bounds ([`Error::TooManySamples`], [`Error::Timeout`], [`Error::Canceled`]), data that does not fit the query
+/// ([`Error::Execution`], in Prometheus' words) and data that cannot be read. Cost: every selected series is decoded once per
+/// selector and piece of the query that is not repeated.
+pub fn evaluate(
+    plan: &Plan,
+    source: &dyn Source,
+    executor: &dyn Executor,
+    budget: &Budget<'_>,
+) -> Result<Evaluated, Error> {
+    let evaluator = Evaluator {
+        plan,
+        source,
+        executor,
+        meter: Meter::new(budget),
+        counting: true,
+        annotations: Mutex::default(),
+    };
+    evaluator.meter.check()?;
+    let value = result::evaluate(&evaluator)?;
+    let annotations = evaluator
+        .annotations
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    Ok(Evaluated {
+        value,
+        warnings: annotations.warnings(),
+        infos: annotations.infos(),
+        stats: evaluator.meter.stats(),
+    })
+}
+
+/// Fewer series than this are one piece.
+const PIECE_MIN: usize = 64;
+/// More pieces than this only cost merging.
+const PIECES_MAX: usize = 64;
+
+pub(crate) struct Evaluator<'a> {
+    plan: &'a Plan,
+    source: &'a dyn Source,
+    executor: &'a dyn Executor,
+    meter: Meter<'a>,
+    /// Samples looked at count for the statistics; not within subqueries, whose results are counted instead.
+    counting: bool,
+    annotations: Mutex<Annotations>,
+}
+
+impl Evaluator<'_> {
+    /// The value of a node that is no range, at all steps.
+    pub(crate) fn eval(&self, node: &Node, steps: Steps) -> Result<Value, Error> {
+        self.meter.check()?;
+        if node.once && steps.count > 1 {
+            let value = self.eval_here(node, Steps::instant(steps.start))?;
+            return self.repeat(value, steps.count);
+        }
+        self.eval_here(node, steps)
+    }
+
+    fn eval_here(&self, node: &Node, steps: Steps) -> Result<Value, Error> {
+        match &node.kind {
+            NodeKind::Number(value) => Ok(Value::Scalar(vec![*value; steps.count])),
+            NodeKind::Text(text) => Ok(Value::String(text.clone())),
+            NodeKind::Binary(_) => self.binary_chain(node, steps),
+            NodeKind::Instant(_) => self.rows(node, steps),
+            NodeKind::Negate(inner) => match self.scalar_type(inner) {
+                true => {
+                    let mut column = self.scalar_column(inner, steps)?;
+                    column.iter_mut().for_each(|v| *v = -*v);
+                    Ok(Value::Scalar(column))
+                }
+                false => self.rows(node, steps),
+            },
+            NodeKind::Aggregate(aggregate) => self.aggregate(node, aggregate, steps),
+            NodeKind::Call(call) => match &call.function.kind {
+                Kind::Range(_) | Kind::Map(_) | Kind::Engine(EngineFunction::Timestamp) => {
+                    self.rows(node, steps)
+                }
+                Kind::Columns(function) => {
+                    if call.function.name.starts_with("sort") && !self.plan.params.is_instant() {
+                        self.warn(
+                            node.span,
+                            "sort is ineffective for range queries since results are always ordered by labels",
+                        );
+                    }
+                    self.columns(call, *function, steps)
+                }
+                Kind::Engine(EngineFunction::AbsentOverTime) => {
+                    self.absent_over_time(node, call, steps)
+                }
+                Kind::Engine(EngineFunction::Info) => self.info(call, steps),
+                // `start()` and the like became numbers in the plan.
+                Kind::Engine(_) => unreachable!("constants of the plan are folded"),
+            },
+            NodeKind::Range(_) => Err(Error::execution(
+                "a range vector can only be the argument of a function",
+            )),
+        }
+    }
+
+    fn scalar_type(&self, node: &Node) -> bool {
+        crate::plan::node_type(node) == ValueType::Scalar
+    }
+
+    /// The same value at every step.
+    fn repeat(&self, value: Value, count: usize) -> Result<Value, Error> {
+        Ok(match value {
+            Value::Scalar(column) => Value::Scalar(vec![column[0]; count]),
+            Value::Vector(mut series) => {
+                for one in &mut series {
+                    let value = one.values[0];
+                    let points = if is_absent(value) { 0 } else { count - 1 };
+                    self.meter.charge(points as u64)?;
+                    one.values = vec![value; count];
+                }
+                Value::Vector(series)
+            }
+            text => text,
+        })
+    }
+
+    /// A scalar node at all steps.
+    pub(crate) fn scalar_column(&self, node: &Node, steps: Steps) -> Result<Vec<f64>, Error> {
+        match self.eval(node, steps)? {
+            Value::Scalar(column) => Ok(column),
+            _ => Err(Error::execution("expected a scalar")),
+        }
+    }
+
+    /// A scalar node, kept as one number where it is one.
+    fn scalars(&self, node: &Node, steps: Steps) -> Result<Scalars, Error> {
+        match &node.kind {
+            NodeKind::Number(value) => Ok(Scalars::One(*value)),
+            _ => Ok(Scalars::Many(self.scalar_column(node, steps)?)),
+        }
+    }
+
+    /// A vector node at all steps.
+    pub(crate) fn vector(&self, node: &Node, steps: Steps) -> Result<Vec<VectorSeries>, Error> {
+        match self.eval(node, steps)? {
+            Value::Vector(series) => Ok(series),
+            _ => Err(Error::execution("expected an instant vector")),
+        }
+    }
+
+    fn columns(
+        &self,
+        call: &CallNode,
+        function: crate::functions::ColumnsFn,
+        steps: Steps,
+    ) -> Result<Value, Error> {
+        let mark = self.meter.mark();
+        let args = call
+            .args
+            .iter()
+            .map(|arg| self.eval(arg, steps))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut annotations = Annotations::default();
+        let value = function(Call {
+            function: call.function,
+            steps,
+            args,
+            exprs: &call.exprs,
+            instant: self.plan.params.is_instant(),
+            notes: &mut self.notes(&mut annotations, &call.spans, ""),
+        })?;
+        self.keep(annotations);
+        self.settle(mark, &value)?;
+        Ok(value)
+    }
+
+    fn absent_over_time(&self, node: &Node, call: &CallNode, steps: Steps) -> Result<Value, Error> {
+        let mark = self.meter.mark();
+        let Value::Vector(series) = self.rows(node, steps)? else {
+            return Err(Error::execution("expected an instant vector"));
+        };
+        let mut present = vec![false; steps.count];
+        for one in &series {
+            for (seen, value) in present.iter_mut().zip(&one.values) {
+                *seen |= !is_absent(*value);
+            }
+        }
+        let values: Vec<f64> = present
+            .iter()
+            .map(|seen| if *seen { ABSENT } else { 1.0 })
+            .collect();
+        let labels = crate::functions::labels::absent_labels(&call.exprs[0]);
+        let value = Value::Vector(vec![VectorSeries::new(labels, false, values)]);
+        self.settle(mark, &value)?;
+        Ok(value)
+    }
+
+    /// Whatever was held since `mark` is gone but for `value`.
+    fn settle(&self, mark: u64, value: &Value) -> Result<(), Error> {
+        let points = match value {
+            Value::Vector(series) => points(series),
+            _ => 0,
+        };
+        self.meter.settle(mark, points)
+    }
+
+    fn notes<'n>(
+        &'n self,
+        annotations: &'n mut Annotations,
+        spans: &'n [Span],
+        metric: &'n str,
+    ) -> Notes<'n> {
+        Notes {
+            annotations,
+            text: &self.plan.text,
+            args: spans,
+            metric,
+        }
+    }
+
+    fn warn(&self, span: Span, text: &str) {
+        let mut annotations = Annotations::default();
+        self.notes(&mut annotations, &[span], "").warn(0, text);
+        self.keep(annotations);
+    }
+
+    fn keep(&self, annotations: Annotations) {
+        self.annotations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .merge(annotations);
+    }
+
+    /// The inner steps of a subquery and its evaluator, which does not count samples.
+    fn subquery(
+        &self,
+        range: &crate::plan::RangeNode,
+        steps: Steps,
+    ) -> Result<Option<(Vec<VectorSeries>, Steps)>, Error> {
+        let RangeInput::Sub { inner, step_ms } = &range.input else {
+            return Ok(None);
+        };
+        if steps.count == 0 {
+            return Ok(Some((Vec::new(), steps)));
+        }
+        let inner_steps = crate::plan::subquery_steps(
+            range.moment.of(steps.start),
+            range.moment.of(steps.time(steps.count - 1)),
+            range.range_ms,
+            *step_ms,
+        );
+        if inner_steps.count as u64 > self.meter.samples_max() {
+            return Err(Error::TooManySamples {
+                samples_max: self.meter.samples_max(),
+            });
+        }
+        if inner_steps.count == 0 {
+            return Ok(Some((Vec::new(), inner_steps)));
+        }
+        let within = Evaluator {
+            plan: self.plan,
+            source: self.source,
+            executor: self.executor,
+            meter: self.meter.share(),
+            counting: false,
+            annotations: Mutex::default(),
+        };
+        let series = within.vector(inner, inner_steps)?;
+        self.keep(
+            within
+                .annotations
+                .into_inner()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        Ok(Some((series, inner_steps)))
+    }
+
+    /// Runs `piece` over ranges that together are `0..count`, and returns the results in order.
+    ///
+    /// The cut depends on `count` only.
+    pub(crate) fn pieces<T: Send>(
+        &self,
+        count: usize,
+        piece: impl Fn(Range<usize>) -> Result<T, Error> + Sync,
+    ) -> Result<Vec<T>, Error> {
+        let size = PIECE_MIN.max(count.div_ceil(PIECES_MAX));
+        let pieces = count.div_ceil(size);
+        if pieces <= 1 {
+            return Ok(vec![piece(0..count)?]);
+        }
+        let slots: Vec<Mutex<Option<Result<T, Error>>>> =
+            (0..pieces).map(|_| Mutex::new(None)).collect();
+        self.executor.run(pieces, &|index| {
+            let start = index * size;
+            let result = piece(start..count.min(start + size));
+            *slots[index].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+        });
+        slots
+            .into_iter()
+            .map(|slot| {
+                slot.into_inner()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .expect("the executor ran every piece")
+            })
+            .collect()
+    }
+}
+
+/// Samples in a vector.
+pub(crate) fn points(series: &[VectorSeries]) -> u64 {
+    series
+        .iter()
+        .map(|one| one.values.iter().filter(|v| !is_absent(**v)).count() as u64)
+        .sum()
+}
+
+/// Removes series without any sample.
+pub(crate) fn without_empty(mut series: Vec<VectorSeries>) -> Vec<VectorSeries> {
+    series.retain(|one| !one.is_empty());
+    series
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,243 @@
+//! Aggregations: groups once per series, columns folded where they are computed.
+
+use std::collections::HashMap;
+
+use model::Labels;
+
+use super::numbering::{Chosen, Numbering};
+use super::rows::Program;
+use super::{Evaluator, without_empty};
+use crate::aggregate::{AggregateOp, Best, Partial, check_parameter, count_values, select, sizes};
+use crate::annotations::Annotations;
+use crate::error::Error;
+use crate::expr::Grouping;
+use crate::plan::{AggregateNode, Node, NodeKind};
+use crate::value::{ABSENT, Steps, Value, VectorSeries, is_absent};
+
+/// The group of every series, and the labels of every group.
+struct Groups {
+    of: Vec<u32>,
+    labels: Vec<Labels>,
+    /// The metric's name is one of the labels, so it matters at which steps it is to go.
+    named: bool,
+}
+
+/// A group while it is folded.
+struct Fold {
+    partial: Partial,
+    /// Steps at which some series has a name that is to go; empty while there is none, and where groups have no name.
+    dropped: Vec<bool>,
+}
+
+impl Fold {
+    fn note_dropped(&mut self, values: &[f64]) {
+        self.dropped.resize(values.len(), false);
+        for (dropped, value) in self.dropped.iter_mut().zip(values) {
+            *dropped |= !is_absent(*value);
+        }
+    }
+
+    fn merge(&mut self, later: Fold) {
+        self.partial.merge(later.partial);
+        if self.dropped.len() < later.dropped.len() {
+            self.dropped.resize(later.dropped.len(), false);
+        }
+        for (dropped, more) in self.dropped.iter_mut().zip(later.dropped) {
+            *dropped |= more;
+        }
+    }
+
+    /// The result: two series where the name goes at some steps only.
+    fn finish(self, labels: &Labels, parameter: &[f64]) -> impl Iterator<Item = VectorSeries> {
+        let mut stays = self.partial.finish(parameter);
+        let mut goes = None;
+        if !self.dropped.is_empty() {
+            let mut column = vec![ABSENT; stays.len()];
+            for ((stays, goes), dropped) in stays.iter_mut().zip(&mut column).zip(&self.dropped) {
+                if *dropped {
+                    std::mem::swap(stays, goes);
+                }
+            }
+            goes = Some(VectorSeries::new(labels.clone(), true, column));
+        }
+        let stays = VectorSeries::new(labels.clone(), false, stays);
+        [Some(stays), goes].into_iter().flatten()
+    }
+}
+
+impl Groups {
+    fn of(series: &[&Labels], grouping: &Grouping) -> Groups {
+        let chosen = if grouping.without {
+            Chosen::except(&grouping.labels)
+        } else {
+            Chosen::only(&grouping.labels)
+        };
+        let named = chosen.has_metric_name();
+        let mut numbering = Numbering::new(chosen);
+        let of = series.iter().map(|one| numbering.number(one)).collect();
+        Groups {
+            of,
+            labels: numbering.into_sets(),
+            named,
+        }
+    }
+}
+
+impl Evaluator<'_> {
+    pub(super) fn aggregate(
+        &self,
+        node: &Node,
+        aggregate: &AggregateNode,
+        steps: Steps,
+    ) -> Result<Value, Error> {
+        let op = aggregate.op;
+        let mark = self.meter.mark();
+        let (parameter, label) = match aggregate.parameter.as_ref() {
+            None => (Vec::new(), ""),
+            Some(parameter) => match &parameter.kind {
+                NodeKind::Text(text) => (Vec::new(), text.as_str()),
+                _ => (self.scalar_column(parameter, steps)?, ""),
+            },
+        };
+        if let Some(place) = &aggregate.parameter {
+            let mut annotations = Annotations::default();
+            let spans = [place.span];
+            check_parameter(
+                op,
+                &parameter,
+                &mut self.notes(&mut annotations, &spans, ""),
+            )?;
+            self.keep(annotations);
+        }
+        let program = self.program(&aggregate.input, steps, false)?;
+        let groups = Groups::of(&self.program_labels(&program), &aggregate.grouping);
+        let series = match op {
+            AggregateOp::Topk | AggregateOp::Bottomk => {
+                self.best(op, &program, &groups, &parameter, steps)?
+            }
+            AggregateOp::Limitk | AggregateOp::LimitRatio | AggregateOp::CountValues => {
+                let (of, series) = self.kept(&program, &groups)?;
+                if op == AggregateOp::CountValues {
+                    count_values(&of, &groups.labels, &series, label, steps.count)?
+                } else {
+                    select(op, &of, series, &parameter, self.plan.params.is_instant())
+                }
+            }
+            _ => self.folded(op, &program, &groups, &parameter, steps)?,
+        };
+        debug_assert!(node.span.start <= node.span.end);
+        let value = Value::Vector(series);
+        self.settle(mark, &value)?;
+        Ok(value)
+    }
+
+    /// Operators that fold a group into one series.
+    fn folded(
+        &self,
+        op: AggregateOp,
+        program: &Program<'_>,
+        groups: &Groups,
+        parameter: &[f64],
+        steps: Steps,
+    ) -> Result<Vec<VectorSeries>, Error> {
+        let pieces = self.run_indexed(
+            program,
+            HashMap::<u32, Fold>::new,
+            |folds, index, _, drop_name, values| {
+                let fold = folds.entry(groups.of[index]).or_insert_with(|| Fold {
+                    partial: Partial::new(op, steps.count),
+                    dropped: Vec::new(),
+                });
+                fold.partial.add(values);
+                if drop_name && groups.named {
+                    fold.note_dropped(values);
+                }
+                Ok(())
+            },
+        )?;
+        let mut merged: Vec<Option<Fold>> = Vec::new();
+        merged.resize_with(groups.labels.len(), || None);
+        for piece in pieces {
+            for (group, fold) in piece {
+                match &mut merged[group as usize] {
+                    Some(into) => into.merge(fold),
+                    empty => *empty = Some(fold),
+                }
+            }
+        }
+        let series = merged
+            .into_iter()
+            .zip(&groups.labels)
+            .filter_map(|(fold, labels)| Some(fold?.finish(labels, parameter)))
+            .flatten()
+            .collect();
+        Ok(without_empty(series))
+    }
+
+    /// `topk`, `bottomk`: a heap per group and step in every piece; only the chosen series get a column.
+    fn best(
+        &self,
+        op: AggregateOp,
+        program: &Program<'_>,
+        groups: &Groups,
+        parameter: &[f64],
+        steps: Steps,
+    ) -> Result<Vec<VectorSeries>, Error> {
+        let sizes = sizes(&groups.of);
+        let pieces = self.run_indexed(
+            program,
+            || (Best::new(op, parameter, &sizes), Vec::<u32>::new()),
+            |(best, dropped), index, _, drop_name, values| {
+                best.add(groups.of[index], index as u32, values);
+                if drop_name {
+                    dropped.push(index as u32);
+                }
+                Ok(())
+            },
+        )?;
+        let labels = self.program_labels(program);
+        let mut pieces = pieces.into_iter();
+        let (mut best, mut dropped) = pieces
+            .next()
+            .unwrap_or_else(|| (Best::new(op, parameter, &sizes), Vec::new()));
+        for (other, more) in pieces {
+            best.merge(&other);
+            dropped.extend(more);
+        }
+        let chosen = best.chosen();
+        let all = labels
+            .iter()
+            .enumerate()
+            .map(|(i, labels)| {
+                let number = i as u32;
+                let length = match chosen.binary_search(&number) {
+                    Ok(_) => steps.count,
+                    Err(_) => 0,
+                };
+                let drop_name = dropped.binary_search(&number).is_ok();
+                VectorSeries::new((*labels).clone(), drop_name, vec![0.0; length])
+            })
+            .collect();
+        Ok(best.keep(all, self.plan.params.is_instant()))
+    }
+
+    /// The columns of a program, and the group of each.
+    fn kept(
+        &self,
+        program: &Program<'_>,
+        groups: &Groups,
+    ) -> Result<(Vec<u32>, Vec<VectorSeries>), Error> {
+        let pieces = self.run_indexed(
+            program,
+            Vec::new,
+            |kept, index, labels, drop_name, values| {
+                kept.push((
+                    groups.of[index],
+                    VectorSeries::new(labels.clone(), drop_name, std::mem::take(values)),
+                ));
+                Ok(())
+            },
+        )?;
+        Ok(pieces.into_iter().flatten().unzip())
+    }
+}

@@ -1,0 +1,153 @@
+//! The last step: names that are to go are removed, series that became equal are joined or refused, and the answer is made.
+
+use std::collections::HashMap;
+
+use model::{FloatPoint, InstantSample, Labels, METRIC_NAME, QueryValue, RangeSeries, SeriesValue};
+
+use super::Evaluator;
+use super::matching::join_columns;
+use super::select::remove_stale;
+use crate::error::Error;
+use crate::plan::{NodeKind, RangeInput, RangeNode};
+use crate::source::Columns;
+use crate::value::{Steps, Value, VectorSeries, is_absent};
+
+/// Evaluates the root of the plan.
+pub(super) fn evaluate(evaluator: &Evaluator<'_>) -> Result<QueryValue, Error> {
+    let plan = evaluator.plan;
+    let steps = plan.steps;
+    let instant = plan.params.is_instant();
+    if let NodeKind::Range(range) = &plan.root.kind {
+        return range_vector(evaluator, range, steps.start).map(QueryValue::Matrix);
+    }
+    Ok(match (evaluator.eval(&plan.root, steps)?, instant) {
+        (Value::Scalar(column), true) => QueryValue::Scalar {
+            t: steps.start,
+            v: column[0],
+        },
+        (Value::String(s), _) => QueryValue::String { t: steps.start, s },
+        (Value::Vector(series), true) => {
+            QueryValue::Vector(instant_vector(named(series)?, steps.start))
+        }
+        (Value::Scalar(column), false) => {
+            let series = vec![VectorSeries::new(Labels::empty(), false, column)];
+            QueryValue::Matrix(matrix(series, steps))
+        }
+        (Value::Vector(series), false) => QueryValue::Matrix(matrix(named(series)?, steps)),
+    })
+}
+
+/// Removes names where that was delayed. Two series that become equal are one if they never meet.
+fn named(series: Vec<VectorSeries>) -> Result<Vec<VectorSeries>, Error> {
+    let mut index: HashMap<Labels, usize> = HashMap::with_capacity(series.len());
+    let mut out: Vec<VectorSeries> = Vec::with_capacity(series.len());
+    for mut one in series {
+        if one.is_empty() {
+            continue;
+        }
+        if one.drop_name {
+            one.labels = without_metadata(&one.labels);
+        }
+        match index.get(&one.labels) {
+            Some(at) => join_columns(&mut out[*at].values, &one.values)?,
+            None => {
+                index.insert(one.labels.clone(), out.len());
+                out.push(one);
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// The labels without those that describe the metric: its name, and type and unit where a sender put them into labels.
+fn without_metadata(labels: &Labels) -> Labels {
+    labels.filter(|name| !matches!(name, METRIC_NAME | "__type__" | "__unit__"))
+}
+
+fn instant_vector(series: Vec<VectorSeries>, time: i64) -> Vec<InstantSample> {
+    series
+        .into_iter()
+        .filter(|one| !is_absent(one.values[0]))
+        .map(|one| InstantSample {
+            labels: one.labels,
+            t: time,
+            value: SeriesValue::Float(one.values[0]),
+        })
+        .collect()
+}
+
+fn matrix(mut series: Vec<VectorSeries>, steps: Steps) -> Vec<RangeSeries> {
+    series.sort_by(|a, b| a.labels.cmp(&b.labels));
+    series
+        .into_iter()
+        .map(|one| RangeSeries {
+            labels: one.labels,
+            floats: float_points(steps, &one.values),
+            histograms: Vec::new(),
+        })
+        .filter(|one| !one.floats.is_empty())
+        .collect()
+}
+
+fn float_points(steps: Steps, values: &[f64]) -> Vec<FloatPoint> {
+    steps
+        .times()
+        .zip(values)
+        .filter(|(_, v)| !is_absent(**v))
+        .map(|(t, v)| FloatPoint { t, v: *v })
+        .collect()
+}
+
+/// An instant query for a range vector gives its samples.
+fn range_vector(
+    evaluator: &Evaluator<'_>,
+    range: &RangeNode,
+    time: i64,
+) -> Result<Vec<RangeSeries>, Error> {
+    let end = range.moment.of(time);
+    let start = end.saturating_sub(range.range_ms);
+    let within = |t: i64| t > start && t <= end;
+    let mut out = Vec::new();
+    match &range.input {
+        RangeInput::Raw { selector, .. } => {
+            let mut columns = Columns::default();
+            for series in evaluator.source.series(*selector) {
+                evaluator.meter.check()?;
+                evaluator.decode(series, *selector, &mut columns)?;
+                remove_stale(&mut columns);
+                let floats: Vec<FloatPoint> = columns
+                    .times
+                    .iter()
+                    .zip(&columns.values)
+                    .filter(|(t, _)| within(**t))
+                    .map(|(t, v)| FloatPoint { t: *t, v: *v })
+                    .collect();
+                evaluator.meter.looked_at(floats.len() as u64);
+                evaluator.meter.charge(floats.len() as u64)?;
+                out.push(RangeSeries {
+                    labels: series.labels().clone(),
+                    floats,
+                    histograms: Vec::new(),
+                });
+            }
+        }
+        RangeInput::Sub { .. } => {
+            let steps = Steps::instant(time);
+            if let Some((series, inner)) = evaluator.subquery(range, steps)? {
+                for one in named(series)? {
+                    let mut floats = float_points(inner, &one.values);
+                    floats.retain(|point| within(point.t));
+                    evaluator.meter.looked_at(floats.len() as u64);
+                    out.push(RangeSeries {
+                        labels: one.labels,
+                        floats,
+                        histograms: Vec::new(),
+                    });
+                }
+            }
+        }
+    }
+    out.retain(|one| !one.floats.is_empty());
+    out.sort_by(|a, b| a.labels.cmp(&b.labels));
+    Ok(out)
+}

@@ -1,0 +1,555 @@
+//! Row programs: everything that happens to each series for itself, in one pass per series.
+//!
+//! `rate(x[5m]) * 100 > 3` is one program: a window over raw samples, then two operations with a scalar. Programs run over pieces
+//! of the series in parallel; the columns either are kept (`collect`) or folded at once by an aggregation (`for_each`).
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use model::Labels;
+
+use super::select::{Take, Windows, floats_only, newest, remove_stale, smoothed};
+use super::{Evaluator, binary};
+use crate::annotations::Annotations;
+use crate::error::Error;
+use crate::expr::{BinaryOp, Span};
+use crate::functions::{Edges, EngineFunction, Kind, MapFn, RangeFunction, Window};
+use crate::plan::{CallNode, Instant, Moment, Node, NodeKind, RangeInput, RangeNode};
+use crate::source::{Columns, Series};
+use crate::value::{ABSENT, Steps, Value, ValueType, VectorSeries, is_absent};
+
+/// A scalar at all steps.
+#[derive(Debug, Clone)]
+pub(crate) enum Scalars {
+    One(f64),
+    Many(Vec<f64>),
+}
+
+impl Scalars {
+    #[inline]
+    pub(crate) fn at(&self, step: usize) -> f64 {
+        match self {
+            Scalars::One(value) => *value,
+            Scalars::Many(column) => column[step],
+        }
+    }
+}
+
+/// Where the columns of a program come from.
+enum Base<'p> {
+    /// An instant selector.
+    Instant { instant: Instant, take: Take },
+    /// A range function over raw samples.
+    Raw {
+        selector: usize,
+        edges: Edges,
+        window: WindowProgram<'p>,
+    },
+    /// A range function over the results of a subquery.
+    Sub {
+        series: Vec<VectorSeries>,
+        steps: Steps,
+        window: WindowProgram<'p>,
+    },
+    /// Columns that are there already.
+    Columns(Vec<VectorSeries>),
+}
+
+/// A range function with its scalar arguments.
+struct WindowProgram<'p> {
+    /// Missing: whether there is a sample (`absent_over_time`).
+    function: Option<&'p RangeFunction>,
+    range_ms: i64,
+    moment: Moment,
+    scalars: Vec<Scalars>,
+    spans: &'p [Span],
+    /// Which argument is the range, for notes.
+    range_arg: usize,
+}
+
+/// What is done to a column after the base.
+enum Stage<'p> {
+    Negate,
+    Map {
+        function: MapFn,
+        scalars: Vec<Scalars>,
+        spans: &'p [Span],
+    },
+    Scalar {
+        op: BinaryOp,
+        returns_bool: bool,
+        swapped: bool,
+        scalars: Scalars,
+    },
+}
+
+/// A program, ready to run.
+pub(super) struct Program<'p> {
+    base: Base<'p>,
+    stages: Vec<Stage<'p>>,
+    drop_name: bool,
+    steps: Steps,
+}
+
+/// What a piece needs for one series after the other.
+struct Scratch {
+    columns: Columns,
+    args: Vec<f64>,
+    annotations: Annotations,
+}
+
+impl Evaluator<'_> {
+    /// A node that is a row program, evaluated and kept.
+    pub(super) fn rows(&self, node: &Node, steps: Steps) -> Result<Value, Error> {
+        let program = self.program(node, steps, true)?;
+        Ok(Value::Vector(self.collect(program)?))
+    }
+
+    /// Puts a program together: from the outermost operation inwards to what has to be evaluated by itself.
+    ///
+    /// With `here` the node itself is not to be looked at as something that is evaluated once.
+    pub(super) fn program<'p>(
+        &self,
+        node: &'p Node,
+        steps: Steps,
+        here: bool,
+    ) -> Result<Program<'p>, Error> {
+        let mut stages = Vec::new();
+        let mut drop_name = false;
+        let mut at = node;
+        let mut outermost = here;
+        let base = loop {
+            if at.once && steps.count > 1 && !outermost {
+                break Base::Columns(self.vector(at, steps)?);
+            }
+            outermost = false;
+            match &at.kind {
+                NodeKind::Instant(instant) => {
+                    break Base::Instant {
+                        instant: *instant,
+                        take: Take::Value,
+                    };
+                }
+                NodeKind::Negate(inner) => {
+                    stages.push(Stage::Negate);
+                    drop_name = true;
+                    at = inner;
+                }
+                NodeKind::Call(call) => match &call.function.kind {
+                    Kind::Map(function) => {
+                        drop_name = true;
+                        stages.push(Stage::Map {
+                            function: *function,
+                            scalars: call.args[1..]
+                                .iter()
+                                .map(|arg| self.scalars(arg, steps))
+                                .collect::<Result<_, _>>()?,
+                            spans: &call.spans,
+                        });
+                        at = &call.args[0];
+                    }
+                    Kind::Range(function) => {
+                        drop_name |= !function.keeps_name;
+                        break self.window_base(call, Some(function), steps)?;
+                    }
+                    Kind::Engine(EngineFunction::AbsentOverTime) => {
+                        break self.window_base(call, None, steps)?;
+                    }
+                    Kind::Engine(EngineFunction::Timestamp) => {
+                        drop_name = true;
+                        match &call.args[0].kind {
+                            NodeKind::Instant(instant) => {
+                                break Base::Instant {
+                                    instant: *instant,
+                                    take: Take::Time,
+                                };
+                            }
+                            _ => break self.step_times(&call.args[0], steps)?,
+                        }
+                    }
+                    _ => break Base::Columns(self.vector(at, steps)?),
+                },
+                NodeKind::Binary(binary)
+                    if binary.right_type == ValueType::Scalar
+                        && binary.left_type == ValueType::Vector =>
+                {
+                    drop_name |= binary::drops_name(binary.op, binary.returns_bool);
+                    stages.push(Stage::Scalar {
+                        op: binary.op,
+                        returns_bool: binary.returns_bool,
+                        swapped: false,
+                        scalars: self.scalars(&binary.right, steps)?,
+                    });
+                    at = &binary.left;
+                }
+                NodeKind::Binary(binary)
+                    if binary.left_type == ValueType::Scalar
+                        && binary.right_type == ValueType::Vector =>
+                {
+                    drop_name |= binary::drops_name(binary.op, binary.returns_bool);
+                    stages.push(Stage::Scalar {
+                        op: binary.op,
+                        returns_bool: binary.returns_bool,
+                        swapped: true,
+                        scalars: self.scalars(&binary.left, steps)?,
+                    });
+                    at = &binary.right;
+                }
+                _ => break Base::Columns(self.vector(at, steps)?),
+            }
+        };
+        stages.reverse();
+        Ok(Program {
+            base,
+            stages,
+            drop_name,
+            steps,
+        })
+    }
+
+    /// `timestamp` of what is no selector: the step's own time wherever there is a sample.
+    fn step_times<'p>(&self, arg: &Node, steps: Steps) -> Result<Base<'p>, Error> {
+        let mut series = self.vector(arg, steps)?;
+        for one in &mut series {
+            for (value, time) in one.values.iter_mut().zip(steps.times()) {
+                if !is_absent(*value) {
+                    *value = time as f64 / 1000.0;
+                }
+            }
+        }
+        Ok(Base::Columns(series))
+    }
+
+    fn window_base<'p>(
+        &self,
+        call: &'p CallNode,
+        function: Option<&'p RangeFunction>,
+        steps: Steps,
+    ) -> Result<Base<'p>, Error> {
+        let mut range: Option<(usize, &RangeNode)> = None;
+        let mut scalars = Vec::new();
+        for (i, arg) in call.args.iter().enumerate() {
+            match &arg.kind {
+                NodeKind::Range(node) => range = Some((i, node)),
+                _ => scalars.push(self.scalars(arg, steps)?),
+            }
+        }
+        let (range_arg, range) =
+            range.ok_or_else(|| Error::execution("expected a range vector"))?;
+        let window = WindowProgram {
+            function,
+            range_ms: range.range_ms,
+            moment: range.moment,
+            scalars,
+            spans: &call.spans,
+            range_arg,
+        };
+        Ok(match &range.input {
+            RangeInput::Raw { selector, edges } => Base::Raw {
+                selector: *selector,
+                edges: *edges,
+                window,
+            },
+            RangeInput::Sub { .. } => {
+                let (series, steps) = self
+                    .subquery(range, steps)?
+                    .expect("the input is a subquery");
+                Base::Sub {
+                    series,
+                    steps,
+                    window,
+                }
+            }
+        })
+    }
+
+    /// Runs a program and keeps every column that has a sample.
+    pub(super) fn collect(&self, program: Program<'_>) -> Result<Vec<VectorSeries>, Error> {
+        let pieces = self.run(&program, Vec::new, |kept, labels, drop_name, values| {
+            kept.push(VectorSeries::new(
+                labels.clone(),
+                drop_name,
+                std::mem::take(values),
+            ));
+            Ok(())
+        })?;
+        Ok(pieces.into_iter().flatten().collect())
+    }
+
+    /// Number of series that a program goes over.
+    fn series_count(&self, program: &Program<'_>) -> usize {
+        match &program.base {
+            Base::Instant { instant, .. } => self.source.series(instant.selector).len(),
+            Base::Raw { selector, .. } => self.source.series(*selector).len(),
+            Base::Sub { series, .. } | Base::Columns(series) => series.len(),
+        }
+    }
+
+    /// The labels of the series that a program goes over, in its order.
+    pub(super) fn program_labels<'l>(&'l self, program: &'l Program<'_>) -> Vec<&'l Labels> {
+        match &program.base {
+            Base::Instant { instant, .. } => raw_labels(self.source.series(instant.selector)),
+            Base::Raw { selector, .. } => raw_labels(self.source.series(*selector)),
+            Base::Sub { series, .. } | Base::Columns(series) => {
+                series.iter().map(|one| &one.labels).collect()
+            }
+        }
+    }
+
+    /// Runs a program over all series in pieces. `each` gets the index-ordered columns of a piece and may take them.
+    pub(super) fn run<T: Send>(
+        &self,
+        program: &Program<'_>,
+        start: impl Fn() -> T + Sync,
+        each: impl Fn(&mut T, &Labels, bool, &mut Vec<f64>) -> Result<(), Error> + Sync,
+    ) -> Result<Vec<T>, Error> {
+        self.run_indexed(program, start, |state, _, labels, drop_name, values| {
+            each(state, labels, drop_name, values)
+        })
+    }
+
+    /// As [`Evaluator::run`]; `each` is told the number of the series too.
+    pub(super) fn run_indexed<T: Send>(
+        &self,
+        program: &Program<'_>,
+        start: impl Fn() -> T + Sync,
+        each: impl Fn(&mut T, usize, &Labels, bool, &mut Vec<f64>) -> Result<(), Error> + Sync,
+    ) -> Result<Vec<T>, Error> {
+        self.pieces(self.series_count(program), |range: Range<usize>| {
+            let mut state = start();
+            let mut scratch = Scratch {
+                columns: Columns::default(),
+                args: Vec::new(),
+                annotations: Annotations::default(),
+            };
+            let mut values = Vec::new();
+            for index in range {
+                self.meter.check()?;
+                let (labels, drop_name) =
+                    self.base_column(program, index, &mut scratch, &mut values)?;
+                let drop_name = drop_name | program.drop_name;
+                self.apply(program, labels, &mut scratch, &mut values);
+                let points = values.iter().filter(|v| !is_absent(**v)).count();
+                if points > 0 {
+                    self.meter.charge(points as u64)?;
+                    each(&mut state, index, labels, drop_name, &mut values)?;
+                }
+            }
+            self.keep(scratch.annotations);
+            Ok(state)
+        })
+    }
+
+    /// The column of series `index` before any stage, into `out`.
+    fn base_column<'l>(
+        &'l self,
+        program: &'l Program<'_>,
+        index: usize,
+        scratch: &mut Scratch,
+        out: &mut Vec<f64>,
+    ) -> Result<(&'l Labels, bool), Error> {
+        let steps = program.steps;
+        match &program.base {
+            Base::Columns(series) => {
+                let one = &series[index];
+                out.clear();
+                out.extend_from_slice(&one.values);
+                Ok((&one.labels, one.drop_name))
+            }
+            Base::Instant { instant, take } => {
+                let series = &self.source.series(instant.selector)[index];
+                self.decode(series, instant.selector, &mut scratch.columns)?;
+                let lookback = self.plan.params.lookback_ms;
+                let count = if instant.edges == Edges::Smoothed && *take == Take::Value {
+                    remove_stale(&mut scratch.columns);
+                    smoothed(&scratch.columns, steps, instant.moment, lookback, out)
+                } else {
+                    newest(
+                        &scratch.columns,
+                        steps,
+                        instant.moment,
+                        lookback,
+                        *take,
+                        out,
+                    )
+                };
+                self.looked_at(count);
+                Ok((series.labels(), false))
+            }
+            Base::Raw {
+                selector,
+                edges,
+                window,
+            } => {
+                let series = &self.source.series(*selector)[index];
+                self.decode(series, *selector, &mut scratch.columns)?;
+                remove_stale(&mut scratch.columns);
+                self.windows(window, *edges, steps, series.labels(), scratch, out)?;
+                Ok((series.labels(), false))
+            }
+            Base::Sub {
+                series,
+                steps: inner,
+                window,
+            } => {
+                let one = &series[index];
+                scratch.columns.clear();
+                for (time, value) in inner.times().zip(&one.values) {
+                    if !is_absent(*value) {
+                        scratch.columns.times.push(time);
+                        scratch.columns.values.push(*value);
+                    }
+                }
+                self.windows(window, Edges::Plain, steps, &one.labels, scratch, out)?;
+                Ok((&one.labels, one.drop_name))
+            }
+        }
+    }
+
+    pub(super) fn decode(
+        &self,
+        series: &Arc<dyn Series>,
+        selector: usize,
+        columns: &mut Columns,
+    ) -> Result<(), Error> {
+        let planned = &self.plan.selectors[selector];
+        columns.clear();
+        if planned.min_time <= planned.max_time {
+            series.decode(planned.min_time, planned.max_time, columns)?;
+        }
+        debug_assert_eq!(columns.times.len(), columns.values.len());
+        floats_only(columns)
+    }
+
+    fn looked_at(&self, samples: u64) {
+        if self.counting {
+            self.meter.looked_at(samples);
+        }
+    }
+
+    /// A range function over all steps of one series.
+    fn windows(
+        &self,
+        program: &WindowProgram<'_>,
+        edges: Edges,
+        steps: Steps,
+        labels: &Labels,
+        scratch: &mut Scratch,
+        out: &mut Vec<f64>,
+    ) -> Result<(), Error> {
+        /// Samples that may be looked at before the deadline is asked for again.
+        const WORK: u64 = 1 << 20;
+        let Scratch {
+            columns,
+            args,
+            annotations,
+        } = scratch;
+        let metric = labels.metric_name().unwrap_or("");
+        let mut windows = Windows::new(
+            &columns.times,
+            program.range_ms,
+            program.moment,
+            edges,
+            self.plan.params.lookback_ms,
+        );
+        out.clear();
+        out.reserve(steps.count);
+        let (mut total, mut checked, mut widest, mut found) = (0u64, 0u64, 0, false);
+        let mut notes = self.notes(annotations, program.spans, metric);
+        for (step, time) in steps.times().enumerate() {
+            let bounds = windows.at(time);
+            let length = (bounds.high - bounds.low) as u64;
+            if length == 0 {
+                out.push(ABSENT);
+                continue;
+            }
+            total += length;
+            widest = widest.max(length);
+            if total - checked > WORK {
+                checked = total;
+                self.meter.check()?;
+            }
+            let Some(function) = program.function else {
+                out.push(1.0);
+                continue;
+            };
+            args.clear();
+            args.extend(program.scalars.iter().map(|scalars| scalars.at(step)));
+            if let Some(check) = function.check {
+                check(args).map_err(Error::Execution)?;
+            }
+            let window = Window {
+                times: &columns.times[bounds.low..bounds.high],
+                values: &columns.values[bounds.low..bounds.high],
+                histograms: &[],
+                start: bounds.start,
+                end: bounds.end,
+                step_time: time,
+                edges,
+            };
+            let value = (function.eval)(&window, args, &mut notes);
+            found |= !is_absent(value);
+            out.push(value);
+        }
+        if found
+            && program.function.is_some_and(|function| function.counter)
+            && !metric.is_empty()
+            && !["_total", "_sum", "_count", "_bucket"]
+                .iter()
+                .any(|suffix| metric.ends_with(suffix))
+        {
+            notes.info(
+                program.range_arg,
+                &format!(
+                    "metric might not be a counter, name does not end in _total/_sum/_count/_bucket: {metric:?}"
+                ),
+            );
+        }
+        self.looked_at(total);
+        self.meter.peek(widest)
+    }
+
+    fn apply(
+        &self,
+        program: &Program<'_>,
+        labels: &Labels,
+        scratch: &mut Scratch,
+        values: &mut [f64],
+    ) {
+        for stage in &program.stages {
+            match stage {
+                Stage::Negate => {
+                    for value in values.iter_mut().filter(|v| !is_absent(**v)) {
+                        *value = -*value;
+                    }
+                }
+                Stage::Scalar {
+                    op,
+                    returns_bool,
+                    swapped,
+                    scalars,
+                } => binary::with_scalar(*op, *returns_bool, *swapped, values, scalars),
+                Stage::Map {
+                    function,
+                    scalars,
+                    spans,
+                } => {
+                    let metric = labels.metric_name().unwrap_or("");
+                    let args = &mut scratch.args;
+                    let mut notes = self.notes(&mut scratch.annotations, spans, metric);
+                    for (step, value) in values.iter_mut().enumerate() {
+                        if !is_absent(*value) {
+                            args.clear();
+                            args.extend(scalars.iter().map(|s| s.at(step)));
+                            *value = function(*value, args, &mut notes);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn raw_labels(series: &[Arc<dyn Series>]) -> Vec<&Labels> {
+    series.iter().map(|one| one.labels()).collect()
+}

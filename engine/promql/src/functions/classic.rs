@@ -1,0 +1,288 @@
+//! `histogram_quantile`, `histogram_quantiles` and `histogram_fraction` over the bucket series of classic histograms.
+//!
+//! Series that differ only in `le` are one histogram. Groups and bounds are found once for all steps; at a step the buckets
+//! that have a sample then are taken.
+
+use std::collections::{BTreeMap, HashMap};
+
+use model::Labels;
+
+use crate::Error;
+use crate::annotations::Notes;
+use crate::functions::buckets::{self, Bucket, Flattened};
+use crate::functions::quantile::{check, go_number};
+use crate::functions::{Call, date};
+use crate::value::{ABSENT, Value, VectorSeries, is_absent};
+
+/// The bucket series of one histogram, by ascending bound.
+struct Group {
+    /// Labels without `le`.
+    labels: Labels,
+    /// Upper bound and column.
+    buckets: Vec<(f64, Vec<f64>)>,
+}
+
+impl Group {
+    /// Fills `out` with the buckets that have a sample at a step.
+    fn at(&self, step: usize, out: &mut Vec<Bucket>) {
+        out.clear();
+        out.extend(
+            self.buckets
+                .iter()
+                .filter(|(_, counts)| !is_absent(counts[step]))
+                .map(|(upper, counts)| Bucket {
+                    upper: *upper,
+                    count: counts[step],
+                }),
+        );
+    }
+
+    fn metric(&self) -> &str {
+        self.labels.metric_name().unwrap_or_default()
+    }
+}
+
+/// Groups the bucket series, in order of first appearance. Series without a bound are left out with a warning at argument `arg`.
+fn group(series: Vec<VectorSeries>, arg: usize, notes: &mut Notes<'_>) -> Vec<Group> {
+    let mut places: HashMap<Labels, usize> = HashMap::new();
+    let mut groups: Vec<Group> = Vec::new();
+    for one in series {
+        let le = one.labels.get("le").unwrap_or_default();
+        let Some(upper) = parse_bound(le) else {
+            if !one.is_empty() {
+                let metric = one.labels.metric_name().unwrap_or_default();
+                notes.warn(
+                    arg,
+                    &format!(
+                        "bucket label \"le\" is missing or has a malformed value of {le:?}{}",
+                        for_metric(metric)
+                    ),
+                );
+            }
+            continue;
+        };
+        let labels = one.labels.filter(|name| name != "le");
+        let place = *places.entry(labels.clone()).or_insert_with(|| {
+            groups.push(Group {
+                labels,
+                buckets: Vec::new(),
+            });
+            groups.len() - 1
+        });
+        groups[place].buckets.push((upper, one.values));
+    }
+    for group in &mut groups {
+        group.buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+    }
+    groups
+}
+
+/// A bound as Go parses floats, hexadecimal ones excepted.
+fn parse_bound(text: &str) -> Option<f64> {
+    text.parse().ok().map(|bound: f64| bound + 0.0)
+}
+
+fn for_metric(metric: &str) -> String {
+    if metric.is_empty() {
+        String::new()
+    } else {
+        format!(" for metric name {metric:?}")
+    }
+}
+
+/// `histogram_quantile(q, buckets)`.
+pub(super) fn histogram_quantile(mut call: Call<'_>) -> Result<Value, Error> {
+    let series = take_vector(&mut call.args, 1);
+    let Value::Scalar(quantiles) = &call.args[0] else {
+        unreachable!("types are checked by the parser");
+    };
+    for q in quantiles {
+        check(*q, 0, call.notes);
+    }
+    let groups = group(series, 1, call.notes);
+    let mut corrections = Corrections::default();
+    let result = groups
+        .iter()
+        .map(|group| {
+            let values = quantile_column(group, quantiles, call.steps, &mut corrections);
+            VectorSeries::new(group.labels.clone(), true, values)
+        })
+        .collect();
+    corrections.report(1, call.notes);
+    Ok(Value::Vector(result))
+}
+
+/// `histogram_quantiles(buckets, label, q...)`: several quantiles at once, told apart by a label.
+pub(super) fn histogram_quantiles(mut call: Call<'_>) -> Result<Value, Error> {
+    let series = take_vector(&mut call.args, 0);
+    let Value::String(label) = &call.args[1] else {
+        unreachable!("types are checked by the parser");
+    };
+    if label.is_empty() || label.contains('\u{fffd}') {
+        return Err(Error::execution(format!(
+            "invalid label name in histogram_quantiles(): {label}"
+        )));
+    }
+    let groups = group(series, 0, call.notes);
+    let mut corrections = Corrections::default();
+    let mut results: Vec<VectorSeries> = Vec::new();
+    for (i, arg) in call.args.iter().enumerate().skip(2) {
+        let Value::Scalar(quantiles) = arg else {
+            unreachable!("types are checked by the parser");
+        };
+        for q in quantiles {
+            check(*q, i, call.notes);
+        }
+        for group in &groups {
+            let column = quantile_column(group, quantiles, call.steps, &mut corrections);
+            // The quantile may differ from step to step, and with it the label.
+            let mut by_quantile: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
+            for (step, value) in column.into_iter().enumerate() {
+                if !is_absent(value) {
+                    by_quantile
+                        .entry(quantiles[step].to_bits())
+                        .or_insert_with(|| vec![ABSENT; call.steps.count])[step] = value;
+                }
+            }
+            for (q, values) in by_quantile {
+                let labels = group.labels.with(label, &open_metrics(f64::from_bits(q)));
+                results.push(VectorSeries::new(labels, true, values));
+            }
+        }
+    }
+    corrections.report(0, call.notes);
+    super::labels::join_equal(results).map(Value::Vector)
+}
+
+/// `histogram_fraction(lower, upper, buckets)`.
+pub(super) fn histogram_fraction(mut call: Call<'_>) -> Result<Value, Error> {
+    let series = take_vector(&mut call.args, 2);
+    let (Value::Scalar(lowers), Value::Scalar(uppers)) = (&call.args[0], &call.args[1]) else {
+        unreachable!("types are checked by the parser");
+    };
+    let mut at_step = Vec::new();
+    let result = group(series, 2, call.notes)
+        .into_iter()
+        .map(|group| {
+            let values = (0..call.steps.count)
+                .map(|step| {
+                    group.at(step, &mut at_step);
+                    if at_step.is_empty() {
+                        ABSENT
+                    } else {
+                        buckets::fraction(lowers[step], uppers[step], &mut at_step)
+                    }
+                })
+                .collect();
+            VectorSeries::new(group.labels, true, values)
+        })
+        .collect();
+    Ok(Value::Vector(result))
+}
+
+/// Functions of native histograms alone: float series have no part in their result.
+pub(super) fn native_only(_: Call<'_>) -> Result<Value, Error> {
+    Ok(Value::Vector(Vec::new()))
+}
+
+fn take_vector(args: &mut [Value], index: usize) -> Vec<VectorSeries> {
+    match std::mem::replace(&mut args[index], Value::Scalar(Vec::new())) {
+        Value::Vector(series) => series,
+        _ => unreachable!("types are checked by the parser"),
+    }
+}
+
+fn quantile_column(
+    group: &Group,
+    quantiles: &[f64],
+    steps: crate::value::Steps,
+    corrections: &mut Corrections,
+) -> Vec<f64> {
+    let mut at_step = Vec::with_capacity(group.buckets.len());
+    (0..steps.count)
+        .map(|step| {
+            group.at(step, &mut at_step);
+            if at_step.is_empty() {
+                return ABSENT;
+            }
+            let (value, flattened) = buckets::quantile(quantiles[step], &mut at_step);
+            if let Some(flattened) = flattened {
+                corrections.add(group.metric(), steps.time(step), flattened);
+            }
+            value
+        })
+        .collect()
+}
+
+/// Flattened buckets of a whole evaluation, by metric, for one info each.
+#[derive(Default)]
+struct Corrections(BTreeMap<String, Correction>);
+
+struct Correction {
+    flattened: Flattened,
+    samples: u64,
+    first: i64,
+    last: i64,
+}
+
+impl Corrections {
+    fn add(&mut self, metric: &str, time: i64, flattened: Flattened) {
+        if let Some(known) = self.0.get_mut(metric) {
+            known.flattened = known.flattened.and(flattened);
+            known.samples += 1;
+            known.first = known.first.min(time);
+            known.last = known.last.max(time);
+        } else {
+            let first = Correction {
+                flattened,
+                samples: 1,
+                first: time,
+                last: time,
+            };
+            self.0.insert(metric.to_owned(), first);
+        }
+    }
+
+    fn report(self, arg: usize, notes: &mut Notes<'_>) {
+        for (metric, correction) in self.0 {
+            let Flattened {
+                lowest,
+                highest,
+                difference_max,
+            } = correction.flattened;
+            notes.info(
+                arg,
+                &format!(
+                    "input to histogram_quantile needed to be fixed for monotonicity (see \
+                     https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile){}, \
+                     from buckets {} to {}, with a max diff of {}, over {} samples from {} to {}",
+                    for_metric(&metric),
+                    go_number(lowest),
+                    go_number(highest),
+                    go_number(two_digits(difference_max)),
+                    correction.samples,
+                    date::rfc3339(correction.first),
+                    date::rfc3339(correction.last),
+                ),
+            );
+        }
+    }
+}
+
+/// Rounded to two significant digits.
+fn two_digits(value: f64) -> f64 {
+    format!("{value:.1e}").parse().unwrap_or(value)
+}
+
+/// A float as the OpenMetrics format writes it in labels: `1.0`, `0.99`, `+Inf`.
+fn open_metrics(value: f64) -> String {
+    let text = go_number(value);
+    if value.is_finite() && !text.contains(['.', 'e']) {
+        text + ".0"
+    } else {
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests;

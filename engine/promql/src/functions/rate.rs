@@ -1,0 +1,257 @@
+//! Functions of change: `rate`, `increase`, `delta`, their instant forms, `changes` and `resets`.
+//!
+//! A range selector sees the samples in `(start, end]`, whose first and last seldom lie on the ends; so the three extended
+//! ones extrapolate the observed change to the whole range, but not further than half of the mean distance between samples where the
+//! range reaches far beyond them, and for a counter never below zero. Source: Prometheus `promql/functions.go`.
+//!
+//! `anchored` and `smoothed` selectors do not extrapolate: the first takes the last sample before the range as its start, the second
+//! interpolates on both ends; see [`extended`].
+
+use crate::annotations::Notes;
+use crate::functions::{Edges, Window};
+use crate::value::ABSENT;
+
+/// What becomes of a change.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    /// `rate`: of a counter, per second.
+    Rate,
+    /// `increase`: of a counter.
+    Increase,
+    /// `delta`: of a gauge.
+    Delta,
+}
+
+/// `rate`.
+pub(super) fn rate(window: &Window<'_>, _: &[f64], _: &mut Notes<'_>) -> f64 {
+    change(window, Change::Rate)
+}
+
+/// `increase`.
+pub(super) fn increase(window: &Window<'_>, _: &[f64], _: &mut Notes<'_>) -> f64 {
+    change(window, Change::Increase)
+}
+
+/// `delta`.
+pub(super) fn delta(window: &Window<'_>, _: &[f64], _: &mut Notes<'_>) -> f64 {
+    change(window, Change::Delta)
+}
+
+fn change(window: &Window<'_>, kind: Change) -> f64 {
+    match window.edges {
+        Edges::Plain => extrapolated(window.times, window.values, window.start, window.end, kind),
+        Edges::Anchored => extended(window, kind, false),
+        Edges::Smoothed => extended(window, kind, true),
+    }
+}
+
+fn extrapolated(times: &[i64], values: &[f64], start: i64, end: i64, kind: Change) -> f64 {
+    debug_assert_eq!(times.len(), values.len());
+    let last = times.len().wrapping_sub(1);
+    if times.len() < 2 {
+        return ABSENT;
+    }
+    let mut result = values[last] - values[0];
+    if kind != Change::Delta {
+        result = restore_resets(result, values);
+    }
+    let mut to_start = seconds(start, times[0]);
+    let mut to_end = seconds(times[last], end);
+    let sampled = seconds(times[0], times[last]);
+    let mean_distance = sampled / last as f64;
+    let threshold = mean_distance * 1.1;
+    if to_start >= threshold {
+        to_start = mean_distance / 2.0;
+    }
+    if kind != Change::Delta {
+        // A counter starts at zero. Where it would have been zero within the time to extrapolate, extrapolation ends.
+        let mut to_zero = to_start;
+        if result > 0.0 && values[0] >= 0.0 {
+            to_zero = sampled * (values[0] / result);
+        }
+        if to_zero < to_start {
+            to_start = to_zero;
+        }
+    }
+    if to_end >= threshold {
+        to_end = mean_distance / 2.0;
+    }
+    let mut factor = (sampled + to_start + to_end) / sampled;
+    if kind == Change::Rate {
+        factor /= seconds(start, end);
+    }
+    result * factor
+}
+
+/// Adds to a change what the counter had counted each time it fell.
+#[inline]
+fn restore_resets(change: f64, values: &[f64]) -> f64 {
+    // Most windows hold no reset; looking for one first vectorises.
+    let fell = values
+        .iter()
+        .zip(&values[1..])
+        .fold(false, |any, (before, now)| any | (now < before));
+    if !fell {
+        return change;
+    }
+    values
+        .windows(2)
+        .filter(|pair| pair[1] < pair[0])
+        .fold(change, |change, pair| change + pair[0])
+}
+
+#[inline]
+fn seconds(from: i64, to: i64) -> f64 {
+    to.saturating_sub(from) as f64 / 1000.0
+}
+
+/// The change between the values at the two ends of the range, found by taking the last sample before the start (`anchored`) or by
+/// interpolation on both ends (`smoothed`).
+fn extended(window: &Window<'_>, kind: Change, smoothed: bool) -> f64 {
+    let Window {
+        times,
+        values,
+        start,
+        end,
+        ..
+    } = *window;
+    if times.is_empty() {
+        return ABSENT;
+    }
+    let counter = kind != Change::Delta;
+    let mut last = times.len() - 1;
+    let mut first = times[..last]
+        .partition_point(|t| *t <= start)
+        .saturating_sub(1);
+    if smoothed {
+        last = times[..last].partition_point(|t| *t < end);
+    }
+    if times[last] <= start {
+        return ABSENT;
+    }
+    let left = if smoothed && times[first] < start {
+        interpolate(times, values, first, start, counter, true)
+    } else {
+        values[first]
+    };
+    let right = if smoothed && last > 0 && times[last] > end {
+        interpolate(times, values, last - 1, end, counter, false)
+    } else {
+        values[last]
+    };
+    let mut result = right - left;
+    if counter {
+        // Resets at the ends are in `left` and `right`; here those between the samples within.
+        if times[first] <= start {
+            first += 1;
+        }
+        let mut within_end = last + 1;
+        if times[last] >= end {
+            within_end -= 1;
+        }
+        let mut previous = left;
+        for value in values.get(first..within_end).unwrap_or_default() {
+            if *value < previous {
+                result += previous;
+            }
+            previous = *value;
+        }
+        if right < previous {
+            result += previous;
+        }
+    }
+    if kind == Change::Rate {
+        result /= seconds(start, end);
+    }
+    result
+}
+
+/// The value at `at` on the line from sample `i` to the next. A counter that was reset between them started from zero: at the
+/// left end of a range only what came after counts, at the right end what was before is added.
+pub(super) fn interpolate(
+    times: &[i64],
+    values: &[f64],
+    i: usize,
+    at: i64,
+    counter: bool,
+    left: bool,
+) -> f64 {
+    let Some((&[from, to], &[mut low, mut high])) =
+        times[i..].first_chunk().zip(values[i..].first_chunk())
+    else {
+        return values[i];
+    };
+    if counter && high < low {
+        if left {
+            low = 0.0;
+        } else {
+            high += low;
+        }
+    }
+    low + (high - low) * (at.saturating_sub(from) as f64) / (to.saturating_sub(from) as f64)
+}
+
+/// `irate`.
+pub(super) fn irate(window: &Window<'_>, _: &[f64], _: &mut Notes<'_>) -> f64 {
+    instant(window.times, window.values, true)
+}
+
+/// `idelta`.
+pub(super) fn idelta(window: &Window<'_>, _: &[f64], _: &mut Notes<'_>) -> f64 {
+    instant(window.times, window.values, false)
+}
+
+/// The change between the last two samples.
+fn instant(times: &[i64], values: &[f64], per_second: bool) -> f64 {
+    let (Some(&[from, to]), Some(&[before, now])) = (times.last_chunk(), values.last_chunk())
+    else {
+        return ABSENT;
+    };
+    let distance = to.saturating_sub(from);
+    if distance == 0 {
+        return ABSENT;
+    }
+    if !per_second {
+        return now - before;
+    }
+    // A counter that fell had started at zero. A NaN is no fall.
+    let change = if now < before { now } else { now - before };
+    change / (distance as f64 / 1000.0)
+}
+
+/// `changes`: how often a value differs from the one before; NaN equals NaN.
+pub(super) fn changes(window: &Window<'_>, _: &[f64], _: &mut Notes<'_>) -> f64 {
+    transitions(window, |before, now| {
+        before != now && !(before.is_nan() && now.is_nan())
+    })
+}
+
+/// `resets`: how often a value is smaller than the one before.
+pub(super) fn resets(window: &Window<'_>, _: &[f64], _: &mut Notes<'_>) -> f64 {
+    transitions(window, |before, now| now < before)
+}
+
+fn transitions(window: &Window<'_>, counts: impl Fn(f64, f64) -> bool) -> f64 {
+    let values = match window.edges {
+        Edges::Plain => window.values,
+        // The last sample at or before the start is the first to compare with.
+        Edges::Anchored | Edges::Smoothed => {
+            let first = window.times.partition_point(|t| *t <= window.start);
+            let end = window.times.partition_point(|t| *t <= window.end);
+            if first == end {
+                return ABSENT;
+            }
+            &window.values[first.saturating_sub(1)..end]
+        }
+    };
+    if values.is_empty() {
+        return ABSENT;
+    }
+    values
+        .windows(2)
+        .filter(|pair| counts(pair[0], pair[1]))
+        .count() as f64
+}
+
+#[cfg(test)]
+mod tests;
