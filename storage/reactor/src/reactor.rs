@@ -142,6 +142,11 @@ pub struct Stats {
 /// `Sync`; open it on the thread that will turn it.
 ///
 /// Dropping it waits for the operations in flight, as the kernel may be using their buffers.
+///
+/// ```compile_fail
+/// fn moves_between_threads<T: Send>() {}
+/// moves_between_threads::<reactor::Reactor>();
+/// ```
 pub struct Reactor {
     disk: Disk,
     bell: Arc<Bell>,

@@ -143,6 +143,54 @@ fn missing_dir(reactor: &mut Reactor, dir: &Path) -> crate::Failure {
 }
 
 #[test]
+fn a_full_device_is_told_apart_and_the_buffer_comes_back() {
+    for_each_world(|place| {
+        if place.world() == World::Sim {
+            return;
+        }
+        let mut reactor = place.reactor();
+        let mode = OpenMode {
+            write: true,
+            ..OpenMode::default()
+        };
+        let file = open(&mut reactor, Path::new("/dev/full"), mode);
+        let failure = write(&mut reactor, file, 0, 7, 4096).expect_err("always full");
+        assert!(failure.is_no_space());
+        assert_eq!(
+            failure.buf.expect("the buffer comes back")[..4096],
+            [7; 4096]
+        );
+        reactor.run(Op::Close { file }).expect("close");
+    });
+}
+
+/// Regular files are read in one go; procfs gives a page at a time, so it shows that a short read
+/// goes on to the end of the file.
+#[test]
+fn short_reads_are_continued_to_the_end_of_the_file() {
+    let path = Path::new("/proc/kallsyms");
+    let expected = match std::fs::read(path) {
+        Ok(content) if content.len() > 1 << 16 => content,
+        _ => {
+            println!("skipped: no long file in /proc");
+            return;
+        }
+    };
+    for_each_world(|place| {
+        if place.world() == World::Sim {
+            return;
+        }
+        let found = place.reactor().read_whole(path, 1 << 26).expect("read");
+        assert!(
+            found == expected,
+            "{} of {} bytes",
+            found.len(),
+            expected.len()
+        );
+    });
+}
+
+#[test]
 fn names_are_created_listed_renamed_over_each_other_and_removed() {
     for_each_world(|place| {
         let mut reactor = place.reactor();
