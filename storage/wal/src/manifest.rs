@@ -1,0 +1,289 @@
+//! The tree above the cores' logs: the lock, the manifest, and the directories of a generation.
+//!
+//! ```text
+//! <data>/wal/lock   <data>/wal/manifest   <data>/wal/g0000000001/core-000/
+//! ```
+//!
+//! A *generation* is the set of logs for one number of cores. When that number changes, all old logs are replayed, each new core keeps what placement
+//! gives it and writes a checkpoint in the next generation's directory; then the manifest is replaced. That rename is the moment the change takes effect:
+//! before it a crash leaves the old generation in force, after it the new one, and what is not in force is removed by [`remove_generation`].
+//!
+//! Order at the very first start: lock, manifest, then logs. So a manifest that is missing where there are logs is damage, not a new tree.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use reactor::{Buffer, File, Op, OpenMode, Reactor};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::error::Error;
+use crate::frame::{VERSION, u16_at, u32_at, u64_at};
+use crate::limits::BLOCK_BYTES;
+
+const MAGIC: [u8; 8] = *b"MYELNMAN";
+/// Meaningful bytes at the start of the file.
+const BYTES: usize = 32;
+
+/// Which generation of logs is in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Manifest {
+    /// Counts the changes of the number of cores, from 1.
+    pub generation: u32,
+    /// Number of cores, i.e. of logs.
+    pub cores: u16,
+}
+
+/// The directory of a core's log.
+pub fn core_dir(root: &Path, generation: u32, core: u16) -> PathBuf {
+    generation_dir(root, generation).join(format!("core-{core:03}"))
+}
+
+fn generation_dir(root: &Path, generation: u32) -> PathBuf {
+    root.join(format!("g{generation:010}"))
+}
+
+/// The right to use a tree; held until it is released or the reactor that took it is dropped.
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+}
+
+impl Lock {
+    /// Takes the lock of the tree, making its directory if need be.
+    ///
+    /// Errors: [`Error::Locked`] if another process (or reactor) holds it.
+    pub fn take(reactor: &mut Reactor, root: &Path) -> Result<Lock, Error> {
+        create_dirs(reactor, root)?;
+        let path = root.join("lock");
+        match reactor.run(Op::Lock { path: path.clone() }) {
+            Ok(done) => Ok(Lock { file: done.file() }),
+            Err(failure) if failure.source.kind() == ErrorKind::WouldBlock => {
+                Err(Error::Locked { path })
+            }
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    /// Gives it up. `reactor` is the one it was taken with.
+    pub fn release(self, reactor: &mut Reactor) -> Result<(), Error> {
+        reactor.run(Op::Close { file: self.file })?;
+        Ok(())
+    }
+}
+
+impl Manifest {
+    /// Reads the manifest; `None` where there is neither one nor a log.
+    ///
+    /// Errors: [`Error::Corrupt`] if it is damaged, or missing beside logs; [`Error::Version`].
+    pub fn read(reactor: &mut Reactor, root: &Path) -> Result<Option<Manifest>, Error> {
+        let path = root.join("manifest");
+        let file = match reactor.run(Op::Open {
+            path: path.clone(),
+            mode: OpenMode::read_only(),
+        }) {
+            Ok(done) => done.file(),
+            Err(failure) if failure.is_not_found() => {
+                if has_logs(reactor, root)? {
+                    let reason = "it is missing, but there are logs".to_owned();
+                    return Err(Error::Corrupt {
+                        path,
+                        offset: 0,
+                        reason,
+                    });
+                }
+                return Ok(None);
+            }
+            Err(failure) => return Err(failure.into()),
+        };
+        let buf = reactor.buffer(BLOCK_BYTES);
+        let read = Op::Read {
+            file,
+            offset: 0,
+            buf,
+            len: BLOCK_BYTES,
+        };
+        let (buf, len) = reactor.run(read)?.buffer();
+        reactor.run(Op::Close { file })?;
+        let decoded = Manifest::decode(&buf[..len.min(BLOCK_BYTES)], path);
+        reactor.recycle(buf);
+        decoded.map(Some)
+    }
+
+    fn decode(bytes: &[u8], path: PathBuf) -> Result<Manifest, Error> {
+        let corrupt = |reason: &str| {
+            Err(Error::Corrupt {
+                path: path.clone(),
+                offset: 0,
+                reason: reason.to_owned(),
+            })
+        };
+        let Some(bytes) = bytes.get(..BYTES) else {
+            return corrupt("it is cut short");
+        };
+        if bytes[8..16] != MAGIC || u64_at(bytes, 0) != xxh3_64(&bytes[8..]) {
+            return corrupt("magic or checksum is wrong");
+        }
+        let version = u16_at(bytes, 16);
+        if version != VERSION {
+            return Err(Error::Version { path, version });
+        }
+        let manifest = Manifest {
+            cores: u16_at(bytes, 18),
+            generation: u32_at(bytes, 20),
+        };
+        if manifest.cores == 0 || manifest.generation == 0 {
+            return corrupt("a count is zero");
+        }
+        Ok(manifest)
+    }
+
+    fn encode(&self, block: &mut [u8]) {
+        block.fill(0);
+        block[8..16].copy_from_slice(&MAGIC);
+        block[16..18].copy_from_slice(&VERSION.to_le_bytes());
+        block[18..20].copy_from_slice(&self.cores.to_le_bytes());
+        block[20..24].copy_from_slice(&self.generation.to_le_bytes());
+        let checksum = xxh3_64(&block[8..BYTES]);
+        block[..8].copy_from_slice(&checksum.to_le_bytes());
+    }
+
+    /// Puts this manifest in force: durable when it returns.
+    pub fn write(&self, reactor: &mut Reactor, root: &Path) -> Result<(), Error> {
+        assert!(self.cores > 0 && self.generation > 0, "{self:?}");
+        let (path, unfinished) = (root.join("manifest"), root.join("manifest.tmp"));
+        let file = reactor
+            .run(Op::Open {
+                path: unfinished.clone(),
+                mode: OpenMode::create(),
+            })?
+            .file();
+        let mut buf = Buffer::new(BLOCK_BYTES);
+        self.encode(&mut buf);
+        reactor.run(Op::Write {
+            file,
+            offset: 0,
+            buf,
+            len: BLOCK_BYTES,
+            dsync: false,
+        })?;
+        reactor.run(Op::Sync {
+            file,
+            data_only: false,
+        })?;
+        reactor.run(Op::Close { file })?;
+        reactor.run(Op::Rename {
+            from: unfinished,
+            to: path,
+        })?;
+        reactor.run(Op::SyncDir {
+            path: root.to_owned(),
+        })?;
+        Ok(())
+    }
+}
+
+fn has_logs(reactor: &mut Reactor, root: &Path) -> Result<bool, Error> {
+    for generation in generations(reactor, root)? {
+        let dir = generation_dir(root, generation);
+        let cores = reactor.run(Op::List { path: dir.clone() })?.entries();
+        for core in cores.iter().filter(|entry| entry.is_dir) {
+            let path = dir.join(&core.name);
+            if !reactor.run(Op::List { path })?.entries().is_empty() {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// The generations that have a directory, ascending; none where the tree does not exist.
+pub fn generations(reactor: &mut Reactor, root: &Path) -> Result<Vec<u32>, Error> {
+    let entries = match reactor.run(Op::List {
+        path: root.to_owned(),
+    }) {
+        Ok(done) => done.entries(),
+        Err(failure) if failure.is_not_found() => return Ok(Vec::new()),
+        Err(failure) => return Err(failure.into()),
+    };
+    let number = |entry: &reactor::Entry| {
+        let digits = entry.name.to_str()?.strip_prefix('g')?;
+        (entry.is_dir && digits.len() == 10).then(|| digits.parse().ok())?
+    };
+    Ok(entries.iter().filter_map(number).collect())
+}
+
+/// Removes the directory of a generation that is not in force, with all its logs.
+pub fn remove_generation(reactor: &mut Reactor, root: &Path, generation: u32) -> Result<(), Error> {
+    let dir = generation_dir(root, generation);
+    for core in reactor.run(Op::List { path: dir.clone() })?.entries() {
+        let core_path = dir.join(&core.name);
+        if !core.is_dir {
+            reactor.run(Op::Remove { path: core_path })?;
+            continue;
+        }
+        for entry in reactor
+            .run(Op::List {
+                path: core_path.clone(),
+            })?
+            .entries()
+        {
+            reactor.run(Op::Remove {
+                path: core_path.join(entry.name),
+            })?;
+        }
+        reactor.run(Op::RemoveDir { path: core_path })?;
+    }
+    reactor.run(Op::RemoveDir { path: dir })?;
+    reactor.run(Op::SyncDir {
+        path: root.to_owned(),
+    })?;
+    Ok(())
+}
+
+/// Makes a directory with its parents, durably.
+///
+/// A former start may have made some of them and ended before their names were synced. It went from the top down and synced each before it made the
+/// next, so only the lowest one that exists can be in doubt: its name is synced again.
+pub fn create_dirs(reactor: &mut Reactor, path: &Path) -> Result<(), Error> {
+    let Some(parent) = path.parent() else {
+        return Ok(());
+    };
+    if path.as_os_str().is_empty() {
+        return Ok(());
+    }
+    match reactor.run(Op::CreateDir {
+        path: path.to_owned(),
+    }) {
+        Ok(_) => sync_name(reactor, parent)?,
+        Err(failure) if failure.source.kind() == ErrorKind::AlreadyExists => {}
+        Err(failure) if failure.is_not_found() => {
+            create_dirs(reactor, parent)?;
+            reactor.run(Op::CreateDir {
+                path: path.to_owned(),
+            })?;
+        }
+        Err(failure) => return Err(failure.into()),
+    }
+    sync_name(reactor, path)
+}
+
+/// Makes the name of a directory durable. Where the directory above is not ours to read, it is not ours to doubt either.
+fn sync_name(reactor: &mut Reactor, path: &Path) -> Result<(), Error> {
+    let Some(parent) = path.parent() else {
+        return Ok(());
+    };
+    let parent = if parent.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        parent
+    };
+    match reactor.run(Op::SyncDir {
+        path: parent.to_owned(),
+    }) {
+        Err(failure) if failure.source.kind() != ErrorKind::PermissionDenied => Err(failure.into()),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
