@@ -1,3 +1,41 @@
-//! Skeleton; the owner replaces it and keeps the exports used by others.
+//! The pinned cores: each owns a share of the series whole, from the mailbox over the log to the memtable.
+//!
+//! A core is one struct ([`core::Core`]), its loop is *select an event, apply it*. No locks, no async runtime, nothing shared but
+//! the mailbox in front of it, published counters and the node-wide series counts (`quota`). Read on in this order:
+//! `message` (what comes in and goes out), `mailbox`, `core`, `commit` (the promise on one screen), `release`, then `memtable`
+//! and `index` (what is held), `read`, `checkpoint`, `recovery`, and `cores` (threads, start, stop, health).
+//!
+//! Invariants: no reply leaves before the log is durable up to what it shows or acknowledges; a series belongs to one core
+//! (`model::identity::core_of`); samples of one push on one core become visible together; a tenant's series are reachable only
+//! through that tenant's index, and a key of another tenant is a dead key.
+
+#![forbid(unsafe_code)]
+
+mod checkpoint;
+mod commit;
+mod core;
+mod cores;
+mod error;
+mod health;
+mod index;
+pub mod limits;
+mod mailbox;
+mod memtable;
 mod message;
+mod metrics;
+mod options;
+mod quota;
+mod read;
+mod recovery;
+mod release;
+pub mod topology;
+
+pub use cores::{Cores, ReplayProgress, Started, Watch};
+pub use error::Error;
+pub use health::Health;
+pub use mailbox::{Mailboxes, Permits};
 pub use message::*;
+pub use options::Options;
+
+#[cfg(test)]
+mod tests;

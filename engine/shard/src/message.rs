@@ -97,6 +97,20 @@ pub enum OtherSample {
     Tombstone(Vec<Matcher>, i64, i64),
 }
 
+impl OtherSample {
+    /// The series and time that it speaks of, where it does.
+    pub(crate) fn place(&self) -> (Option<SeriesKey>, i64) {
+        match self {
+            OtherSample::Histogram(key, time, _) | OtherSample::StartTimestamp(key, time) => {
+                (Some(*key), *time)
+            }
+            OtherSample::Exemplar(key, exemplar) => (Some(*key), exemplar.time.0),
+            OtherSample::Metadata(..) => (None, 0),
+            OtherSample::Tombstone(_, min, _) => (None, *min),
+        }
+    }
+}
+
 /// What became of a push.
 #[derive(Debug, Default)]
 pub struct PushOutcome {
@@ -142,6 +156,8 @@ pub enum RejectReason {
     PerUserSeriesLimit,
     /// The metric has as many series as it may.
     PerMetricSeriesLimit,
+    /// The labels of the series are larger than a record of the log.
+    LabelsTooLarge,
     /// A kind that is not stored yet.
     NotBuilt,
 }
@@ -155,6 +171,7 @@ impl RejectReason {
             RejectReason::NewValueForTimestamp => "new-value-for-timestamp",
             RejectReason::PerUserSeriesLimit => "per_user_series_limit",
             RejectReason::PerMetricSeriesLimit => "per_metric_series_limit",
+            RejectReason::LabelsTooLarge => "labels_size_bytes_exceeded",
             RejectReason::NotBuilt => "native-histogram-sample",
         }
     }

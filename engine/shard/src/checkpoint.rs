@@ -1,0 +1,274 @@
+//! When a checkpoint is due, and writing it in slices while the core goes on serving.
+//!
+//! A checkpoint is due when the log has grown by more than the threshold and by more than the last checkpoint was long, so
+//! that checkpoints never write more than the log itself; on request; and at a graceful stop, so that the next start reads one
+//! file. It walks the series table in order of numbers: a series record, its sealed chunks, and its open chunk sealed in a copy.
+//! It is fuzzy: what changes behind the walk is in the segments behind the checkpoint too, and replay skips what it knows.
+
+use std::sync::mpsc::channel;
+
+use model::{Generation, SeriesRef, TimeMs};
+use reactor::{Event, Reactor};
+use wal::{Checkpoint, CheckpointState, ChunkRecord, Log, Record, SeriesRecord};
+
+use crate::Error;
+use crate::core::Core;
+use crate::limits::{CHECKPOINT_SLICE_BYTES, CHECKPOINT_SLICE_ROWS};
+use crate::memtable::{Memtable, NO_TENANT};
+
+/// Answered when the checkpoint is durable, or has failed.
+pub(crate) type Reply = Box<dyn FnOnce(Result<(), String>) + Send>;
+
+/// The checkpoints of one core.
+pub(crate) struct Checkpoints {
+    running: Option<Running>,
+    /// Asked for while another one was running: they want the state as of their asking.
+    requests: Vec<Reply>,
+    /// Sequences of the last two of this process, older first. Those before name all numbers that were there at the start.
+    kept: Vec<u32>,
+    log_bytes_max: u64,
+    /// Log that was there when this process began.
+    log_bytes_found: u64,
+    /// Bytes of log at the begin of the last checkpoint.
+    log_bytes_then: u64,
+    last_bytes: u64,
+    pub(crate) begun: u64,
+    pub(crate) failed: u64,
+    pub(crate) bytes: u64,
+}
+
+struct Running {
+    writer: Checkpoint,
+    /// The next row to write; none when all are.
+    next: Option<u32>,
+    replies: Vec<Reply>,
+}
+
+impl Checkpoints {
+    /// `log_bytes_max` is the threshold.
+    pub(crate) fn new(log: &Log, log_bytes_max: u64) -> Checkpoints {
+        Checkpoints {
+            running: None,
+            requests: Vec::new(),
+            kept: Vec::new(),
+            log_bytes_max,
+            log_bytes_found: log.segments_bytes(),
+            log_bytes_then: 0,
+            last_bytes: 0,
+            begun: 0,
+            failed: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Asks for one that contains everything up to now.
+    pub(crate) fn request(&mut self, reply: Reply) {
+        self.requests.push(reply);
+    }
+
+    /// Whether a turn would get further without any event.
+    pub(crate) fn has_work(&self) -> bool {
+        match &self.running {
+            Some(running) => running.next.is_some() && running.writer.is_ready(),
+            None => !self.requests.is_empty(),
+        }
+    }
+
+    /// Whether none is running or asked for.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.running.is_none() && self.requests.is_empty()
+    }
+
+    /// Numbers of series that died in segments before this one are named by no checkpoint and no segment that is kept.
+    pub(crate) fn oldest_segment(&self) -> u32 {
+        match self.kept[..] {
+            [older, _] => older,
+            _ => 0,
+        }
+    }
+
+    /// Ends all with an error; the log has failed.
+    pub(crate) fn abort(&mut self, reason: &str) {
+        let running = self.running.take().map(|running| running.replies);
+        let replies = running.into_iter().flatten().chain(self.requests.drain(..));
+        replies.for_each(|reply| reply(Err(reason.to_owned())));
+    }
+
+    /// Bytes written to the log since the last checkpoint began.
+    pub(crate) fn log_bytes_since(&self, log: &Log) -> u64 {
+        self.log_bytes_found + log.stats().commit_bytes - self.log_bytes_then
+    }
+
+    fn is_due(&self, log: &Log) -> bool {
+        let since = self.log_bytes_since(log);
+        !self.requests.is_empty() || since > self.log_bytes_max.max(self.last_bytes)
+    }
+
+    /// Begins one if it is due, and writes a slice of the one that runs.
+    pub(crate) fn advance(&mut self, reactor: &mut Reactor, log: &mut Log, memtable: &Memtable) {
+        if self.running.is_none() && self.is_due(log) {
+            self.log_bytes_then = self.log_bytes_found + log.stats().commit_bytes;
+            self.begun += 1;
+            let writer = log.begin_checkpoint(reactor);
+            let replies = std::mem::take(&mut self.requests);
+            self.running = Some(Running {
+                writer,
+                next: Some(0),
+                replies,
+            });
+        }
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        if let Err(error) = running.slice(reactor, memtable) {
+            self.fail(&error.to_string());
+        }
+    }
+
+    /// Takes an event, if it is of the one that runs.
+    pub(crate) fn on_event(&mut self, reactor: &mut Reactor, log: &mut Log, event: Event) {
+        let Some(running) = self
+            .running
+            .as_mut()
+            .filter(|running| running.writer.owns(&event))
+        else {
+            return; // Of one that was abandoned when the log failed.
+        };
+        match running.writer.on_event(reactor, log, event) {
+            Ok(CheckpointState::Done { bytes, .. }) => {
+                let Running {
+                    writer, replies, ..
+                } = self.running.take().expect("looked at above");
+                self.last_bytes = bytes;
+                self.bytes += bytes;
+                self.kept.push(writer.sequence());
+                if self.kept.len() > 2 {
+                    self.kept.remove(0);
+                }
+                replies.into_iter().for_each(|reply| reply(Ok(())));
+            }
+            Ok(_) => {}
+            Err(error) => self.fail(&error.to_string()),
+        }
+    }
+
+    /// Writes one before the core serves: after the number of cores has changed, and after a salvage.
+    ///
+    /// Errors: what failed; the caller does not go on.
+    pub(crate) fn write_now(
+        &mut self,
+        reactor: &mut Reactor,
+        log: &mut Log,
+        memtable: &Memtable,
+    ) -> Result<(), Error> {
+        let (done, result) = channel();
+        self.request(Box::new(move |result| {
+            done.send(result).unwrap_or_default()
+        }));
+        let mut events = Vec::new();
+        loop {
+            self.advance(reactor, log, memtable);
+            if let Ok(result) = result.try_recv() {
+                return result.map_err(|reason| Error::Data {
+                    path: log.dir().to_owned(),
+                    reason,
+                });
+            }
+            if self.has_work() {
+                continue;
+            }
+            reactor.wait(None, &mut events);
+            if events.is_empty() {
+                let reason = "the simulated machine has no power".to_owned();
+                return Err(Error::Data {
+                    path: log.dir().to_owned(),
+                    reason,
+                });
+            }
+            for event in events.drain(..) {
+                match log.owns(&event) {
+                    true => drop(log.on_event(reactor, event)?),
+                    false => self.on_event(reactor, log, event),
+                }
+            }
+        }
+    }
+
+    /// The log keeps its segments; the next one comes when it has grown as much again.
+    fn fail(&mut self, reason: &str) {
+        self.failed += 1;
+        let replies = self.running.take().map(|running| running.replies);
+        replies
+            .into_iter()
+            .flatten()
+            .for_each(|reply| reply(Err(reason.to_owned())));
+    }
+}
+
+impl Running {
+    fn slice(&mut self, reactor: &mut Reactor, memtable: &Memtable) -> Result<(), wal::Error> {
+        let (mut rows, mut bytes) = (0, 0);
+        while let Some(series) = self.next
+            && self.writer.is_ready()
+            && rows < CHECKPOINT_SLICE_ROWS
+            && bytes < CHECKPOINT_SLICE_BYTES
+        {
+            if series == memtable.rows.count() {
+                self.next = None;
+                return self.writer.finish(reactor);
+            }
+            bytes += put_series(&mut self.writer, reactor, memtable, series)?;
+            rows += 1;
+            self.next = Some(series + 1);
+        }
+        Ok(())
+    }
+}
+
+/// Appends one row with all its chunks; returns about how many bytes that took.
+fn put_series(
+    writer: &mut Checkpoint,
+    reactor: &mut Reactor,
+    memtable: &Memtable,
+    series: u32,
+) -> Result<usize, wal::Error> {
+    let row = &memtable.rows[series];
+    if row.tenant == NO_TENANT {
+        return Ok(0);
+    }
+    let (tenant, cold) = (memtable.tenant(row.tenant), &memtable.colds[series]);
+    let mut packed = Vec::with_capacity(256);
+    tenant.index.put_packed(&cold.pairs, &mut packed);
+    let record = SeriesRecord {
+        series: SeriesRef(series),
+        generation: Generation(row.generation),
+        id: cold.id,
+        tenant: &tenant.id,
+        labels: &packed,
+    };
+    writer.append(reactor, &Record::Series(record))?;
+    let mut bytes = packed.len();
+    for chunk in memtable.slices(series, i64::MIN, i64::MAX) {
+        let record = ChunkRecord {
+            series: SeriesRef(series),
+            first: TimeMs(chunk.min_time),
+            last: TimeMs(chunk.max_time),
+            sealed: &chunk.bytes,
+        };
+        writer.append(reactor, &Record::Chunk(record))?;
+        bytes += chunk.bytes.len();
+    }
+    Ok(bytes)
+}
+
+impl Core {
+    pub(crate) fn slice_checkpoint(&mut self) {
+        self.checkpoints
+            .advance(&mut self.reactor, &mut self.log, &self.memtable);
+    }
+
+    pub(crate) fn checkpoint_event(&mut self, event: Event) {
+        self.checkpoints
+            .on_event(&mut self.reactor, &mut self.log, event);
+    }
+}

@@ -1,0 +1,382 @@
+//! A core: one struct that owns a share of the series whole. Its loop is *select an event, apply it*.
+//!
+//! A turn ([`Core::turn`]): look at the reactor (block only if there is nothing to do) and at the mailbox, apply what came, commit
+//! what has queued up, do one slice of one read, checkpoint or collection, publish the numbers. Nothing here waits and nothing is
+//! locked; tests drive a core by calling `turn` on a simulated machine.
+//!
+//! States: serving; *poisoned* after a failed write, for good: writes are refused, reads of durable data answered until the
+//! linger is over; *stopping*: the mailbox is closed, what was taken is finished, a last checkpoint makes the next start
+//! quick; *stopped*.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use model::CoreId;
+use reactor::{Event, Reactor, Tick};
+use wal::Log;
+
+use crate::checkpoint::Checkpoints;
+use crate::health::Published;
+use crate::limits::{GC_INTERVAL_S, GC_SLICE_ROWS, STALL_MS};
+use crate::mailbox::Mailboxes;
+use crate::memtable::Memtable;
+use crate::memtable::gc::Collection;
+use crate::message::{Message, Push, ReadError, Refusal, StatsQuery, TenantStats};
+use crate::metrics::Observers;
+use crate::read::{Ask, Hidden, Reads};
+use crate::release::{Release, Reply};
+
+/// Tokens of the reactor below this belong to the log.
+const TOKEN_GC: u64 = 1000;
+const TOKEN_LINGER: u64 = 1001;
+
+/// See the module.
+pub(crate) struct Core {
+    pub(crate) id: CoreId,
+    pub(crate) reactor: Reactor,
+    pub(crate) mailboxes: Mailboxes,
+    pub(crate) memtable: Memtable,
+    pub(crate) log: Log,
+    /// Taken from the mailbox, not yet in a commit.
+    pub(crate) pushes: VecDeque<Push>,
+    pub(crate) release: Release,
+    pub(crate) reads: Reads,
+    pub(crate) checkpoints: Checkpoints,
+    collection: Option<Collection>,
+    collection_due: bool,
+    poison: Option<Refusal>,
+    /// Samples in memory that never became durable; empty unless poisoned.
+    hidden: Hidden,
+    poison_linger: Duration,
+    stop: Option<Box<dyn FnOnce() + Send>>,
+    stopped: bool,
+    events: Vec<Event>,
+    /// Wall clock of this turn.
+    pub(crate) wall_ms: i64,
+    pub(crate) counts: Counts,
+    published: Arc<Published>,
+    observers: Observers,
+    submitted_at: Option<Tick>,
+}
+
+/// What is counted here and not elsewhere.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) rejected: u64,
+    pub(crate) repeated: u64,
+    pushes: u64,
+    turns: u64,
+    stalls: u64,
+}
+
+/// What a core is made of.
+pub(crate) struct Parts {
+    pub(crate) id: CoreId,
+    pub(crate) reactor: Reactor,
+    pub(crate) mailboxes: Mailboxes,
+    pub(crate) memtable: Memtable,
+    pub(crate) log: Log,
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) published: Arc<Published>,
+    pub(crate) observers: Observers,
+    pub(crate) poison_linger: Duration,
+}
+
+impl Core {
+    /// A core that is ready to serve.
+    pub(crate) fn new(parts: Parts) -> Core {
+        let Parts {
+            id,
+            mut reactor,
+            mailboxes,
+            memtable,
+            log,
+            checkpoints,
+            ..
+        } = parts;
+        let bell = reactor.doorbell();
+        mailboxes.of(id).set_bell(Box::new(move || bell.ring()));
+        let wall_ms = reactor.wall_ms();
+        reactor.set_timer(
+            reactor.now().after(Duration::from_secs(GC_INTERVAL_S)),
+            TOKEN_GC,
+        );
+        let mut core = Core {
+            id,
+            reactor,
+            mailboxes,
+            memtable,
+            log,
+            pushes: VecDeque::new(),
+            release: Release::default(),
+            reads: Reads::default(),
+            checkpoints,
+            collection: None,
+            collection_due: false,
+            poison: None,
+            hidden: Hidden::new(),
+            poison_linger: parts.poison_linger,
+            stop: None,
+            stopped: false,
+            events: Vec::new(),
+            wall_ms,
+            counts: Counts::default(),
+            published: parts.published,
+            observers: parts.observers,
+            submitted_at: None,
+        };
+        core.publish();
+        core
+    }
+
+    /// From now on the health says that this core serves.
+    pub(crate) fn mark_serving(&self) {
+        self.published.serving.store(true, Ordering::Relaxed);
+    }
+
+    /// Turns the loop until the core has stopped.
+    pub(crate) fn run(&mut self) {
+        while self.turn() {}
+        self.published.serving.store(false, Ordering::Relaxed);
+    }
+
+    /// One turn. False: the core has stopped.
+    pub(crate) fn turn(&mut self) -> bool {
+        self.turn_until(None)
+    }
+
+    /// One turn that does not sleep beyond `until`.
+    pub(crate) fn turn_until(&mut self, until: Option<Tick>) -> bool {
+        let mut events = std::mem::take(&mut self.events);
+        match self.has_work() {
+            true => self.reactor.poll(&mut events),
+            false => self.reactor.wait(until, &mut events),
+        }
+        let begun = self.reactor.now();
+        self.wall_ms = self.reactor.wall_ms();
+        for event in events.drain(..) {
+            self.apply(event);
+        }
+        self.events = events;
+        while let Some(message) = self.mailboxes.of(self.id).take() {
+            self.accept(message);
+        }
+        self.commit();
+        self.slice();
+        self.finish_stop();
+        self.counts.turns += 1;
+        let took = self.reactor.now().since(begun);
+        self.counts.stalls += u64::from(took > Duration::from_millis(STALL_MS));
+        self.publish();
+        !self.stopped
+    }
+
+    /// Whether a turn would find something to do without any event.
+    fn has_work(&self) -> bool {
+        let pushes = !self.pushes.is_empty() && self.log.admit(0).is_ok();
+        let collection = self.collection.is_some() || self.collection_due;
+        let background = collection || self.checkpoints.has_work();
+        pushes || !self.reads.is_idle() || (background && self.poison.is_none())
+    }
+
+    fn apply(&mut self, event: Event) {
+        match event {
+            Event::Doorbell => {} // The mailbox is looked at in every turn.
+            Event::Timer(TOKEN_GC) => {
+                self.collection_due = true;
+                let at = self.reactor.now().after(Duration::from_secs(GC_INTERVAL_S));
+                self.reactor.set_timer(at, TOKEN_GC);
+            }
+            Event::Timer(TOKEN_LINGER) => {
+                self.published.linger_over.store(true, Ordering::Relaxed);
+            }
+            event if self.log.owns(&event) => {
+                let before = self.log.written();
+                if let Err(error) = self.log.on_event(&mut self.reactor, event) {
+                    self.poison(error.to_string());
+                }
+                if self.log.written() > before {
+                    self.note_commit();
+                }
+            }
+            event => self.checkpoint_event(event),
+        }
+    }
+
+    fn accept(&mut self, message: Message) {
+        match message {
+            Message::Push(push) => {
+                self.counts.pushes += 1;
+                self.pushes.push_back(push);
+            }
+            Message::Select(select) => self.reads.push(Ask::Select(select)),
+            Message::Labels(query) => self.reads.push(Ask::Labels(query)),
+            Message::Stats(query) => self.answer_stats(query),
+            Message::Checkpoint(reply) => match &self.poison {
+                Some(refusal) => reply(Err(refusal.to_string())),
+                None => self.checkpoints.request(reply),
+            },
+            Message::Stop(reply) => {
+                self.mailboxes.of(self.id).close();
+                if self.poison.is_none() {
+                    self.checkpoints.request(Box::new(|_| {}));
+                }
+                match self.stop.is_none() {
+                    true => self.stop = Some(reply),
+                    false => reply(),
+                }
+            }
+        }
+    }
+
+    /// Sees to it that what was appended gets to the disk.
+    pub(crate) fn submit(&mut self, durable: bool) {
+        if self.poison.is_some() {
+            return;
+        }
+        self.log.submit(&mut self.reactor, durable);
+        if self.submitted_at.is_none() && self.log.written() < self.log.tail() {
+            self.submitted_at = Some(self.reactor.now());
+        }
+    }
+
+    fn note_commit(&mut self) {
+        if let Some(at) = self.submitted_at.take() {
+            let took = self.reactor.now().since(at);
+            self.observers.commit_seconds.observe(took.as_secs_f64());
+        }
+    }
+
+    /// A slice of whatever else there is to do: one read's, the checkpoint's, the collection's.
+    fn slice(&mut self) {
+        if let Some(answer) = self.reads.slice(&mut self.memtable, &self.hidden) {
+            self.mailboxes.of(self.id).read_done();
+            match self.poison {
+                None => self
+                    .release
+                    .wait(answer.ack, self.log.tail(), Reply::Read(answer.deliver)),
+                Some(_) => (answer.deliver)(Ok(())), // What was hidden is not in it.
+            }
+            self.release_now();
+        }
+        if self.poison.is_none() {
+            self.slice_checkpoint();
+            self.slice_collection();
+        }
+    }
+
+    pub(crate) fn release_now(&mut self) {
+        self.release.release(
+            self.log.durable(),
+            self.log.written(),
+            self.id,
+            &self.mailboxes,
+        );
+    }
+
+    fn slice_collection(&mut self) {
+        if self.collection_due && self.collection.is_none() {
+            self.collection_due = false;
+            self.collection = Some(self.memtable.begin_collection(self.wall_ms));
+            let segment = self.checkpoints.oldest_segment();
+            self.memtable
+                .reuse_numbers_before(segment, self.reads.oldest());
+        }
+        if let Some(round) = &mut self.collection {
+            let (segment, read) = (self.log.reserve_sample(), self.reads.next());
+            if self.memtable.collect(round, segment, read, GC_SLICE_ROWS) {
+                self.collection = None;
+            }
+        }
+    }
+
+    /// The log has failed. Nothing that waits for it will ever be durable: it is refused, and hidden from reads from now on.
+    pub(crate) fn poison(&mut self, reason: String) {
+        if self.poison.is_some() {
+            return;
+        }
+        let refusal = Refusal::Poisoned {
+            core: self.id.0,
+            reason: reason.clone(),
+        };
+        // What the log reached before it failed is acknowledged.
+        self.release_now();
+        self.hidden = self.release.fail(&refusal, self.id, &self.mailboxes);
+        for deliver in self.reads.abort(&ReadError::Refused(refusal.clone())) {
+            self.mailboxes.of(self.id).read_done();
+            deliver(Err(ReadError::Refused(refusal.clone())));
+        }
+        self.checkpoints.abort(&refusal.to_string());
+        self.poison = Some(refusal);
+        let _ = self.published.poison.set(reason);
+        self.reactor
+            .set_timer(self.reactor.now().after(self.poison_linger), TOKEN_LINGER);
+    }
+
+    /// When everything that was taken is answered and the last checkpoint is made, the core has stopped.
+    fn finish_stop(&mut self) {
+        let idle = self.pushes.is_empty()
+            && self.reads.is_idle()
+            && self.release.is_empty()
+            && (self.poison.is_some() || (self.checkpoints.is_idle()));
+        if idle && let Some(reply) = self.stop.take() {
+            self.stopped = true;
+            reply();
+        }
+    }
+
+    fn answer_stats(&mut self, query: StatsQuery) {
+        let wanted = |tenant: &&crate::memtable::Tenant| {
+            query
+                .tenant
+                .as_ref()
+                .is_none_or(|wanted| *wanted == tenant.id)
+        };
+        let stats = self
+            .memtable
+            .tenants
+            .iter()
+            .flatten()
+            .filter(wanted)
+            .map(|tenant| TenantStats {
+                tenant: tenant.id.clone(),
+                series: tenant.series,
+                samples: tenant.samples,
+                min_time: tenant.oldest,
+                max_time: tenant.newest,
+            });
+        (query.reply)(stats.collect());
+    }
+
+    fn publish(&mut self) {
+        let (published, totals, counts) = (&*self.published, &self.memtable.totals, &self.counts);
+        let log = self.log.stats();
+        for (counter, value) in [
+            (&published.series, totals.series),
+            (&published.series_created, totals.created),
+            (&published.series_removed, totals.removed),
+            (&published.chunks, totals.sealed_chunks),
+            (&published.chunk_bytes, totals.sealed_bytes),
+            (&published.samples, totals.samples),
+            (&published.tenants, self.memtable.tenant_count() as u64),
+            (&published.samples_rejected, counts.rejected),
+            (&published.samples_repeated, counts.repeated),
+            (&published.pushes, counts.pushes),
+            (&published.reads, self.reads.answered),
+            (&published.turns, counts.turns),
+            (&published.stalls, counts.stalls),
+            (&published.commits, log.commits),
+            (&published.log_record_bytes, log.record_bytes),
+            (&published.log_bytes, log.commit_bytes),
+            (&published.segments, self.log.segment_count() as u64),
+            (&published.poisoned, u64::from(self.poison.is_some())),
+        ] {
+            Published::set(counter, value);
+        }
+        let no_space = matches!(self.log.health(), wal::Health::NoSpace(_));
+        published.no_space.store(no_space, Ordering::Relaxed);
+    }
+}

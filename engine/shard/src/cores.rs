@@ -1,0 +1,394 @@
+//! The threads: start, stop, health, metrics.
+//!
+//! Start: the calling thread takes the lock on the data directory and reads the manifest; every core then recovers its share on
+//! its own pinned thread, in parallel; when all have, the manifest is switched where the number of cores has changed, and all
+//! begin to serve. [`Cores::start`] returns then. Until a core serves, its mailbox takes messages, but nobody has the handle yet.
+//!
+//! A panic on a core aborts the process: its state may be half changed, and replay is the recovery.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use model::CoreId;
+use prometheus::Registry;
+use reactor::Reactor;
+
+use crate::core::{Core, Parts};
+use crate::health::{Health, Published};
+use crate::mailbox::Mailboxes;
+use crate::message::Message;
+use crate::metrics::{CoreCollector, Observers};
+use crate::options::Options;
+use crate::quota::Quotas;
+use crate::recovery::{self, Node, Plan};
+use crate::{Error, topology};
+
+/// How far the replay at start is; given to the progress callback now and then, from any core's thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplayProgress {
+    /// Which core.
+    pub core: CoreId,
+    /// Bytes of log read so far.
+    pub bytes_done: u64,
+    /// Bytes of log that there are.
+    pub bytes_total: u64,
+    /// Samples found so far.
+    pub samples: u64,
+}
+
+/// What the cores found at start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Started {
+    /// "uring", "threads" or "sim", and why it is not what was wished for.
+    pub io: String,
+    /// See `io`.
+    pub io_fallback: Option<String>,
+    /// Why the log is not written with O_DIRECT, where it is not.
+    pub not_direct: Option<String>,
+    /// Series and samples in memory after replay.
+    pub series: u64,
+    /// See `series`.
+    pub samples: u64,
+    /// What was odd in the log: tears, damaged checkpoints, what salvage has dropped. For the operator.
+    pub notes: Vec<String>,
+}
+
+/// The running cores of this node. Dropping it without [`Cores::stop`] leaves them running until the process ends.
+pub struct Cores {
+    mailboxes: Mailboxes,
+    published: Vec<Arc<Published>>,
+    registry: Registry,
+    threads: Vec<JoinHandle<()>>,
+    started: Started,
+    keeper: Keeper,
+}
+
+/// What a thread says once it has recovered.
+type Report = Result<Started, Error>;
+
+impl Cores {
+    /// Starts the cores and returns when all of them serve.
+    ///
+    /// Errors: bad options, a lock held by another process, a log that cannot be read or is corrupt, threads that cannot be started
+    /// or pinned. Nothing runs any more then.
+    pub fn start(
+        options: Options,
+        progress: impl Fn(ReplayProgress) + Send + Sync + 'static,
+    ) -> Result<Cores, Error> {
+        options.validate()?;
+        let count = options.cores.len() as u16;
+        let (keeper, plan) = Keeper::start(&options)?;
+        let registry = Registry::new();
+        let mailboxes = Mailboxes::new(
+            count,
+            options.queue_bytes_per_core,
+            options.reads_max_per_core,
+        );
+        let published: Vec<Arc<Published>> = (0..count).map(|_| Arc::default()).collect();
+        let collector = CoreCollector::new(published.clone(), mailboxes.clone());
+        registry
+            .register(Box::new(collector))
+            .expect("registered once");
+        let observers = Observers::register(&registry, count);
+        let start = Arc::new(Start {
+            options,
+            plan,
+            quotas: Arc::default(),
+            mailboxes: mailboxes.clone(),
+            progress: Box::new(progress),
+        });
+        let mut cores = Cores {
+            mailboxes,
+            published,
+            registry,
+            threads: Vec::new(),
+            started: Started::default(),
+            keeper,
+        };
+        let mut reports: Vec<(Receiver<Report>, Sender<()>)> = Vec::new();
+        for (core, observers) in (0..count).zip(observers) {
+            let (report, reported) = channel();
+            let (go, wait) = channel();
+            let (start, published) = (start.clone(), cores.published[usize::from(core)].clone());
+            let thread = std::thread::Builder::new()
+                .name(format!("myelin-core-{core}"))
+                .spawn(move || {
+                    let body = || start.run(CoreId(core), published, observers, &report, &wait);
+                    if catch_unwind(AssertUnwindSafe(body)).is_err() {
+                        // The panic's own message is out already.
+                        eprintln!(
+                            "myelin: core {core} panicked; the process ends, replay recovers"
+                        );
+                        std::process::abort();
+                    }
+                })
+                .map_err(|source| Error::Thread { core, source })?;
+            cores.threads.push(thread);
+            reports.push((reported, go));
+        }
+        // On an error the senders of `go` are dropped: threads that wait for it end.
+        for (report, _) in &reports {
+            let started = report
+                .recv()
+                .expect("a core reports, or the process aborts")?;
+            cores.started.take_in(started);
+        }
+        cores.keeper.conclude()?;
+        for (_, go) in &reports {
+            go.send(()).expect("a core that has reported waits");
+        }
+        for (report, _) in &reports {
+            report
+                .recv()
+                .expect("a core serves, or the process aborts")?;
+        }
+        Ok(cores)
+    }
+
+    /// How many cores there are.
+    pub fn count(&self) -> u16 {
+        self.mailboxes.count()
+    }
+
+    /// The way to the cores.
+    pub fn mailboxes(&self) -> &Mailboxes {
+        &self.mailboxes
+    }
+
+    /// How they are.
+    pub fn health(&self) -> Health {
+        Health::of(&self.published)
+    }
+
+    /// A handle that tells the health without the cores; cheap to clone.
+    pub fn watch(&self) -> Watch {
+        Watch(self.published.clone().into())
+    }
+
+    /// The metrics of the cores.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// What was found at start.
+    pub fn started(&self) -> &Started {
+        &self.started
+    }
+
+    /// Stops gracefully: mailboxes close, what was taken is finished, a checkpoint is written, threads end.
+    ///
+    /// Cost: as long as writing all of memory takes; the caller's deadline is the process' end, which loses nothing.
+    pub fn stop(mut self) {
+        let (done, all) = channel();
+        for core in 0..self.count() {
+            let done = done.clone();
+            let reply = Box::new(move || done.send(()).unwrap_or_default());
+            self.mailboxes.send(CoreId(core), Message::Stop(reply));
+        }
+        drop(done);
+        while all.recv().is_ok() {}
+        for thread in self.threads.drain(..) {
+            // A panic would have aborted the process.
+            let _ = thread.join();
+        }
+        self.keeper.release();
+    }
+}
+
+/// The thread that holds the lock on the data directory, since a reactor and its files belong to one thread. It also reads the
+/// manifest at start and switches it.
+struct Keeper {
+    thread: JoinHandle<()>,
+    conclude: Sender<()>,
+    concluded: Receiver<Result<(), Error>>,
+}
+
+impl Keeper {
+    /// Takes the lock and finds out what the cores have to do.
+    fn start(options: &Options) -> Result<(Keeper, Plan), Error> {
+        let (conclude, wait) = channel();
+        let (report, concluded) = channel();
+        let (send_plan, plan) = channel();
+        let options = options.clone();
+        let body = move || {
+            let opened = Reactor::open(&reactor::Options {
+                io: options.io,
+                ..Default::default()
+            });
+            let node = opened
+                .map_err(Error::Reactor)
+                .and_then(|reactor| Node::open(reactor, &options));
+            let mut node = match node {
+                Ok(node) => node,
+                Err(error) => return send_plan.send(Err(error)).unwrap_or_default(),
+            };
+            send_plan.send(Ok(node.plan())).unwrap_or_default();
+            // Once to conclude, then until the handle is dropped.
+            while wait.recv().is_ok() {
+                report.send(node.conclude()).unwrap_or_default();
+            }
+        };
+        let builder = std::thread::Builder::new().name("myelin-keeper".to_owned());
+        let thread = builder
+            .spawn(body)
+            .map_err(|source| Error::Thread { core: 0, source })?;
+        let plan = plan.recv().expect("the keeper answers or has panicked")?;
+        Ok((
+            Keeper {
+                thread,
+                conclude,
+                concluded,
+            },
+            plan,
+        ))
+    }
+
+    /// All cores have recovered: what they wrote is in force from now on.
+    fn conclude(&self) -> Result<(), Error> {
+        self.conclude.send(()).expect("the keeper waits");
+        self.concluded
+            .recv()
+            .expect("the keeper answers or has panicked")
+    }
+
+    /// Gives the lock back.
+    fn release(self) {
+        let Keeper {
+            thread, conclude, ..
+        } = self;
+        drop(conclude);
+        // A panic would have been met by `conclude`.
+        let _ = thread.join();
+    }
+}
+
+/// Tells the health of the cores; see [`Cores::watch`].
+#[derive(Clone)]
+pub struct Watch(Arc<[Arc<Published>]>);
+
+impl Watch {
+    /// How the cores are now.
+    pub fn health(&self) -> Health {
+        Health::of(&self.0)
+    }
+
+    /// Samples stored since start.
+    pub fn samples(&self) -> u64 {
+        self.0
+            .iter()
+            .map(|p| p.samples.load(Ordering::Relaxed))
+            .sum()
+    }
+
+    /// Series in memory.
+    pub fn series(&self) -> u64 {
+        self.0
+            .iter()
+            .map(|p| p.series.load(Ordering::Relaxed))
+            .sum()
+    }
+}
+
+/// What every core's thread needs.
+struct Start {
+    options: Options,
+    plan: Plan,
+    quotas: Arc<Quotas>,
+    mailboxes: Mailboxes,
+    progress: Box<dyn Fn(ReplayProgress) + Send + Sync>,
+}
+
+impl Start {
+    fn run(
+        &self,
+        id: CoreId,
+        published: Arc<Published>,
+        observers: Observers,
+        report: &Sender<Report>,
+        go: &Receiver<()>,
+    ) {
+        let prepared = self.prepare(id, &published);
+        let (reactor, recovered, started) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => return report.send(Err(error)).unwrap_or_default(),
+        };
+        let reported = report.send(Ok(started));
+        if reported.is_err() || go.recv().is_err() {
+            return; // Another core could not start.
+        }
+        let mut core = Core::new(Parts {
+            id,
+            reactor,
+            mailboxes: self.mailboxes.clone(),
+            memtable: recovered.memtable,
+            log: recovered.log,
+            checkpoints: recovered.checkpoints,
+            published,
+            observers,
+            poison_linger: self.options.poison_linger,
+        });
+        core.mark_serving();
+        report.send(Ok(Started::default())).unwrap_or_default();
+        core.run();
+    }
+
+    fn prepare(
+        &self,
+        id: CoreId,
+        published: &Published,
+    ) -> Result<(Reactor, recovery::Recovered, Started), Error> {
+        topology::pin(self.options.cores[usize::from(id.0)])?;
+        let options = reactor::Options {
+            io: self.options.io,
+            ..Default::default()
+        };
+        let mut reactor = Reactor::open(&options).map_err(Error::Reactor)?;
+        let begun = reactor.now();
+        let recovered = recovery::recover(
+            &mut reactor,
+            &self.options,
+            &self.plan,
+            id,
+            &self.quotas,
+            &mut |progress| (self.progress)(progress),
+        )?;
+        let took = reactor.now().since(begun).as_millis() as u64;
+        set(&published.replay_ms, took);
+        set(&published.corruptions, recovered.corruptions);
+        let started = Started {
+            io: reactor.world().name().to_owned(),
+            io_fallback: reactor.fallback_reason().map(str::to_owned),
+            not_direct: recovered.not_direct.clone(),
+            series: recovered.memtable.totals.series,
+            samples: recovered.memtable.totals.samples,
+            notes: recovered.notes.clone(),
+        };
+        Ok((reactor, recovered, started))
+    }
+}
+
+impl Started {
+    fn take_in(&mut self, core: Started) {
+        let Started {
+            io,
+            io_fallback,
+            not_direct,
+            series,
+            samples,
+            notes,
+        } = core;
+        self.io = io;
+        self.io_fallback = self.io_fallback.take().or(io_fallback);
+        self.not_direct = self.not_direct.take().or(not_direct);
+        self.series += series;
+        self.samples += samples;
+        self.notes.extend(notes);
+    }
+}
+
+fn set(counter: &AtomicU64, value: u64) {
+    counter.store(value, Ordering::Relaxed);
+}

@@ -1,0 +1,387 @@
+//! The head index of one tenant on one core: which labels there are, and which series carry them.
+//!
+//! The unit is the *pair* (name, value): interned once, numbered, and owner of the list of its series. So a series' label set is
+//! a list of pair numbers in the order of their names, and finding or making a pair finds its postings in the same step:
+//! creating a series is one look-up and one append a label.
+//!
+//! | per | bytes |
+//! | --- | --- |
+//! | pair | 48 (name, place of the text, postings) + its value's bytes + 10.7 (hash slot at 3/4) + 4 (list of the name) |
+//! | series and label | 4 (pair number) + 4 to 5 (posting) |
+//! | series | 4 to 5 (posting in `all`) |
+//!
+//! Removal is in two steps, so that it never stops the core: series leave the series table first and are dead for every reader;
+//! their postings are swept afterwards, pair by pair ([`Index::sweep`]). Until then a dead series' number is not used again.
+
+pub(crate) mod postings;
+pub(crate) mod resolve;
+pub(crate) mod table;
+mod texts;
+
+use std::collections::BTreeSet;
+
+use model::varint;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_secret};
+
+use self::postings::Postings;
+use self::table::Table;
+use self::texts::{Text, Texts};
+
+/// A label: index into [`Index::pairs`].
+pub(crate) type PairId = u32;
+/// A label's name: index into [`Index::names`].
+pub(crate) type NameId = u32;
+
+/// A secret for the hashes of label values, so that no tenant can send values that all fall on one slot. Made anew in each
+/// process: nothing outlives it.
+pub(crate) struct Secret([u8; 192]);
+
+impl Secret {
+    /// From 64 bits of chance.
+    pub(crate) fn new(seed: u64) -> Secret {
+        let mut secret = [0; 192];
+        for (i, chunk) in secret.chunks_exact_mut(8).enumerate() {
+            let word = xxh3_64(&[&seed.to_le_bytes()[..], &[i as u8]].concat());
+            chunk.copy_from_slice(&word.to_le_bytes());
+        }
+        Secret(secret)
+    }
+
+    #[inline]
+    fn hash(&self, name: NameId, value: &[u8]) -> u64 {
+        let mixed = u64::from(name).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        xxh3_64_with_secret(value, &self.0) ^ mixed ^ (mixed >> 32)
+    }
+}
+
+#[derive(Debug)]
+struct Name {
+    text: Box<str>,
+    /// Its values, in no order.
+    values: Vec<PairId>,
+}
+
+#[derive(Debug)]
+struct Pair {
+    name: NameId,
+    /// Where it stands in the values of its name.
+    slot: u32,
+    value: Text,
+    postings: Postings,
+}
+
+const _: () = assert!(size_of::<Pair>() == 48);
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    names: Vec<Name>,
+    name_table: Table,
+    /// Names of the labels of the series made last, by position: the next series probably has the same.
+    recent: Vec<NameId>,
+    pairs: Vec<Pair>,
+    pair_table: Table,
+    free_pairs: Vec<PairId>,
+    texts: Texts,
+    /// All series of the tenant.
+    all: Postings,
+    /// How often pairs have been removed; whoever holds pair numbers over a slice looks at it.
+    sweeps: u64,
+    unswept: Unswept,
+}
+
+/// Dead series whose postings are still there.
+#[derive(Debug, Default)]
+struct Unswept {
+    /// Ascending once sweeping has begun.
+    dead: Vec<u32>,
+    pairs: BTreeSet<PairId>,
+    sweeping: bool,
+}
+
+/// The tenant's label texts fill their 4 GiB on this core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct IndexFull;
+
+impl Index {
+    /// Interns the labels of a new series and adds it to their lists. `packed` is canonical.
+    ///
+    /// Errors: [`IndexFull`], with nothing added.
+    pub(crate) fn add(
+        &mut self,
+        secret: &Secret,
+        packed: &[u8],
+        series: u32,
+    ) -> Result<Box<[PairId]>, IndexFull> {
+        let mut pairs = Vec::with_capacity(16);
+        for (position, (name, value)) in labels(packed).enumerate() {
+            let name = self.name_id(name, position);
+            pairs.push(self.pair_id(secret, name, value)?);
+        }
+        for &pair in &pairs {
+            self.pairs[pair as usize].postings.add(series);
+        }
+        self.all.add(series);
+        Ok(pairs.into_boxed_slice())
+    }
+
+    /// Whether these pairs are that label set.
+    pub(crate) fn same_labels(&self, pairs: &[PairId], packed: &[u8]) -> bool {
+        let mut rest = labels(packed);
+        pairs.iter().all(|&pair| {
+            let pair = &self.pairs[pair as usize];
+            rest.next().is_some_and(|(name, value)| {
+                self.texts.bytes_of(pair.value) == value
+                    && self.names[pair.name as usize].text.as_bytes() == name
+            })
+        }) && rest.next().is_none()
+    }
+
+    /// Appends the packed form of a label set.
+    pub(crate) fn put_packed(&self, pairs: &[PairId], out: &mut Vec<u8>) {
+        for &pair in pairs {
+            let pair = &self.pairs[pair as usize];
+            let name = self.names[pair.name as usize].text.as_bytes();
+            varint::put_u64(out, name.len() as u64);
+            out.extend_from_slice(name);
+            let value = self.texts.bytes_of(pair.value);
+            varint::put_u64(out, value.len() as u64);
+            out.extend_from_slice(value);
+        }
+    }
+
+    /// The value of `name` in that label set; empty where there is none.
+    pub(crate) fn value_of(&self, pairs: &[PairId], name: NameId) -> (Option<PairId>, &str) {
+        let found = pairs
+            .iter()
+            .copied()
+            .find(|&pair| self.pairs[pair as usize].name == name);
+        (found, found.map_or("", |pair| self.value(pair)))
+    }
+
+    /// The number of a name that some series has.
+    pub(crate) fn find_name(&self, name: &str) -> Option<NameId> {
+        self.name_table.find(xxh3_64(name.as_bytes()), |id| {
+            *self.names[id as usize].text == *name
+        })
+    }
+
+    /// The number of a pair that some series has.
+    pub(crate) fn find_pair(&self, secret: &Secret, name: NameId, value: &str) -> Option<PairId> {
+        self.pair_table
+            .find(secret.hash(name, value.as_bytes()), |id| {
+                let pair = &self.pairs[id as usize];
+                pair.name == name && self.texts.bytes_of(pair.value) == value.as_bytes()
+            })
+    }
+
+    /// Names in no order; those that have lost their last value are left out.
+    pub(crate) fn names(&self) -> impl Iterator<Item = (NameId, &str)> {
+        let names = self
+            .names
+            .iter()
+            .enumerate()
+            .filter(|(_, name)| !name.values.is_empty());
+        names.map(|(id, name)| (id as NameId, &*name.text))
+    }
+
+    /// The text of a name.
+    pub(crate) fn name(&self, name: NameId) -> &str {
+        &self.names[name as usize].text
+    }
+
+    /// The values of a name, in no order; new ones come at the end while [`Index::sweeps`] stays the same.
+    pub(crate) fn values(&self, name: NameId) -> &[PairId] {
+        &self.names[name as usize].values
+    }
+
+    /// The name of a pair.
+    pub(crate) fn name_of(&self, pair: PairId) -> NameId {
+        self.pairs[pair as usize].name
+    }
+
+    /// The value of a pair.
+    pub(crate) fn value(&self, pair: PairId) -> &str {
+        self.texts.get(self.pairs[pair as usize].value)
+    }
+
+    /// The series of a pair, in any order, dead ones not yet swept included.
+    pub(crate) fn series_of(&self, pair: PairId) -> &[u32] {
+        self.pairs[pair as usize].postings.as_slice()
+    }
+
+    /// The series of a pair, ascending.
+    pub(crate) fn sorted_series_of(&mut self, pair: PairId) -> &[u32] {
+        self.pairs[pair as usize].postings.sorted()
+    }
+
+    /// All series of the tenant, ascending.
+    pub(crate) fn sorted_all(&mut self) -> &[u32] {
+        self.all.sorted()
+    }
+
+    /// How many series there are, dead ones not yet swept included.
+    pub(crate) fn count(&self) -> usize {
+        self.all.count()
+    }
+
+    /// See the field.
+    pub(crate) fn sweeps(&self) -> u64 {
+        self.sweeps
+    }
+
+    /// Notes that a series is dead. Its pairs stay valid until they are swept.
+    ///
+    /// Must not be called between the first and the last [`Index::sweep`] of a round.
+    pub(crate) fn bury(&mut self, series: u32, pairs: &[PairId]) {
+        assert!(
+            !self.unswept.sweeping,
+            "a round of sweeping ends before the next begins"
+        );
+        self.unswept.dead.push(series);
+        self.unswept.pairs.extend(pairs);
+    }
+
+    /// Removes the dead from some lists, at most `budget` elements looked at (but at least one list). Returns the dead, whose
+    /// numbers are now named by no list, when all is done; `None` when there is more to do.
+    pub(crate) fn sweep(&mut self, secret: &Secret, mut budget: usize) -> Option<Vec<u32>> {
+        if !self.unswept.sweeping {
+            self.unswept.dead.sort_unstable();
+            self.unswept.sweeping = true;
+        }
+        let dead = std::mem::take(&mut self.unswept.dead);
+        while let Some(pair) = self.unswept.pairs.pop_first() {
+            let postings = &mut self.pairs[pair as usize].postings;
+            let cost = postings.count() + 16;
+            postings.remove(&dead);
+            if postings.count() == 0 {
+                self.remove_pair(secret, pair);
+            }
+            budget = budget.saturating_sub(cost);
+            if budget == 0 {
+                self.unswept.dead = dead;
+                return None;
+            }
+        }
+        self.all.remove(&dead);
+        self.unswept = Unswept::default();
+        Some(dead)
+    }
+
+    /// Heap bytes, for the accounts. Cost: linear in pairs.
+    pub(crate) fn bytes(&self) -> usize {
+        let pairs: usize = self.pairs.iter().map(|pair| pair.postings.bytes()).sum();
+        let names = |name: &Name| name.text.len() + name.values.capacity() * 4;
+        pairs
+            + self.pairs.capacity() * size_of::<Pair>()
+            + self.free_pairs.capacity() * 4
+            + self.names.iter().map(names).sum::<usize>()
+            + self.names.capacity() * size_of::<Name>()
+            + self.pair_table.bytes()
+            + self.name_table.bytes()
+            + self.texts.bytes()
+            + self.all.bytes()
+    }
+
+    fn name_id(&mut self, name: &[u8], position: usize) -> NameId {
+        if let Some(&id) = self.recent.get(position)
+            && self.names[id as usize].text.as_bytes() == name
+        {
+            return id;
+        }
+        let hash = xxh3_64(name);
+        let found = self
+            .name_table
+            .find(hash, |id| self.names[id as usize].text.as_bytes() == name);
+        let id = found.unwrap_or_else(|| {
+            let id = self.names.len() as NameId;
+            let text = String::from_utf8_lossy(name).into_owned().into_boxed_str();
+            self.names.push(Name {
+                text,
+                values: Vec::new(),
+            });
+            self.name_table.insert(hash, id);
+            id
+        });
+        if position >= self.recent.len() {
+            self.recent.resize(position + 1, id);
+        }
+        self.recent[position] = id;
+        id
+    }
+
+    fn pair_id(
+        &mut self,
+        secret: &Secret,
+        name: NameId,
+        value: &[u8],
+    ) -> Result<PairId, IndexFull> {
+        let hash = secret.hash(name, value);
+        let found = self.pair_table.find(hash, |id| {
+            let pair = &self.pairs[id as usize];
+            pair.name == name && self.texts.bytes_of(pair.value) == value
+        });
+        if let Some(pair) = found {
+            return Ok(pair);
+        }
+        let text = std::str::from_utf8(value).map_err(|_| IndexFull)?;
+        let value = self.texts.add(text).ok_or(IndexFull)?;
+        let values = &mut self.names[name as usize].values;
+        let slot = values.len() as u32;
+        let pair = Pair {
+            name,
+            slot,
+            value,
+            postings: Postings::default(),
+        };
+        let id = match self.free_pairs.pop() {
+            Some(id) => {
+                self.pairs[id as usize] = pair;
+                id
+            }
+            None => {
+                self.pairs.push(pair);
+                (self.pairs.len() - 1) as PairId
+            }
+        };
+        self.pair_table.insert(hash, id);
+        values.push(id);
+        Ok(id)
+    }
+
+    fn remove_pair(&mut self, secret: &Secret, id: PairId) {
+        let Pair {
+            name, slot, value, ..
+        } = self.pairs[id as usize];
+        let hash = secret.hash(name, self.texts.bytes_of(value));
+        self.pair_table.remove(hash, id);
+        self.texts.remove(value);
+        let values = &mut self.names[name as usize].values;
+        assert_eq!(
+            values[slot as usize], id,
+            "a pair is in the list of its name"
+        );
+        values.swap_remove(slot as usize);
+        if let Some(&moved) = values.get(slot as usize) {
+            self.pairs[moved as usize].slot = slot;
+        }
+        self.free_pairs.push(id);
+        self.sweeps += 1;
+    }
+}
+
+/// The labels of a packed set, as bytes. The gateway and the log have checked it; a cut end ends the iteration.
+pub(crate) fn labels(packed: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let mut rest = packed;
+    std::iter::from_fn(move || Some((take(&mut rest)?, take(&mut rest)?)))
+}
+
+fn take<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let len = varint::take_u64(rest)? as usize;
+    let (head, tail) = rest.split_at_checked(len)?;
+    *rest = tail;
+    Some(head)
+}
+
+#[cfg(test)]
+mod tests;

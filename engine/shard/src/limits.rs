@@ -1,0 +1,65 @@
+//! Every bound of this crate, with the sum that led to it and what happens when it is met.
+
+/// Bytes of pushes that may wait for or be in a commit on one core; more is answered 503. At 5 M samples a second and 16 bytes
+/// a sample a core eats 80 MB/s, so the default is under a second of queue: beyond that a sender had better wait itself.
+pub const QUEUE_BYTES_DEFAULT: u64 = 64 << 20;
+
+/// Reads that may wait for or run on one core; more is answered 503. Each costs the core its message only while it waits.
+pub const READS_MAX_DEFAULT: u32 = 1024;
+
+/// Reads that gather at the same time; further ones wait in order. More would not finish any of them sooner, and every commit
+/// has to look whether its series are still to be gathered by one of them.
+pub const GATHERS_MAX: usize = 8;
+
+/// Series that a read visits before the core looks at its mailbox again: at 1-2 us a series (seal a copy of the open chunk,
+/// build the labels) a slice stays below a millisecond.
+pub const READ_SLICE_SERIES: usize = 256;
+
+/// Label values that a read tests against a regular expression in a slice: at 50-100 ns each a slice stays below half a
+/// millisecond.
+pub const SCAN_SLICE_VALUES: usize = 4096;
+
+/// Rows that a checkpoint looks at in a slice.
+pub const CHECKPOINT_SLICE_ROWS: usize = 512;
+
+/// Bytes that a checkpoint encodes in a slice: a third of a millisecond of copying and checksums.
+pub(crate) const CHECKPOINT_SLICE_BYTES: usize = 512 << 10;
+
+/// Rows that the collection of old data looks at in a slice.
+pub const GC_SLICE_ROWS: usize = 1024;
+
+/// Samples after which an open chunk is sealed. Source: Prometheus; more saves little (the chunk's header is 7 bytes) and
+/// makes reads of short ranges decode more.
+pub const CHUNK_SAMPLES_DEFAULT: u16 = 120;
+
+/// Chunks never cross a multiple of this much sample time, so that blocks of two hours hold whole chunks.
+pub const CUT_MS: i64 = 2 * 3600 * 1000;
+
+/// How far ahead of the wall clock a sample can move the horizon of its tenant: one sample of the year 3000 must not make
+/// everything else look old. The same ten minutes as Cortex' `creation_grace_period`.
+pub const FUTURE_GRACE_MS: i64 = 10 * 60 * 1000;
+
+/// Series whose newest sample is behind the horizon stay this long after their last write, wall time: a first sample may be of
+/// any age, and what was just acknowledged must be readable for a while.
+pub const OLD_SERIES_LINGER_S: u32 = 3600;
+
+/// Seconds between two collections of old data.
+pub const GC_INTERVAL_S: u64 = 60;
+
+/// Log growth that starts a checkpoint (or the size of the last checkpoint, where that is more: so a checkpoint's bytes are never
+/// more than the log's).
+pub const CHECKPOINT_LOG_BYTES_DEFAULT: u64 = 256 << 20;
+
+/// Samples that a turn of the loop commits before it looks at the disk and at reads again: 2 to 5 ms.
+pub(crate) const COMMIT_SAMPLES_MAX: usize = 50_000;
+
+/// A turn of the loop that takes longer than this is counted as a stall.
+pub(crate) const STALL_MS: u64 = 20;
+
+/// Known samples whose rows are touched together before they are applied, so that their cache misses overlap. 16 rows of two
+/// lines are half of a core's line fill buffers' worth twice over; found by trial of 8, 16, 32.
+pub(crate) const TOUCH_AHEAD: usize = 16;
+
+const _: () = assert!(GATHERS_MAX < READS_MAX_DEFAULT as usize);
+const _: () = assert!(CUT_MS % 1000 == 0 && CUT_MS > 0);
+const _: () = assert!(CHUNK_SAMPLES_DEFAULT > 1);

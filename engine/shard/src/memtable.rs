@@ -1,0 +1,385 @@
+//! What a core holds in memory: the series table of all its tenants, and an index per tenant.
+//!
+//! A series is two rows under one number ([`model::SeriesRef`]). The *row* is all that a sample of a known series touches: two
+//! cache lines, visited in the order of creation, which is the order of scrapes. The *cold row* is touched when a chunk is cut
+//! and by reads. Tables are pages, so that growing them never copies. What is done to them: `append`, `read`, `replay`, `gc`.
+//!
+//! | bytes per series | held by |
+//! | --- | --- |
+//! | 88 | [`Row`]: generation, tenant, log segment, time of writing, next cut, and the open chunk's state (64) |
+//! | ~1.3 a sample | open chunk's bits, grown by quarters (chunk) |
+//! | 64 | [`Cold`]: identity, pair list and sealed list |
+//! | 4 a label | pair numbers (`index`) |
+//! | 4 to 5 a label | postings (`index`) |
+//! | 4 to 5 | list of all series (`index`) |
+//! | 10.7 to 21 | slot of the identity table, 8 bytes at 3/8 to 3/4 full |
+//! | shared | pairs: 48 + 15 + the value's bytes, by all series that have the label |
+//! | 32 + 16 + ~1.3 a sample | every sealed chunk: times, pointer, counts of the `Arc`, bytes |
+//!
+//! `memory::tests` measures the sum. Invariants: a live row has at least one sample, the last one in its open chunk; chunks of a
+//! series ascend and do not overlap; a row is live exactly when its tenant is not [`NO_TENANT`], and is then in its tenant's
+//! lists; numbers in `free` are named by no list, no log segment and no checkpoint.
+
+pub(crate) mod append;
+pub(crate) mod gc;
+pub(crate) mod read;
+pub(crate) mod replay;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use chunk::XorAppender;
+use model::{Ack, SeriesId, TenantId, TenantLimits};
+
+use crate::index::table::Sharded;
+use crate::index::{Index, PairId, Secret};
+use crate::limits::CUT_MS;
+use crate::quota::{Counter, Quotas, TenantQuota};
+
+/// The tenant of rows that hold no series.
+pub(crate) const NO_TENANT: u32 = u32::MAX;
+
+/// No log segment: the next sample is logged absolutely.
+pub(crate) const NO_SEGMENT: u32 = u32::MAX;
+
+/// The hot part of a series.
+#[derive(Debug)]
+pub(crate) struct Row {
+    /// Must equal the key's; counts how often this number was given out.
+    pub(crate) generation: u32,
+    /// Index into [`Memtable::tenants`], or [`NO_TENANT`].
+    pub(crate) tenant: u32,
+    /// The log segment that holds the sample last appended: only there can the next one be coded as a difference to it.
+    pub(crate) segment: u32,
+    /// Wall clock, seconds, of the last append.
+    pub(crate) written_s: u32,
+    /// The open chunk ends before this time.
+    pub(crate) cut_time: i64,
+    /// The open chunk; its last sample is the series' last sample.
+    pub(crate) chunk: XorAppender,
+}
+
+const _: () = assert!(size_of::<Row>() == 88);
+
+/// The rest of a series.
+#[derive(Debug, Default)]
+pub(crate) struct Cold {
+    pub(crate) id: SeriesId,
+    pub(crate) pairs: Box<[PairId]>,
+    /// Ascending.
+    pub(crate) sealed: Vec<Sealed>,
+}
+
+const _: () = assert!(size_of::<Cold>() == 64);
+
+/// A closed chunk.
+#[derive(Debug, Clone)]
+pub(crate) struct Sealed {
+    pub(crate) min_time: i64,
+    pub(crate) max_time: i64,
+    pub(crate) bytes: Arc<[u8]>,
+}
+
+/// One tenant's share of a core.
+#[derive(Debug)]
+pub(crate) struct Tenant {
+    pub(crate) id: TenantId,
+    pub(crate) index: Index,
+    pub(crate) quota: Arc<TenantQuota>,
+    /// Node-wide counters of the metrics that have series here, by the pair of their name.
+    metrics: HashMap<Option<PairId>, Metric>,
+    /// Newest sample ever stored, `i64::MIN` before the first.
+    pub(crate) newest: i64,
+    /// Not later than the oldest sample in memory; exact after each collection. `i64::MAX` without samples.
+    pub(crate) oldest: i64,
+    /// Oldest sample stored since the current round of collection began.
+    oldest_of_round: i64,
+    /// Live series.
+    pub(crate) series: u64,
+    /// Samples stored since start.
+    pub(crate) samples: u64,
+    /// As of the last push.
+    pub(crate) ack: Ack,
+    /// As of the last push, or the default.
+    pub(crate) retention_ms: i64,
+}
+
+#[derive(Debug)]
+struct Metric {
+    counter: Arc<Counter>,
+    /// Series of the metric on this core.
+    series: u32,
+}
+
+/// A number that had a series once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Retired {
+    pub(crate) series: u32,
+    /// Segments up to this one may name it.
+    pub(crate) segment: u32,
+    /// Reads that began before this one may hold it as a candidate.
+    pub(crate) read: u64,
+}
+
+/// Sums over all series, for the metrics.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Totals {
+    pub(crate) series: u64,
+    pub(crate) created: u64,
+    pub(crate) removed: u64,
+    pub(crate) samples: u64,
+    pub(crate) sealed_chunks: u64,
+    pub(crate) sealed_bytes: u64,
+}
+
+/// See the module.
+pub(crate) struct Memtable {
+    pub(crate) rows: Pages<Row>,
+    pub(crate) colds: Pages<Cold>,
+    ids: Sharded,
+    pub(crate) tenants: Vec<Option<Tenant>>,
+    tenant_slots: HashMap<TenantId, u32>,
+    /// Oldest first; used from the front when the log has forgotten them.
+    retired: VecDeque<Retired>,
+    /// Numbers that may be given out again.
+    free: Vec<u32>,
+    pub(crate) secret: Secret,
+    quotas: Arc<Quotas>,
+    pub(crate) chunk_samples_max: u16,
+    retention_default_ms: i64,
+    pub(crate) totals: Totals,
+}
+
+impl Memtable {
+    /// An empty memtable. `seed` is chance for the secret of the label hashes.
+    pub(crate) fn new(
+        quotas: Arc<Quotas>,
+        seed: u64,
+        chunk_samples_max: u16,
+        retention_default_ms: i64,
+    ) -> Memtable {
+        assert!(chunk_samples_max > 1 && retention_default_ms > 0);
+        Memtable {
+            rows: Pages::default(),
+            colds: Pages::default(),
+            ids: Sharded::default(),
+            tenants: Vec::new(),
+            tenant_slots: HashMap::new(),
+            retired: VecDeque::new(),
+            free: Vec::new(),
+            secret: Secret::new(seed),
+            quotas,
+            chunk_samples_max,
+            retention_default_ms,
+            totals: Totals::default(),
+        }
+    }
+
+    /// The slot of a tenant that has pushed before.
+    pub(crate) fn find_tenant(&self, id: &TenantId) -> Option<u32> {
+        self.tenant_slots.get(id).copied()
+    }
+
+    /// The slot of a tenant, made when missing.
+    pub(crate) fn tenant_slot(&mut self, id: &TenantId) -> u32 {
+        if let Some(&slot) = self.tenant_slots.get(id) {
+            return slot;
+        }
+        let tenant = Tenant {
+            id: id.clone(),
+            index: Index::default(),
+            quota: self.quotas.tenant(id),
+            metrics: HashMap::new(),
+            newest: i64::MIN,
+            oldest: i64::MAX,
+            oldest_of_round: i64::MAX,
+            series: 0,
+            samples: 0,
+            ack: Ack::default(),
+            retention_ms: self.retention_default_ms,
+        };
+        let slot = match self.tenants.iter().position(Option::is_none) {
+            Some(slot) => slot,
+            None => {
+                self.tenants.push(None);
+                self.tenants.len() - 1
+            }
+        };
+        self.tenants[slot] = Some(tenant);
+        self.tenant_slots.insert(id.clone(), slot as u32);
+        slot as u32
+    }
+
+    /// The tenant of a slot that is known to be taken.
+    #[inline]
+    pub(crate) fn tenant(&self, slot: u32) -> &Tenant {
+        self.tenants[slot as usize]
+            .as_ref()
+            .expect("slots in use have a tenant")
+    }
+
+    /// As [`Memtable::tenant`].
+    #[inline]
+    pub(crate) fn tenant_mut(&mut self, slot: u32) -> &mut Tenant {
+        self.tenants[slot as usize]
+            .as_mut()
+            .expect("slots in use have a tenant")
+    }
+
+    /// Live tenants.
+    pub(crate) fn tenant_count(&self) -> usize {
+        self.tenant_slots.len()
+    }
+
+    /// Whether that number has a series now.
+    #[inline]
+    pub(crate) fn is_live(&self, series: u32) -> bool {
+        self.rows
+            .get(series)
+            .is_some_and(|row| row.tenant != NO_TENANT)
+    }
+
+    /// Time of the oldest sample of a live series.
+    pub(crate) fn first_time(&self, series: u32) -> i64 {
+        let open = self.rows[series].chunk.first_time();
+        self.colds[series]
+            .sealed
+            .first()
+            .map_or(open, |chunk| chunk.min_time)
+    }
+}
+
+/// Heap bytes of a memtable, by what holds them.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Accounts {
+    pub(crate) rows: usize,
+    pub(crate) colds: usize,
+    /// Open and sealed chunks.
+    pub(crate) chunks: usize,
+    /// Lists of pair numbers.
+    pub(crate) pairs: usize,
+    pub(crate) ids: usize,
+    pub(crate) indexes: usize,
+}
+
+impl Accounts {
+    pub(crate) fn sum(&self) -> usize {
+        self.rows + self.colds + self.chunks + self.pairs + self.ids + self.indexes
+    }
+}
+
+impl Memtable {
+    /// Adds up all that is held. Cost: a visit of every row and pair; for tests and for the day's log line, not for metrics.
+    pub(crate) fn accounts(&self) -> Accounts {
+        let mut accounts = Accounts {
+            rows: self.rows.bytes(),
+            colds: self.colds.bytes(),
+            ids: self.ids.bytes(),
+            ..Accounts::default()
+        };
+        for series in 0..self.rows.count() {
+            let cold = &self.colds[series];
+            let sealed: usize = cold.sealed.iter().map(|chunk| chunk.bytes.len() + 16).sum();
+            accounts.chunks += self.rows[series].chunk.heap_bytes()
+                + sealed
+                + cold.sealed.capacity() * size_of::<Sealed>();
+            accounts.pairs += size_of_val(&*cold.pairs);
+        }
+        for tenant in self.tenants.iter().flatten() {
+            accounts.indexes += tenant.index.bytes() + size_of::<Tenant>();
+        }
+        accounts
+    }
+}
+
+impl Tenant {
+    /// The limits of a push that matter here. Zero retention is no limit.
+    pub(crate) fn take_over(&mut self, limits: &TenantLimits) {
+        self.ack = limits.ack;
+        let retention = i64::try_from(limits.retention.as_millis()).unwrap_or(i64::MAX);
+        self.retention_ms = if retention > 0 { retention } else { i64::MAX };
+    }
+}
+
+/// The first time behind the two hours that `time` lies in.
+#[inline]
+pub(crate) fn cut_after(time: i64) -> i64 {
+    time.div_euclid(CUT_MS)
+        .saturating_add(1)
+        .saturating_mul(CUT_MS)
+}
+
+/// Rows of a page.
+const PAGE_ROWS: usize = 1024;
+
+/// A table that grows without moving its rows.
+#[derive(Debug)]
+pub(crate) struct Pages<T>(Vec<Vec<T>>);
+
+impl<T> Default for Pages<T> {
+    fn default() -> Pages<T> {
+        Pages(Vec::new())
+    }
+}
+
+impl<T> Pages<T> {
+    /// Rows so far.
+    pub(crate) fn count(&self) -> u32 {
+        self.0
+            .last()
+            .map_or(0, |last| (self.0.len() - 1) * PAGE_ROWS + last.len()) as u32
+    }
+
+    /// Adds a row and returns its number.
+    pub(crate) fn push(&mut self, row: T) -> u32 {
+        if self.0.last().is_none_or(|last| last.len() == PAGE_ROWS) {
+            // The first page grows from nothing, for small cores; later ones are made whole.
+            let whole = if self.0.is_empty() { 0 } else { PAGE_ROWS };
+            self.0.push(Vec::with_capacity(whole));
+        }
+        let number = self.count();
+        self.0.last_mut().expect("pushed above").push(row);
+        number
+    }
+
+    /// The row, if there is one of that number.
+    #[inline(always)]
+    pub(crate) fn get(&self, number: u32) -> Option<&T> {
+        self.0
+            .get(number as usize / PAGE_ROWS)?
+            .get(number as usize % PAGE_ROWS)
+    }
+
+    /// As [`Pages::get`].
+    #[inline(always)]
+    pub(crate) fn get_mut(&mut self, number: u32) -> Option<&mut T> {
+        self.0
+            .get_mut(number as usize / PAGE_ROWS)?
+            .get_mut(number as usize % PAGE_ROWS)
+    }
+
+    /// Heap bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let rows: usize = self.0.iter().map(Vec::capacity).sum();
+        rows * size_of::<T>() + self.0.capacity() * size_of::<Vec<T>>()
+    }
+}
+
+impl<T> std::ops::Index<u32> for Pages<T> {
+    type Output = T;
+
+    #[inline(always)]
+    fn index(&self, number: u32) -> &T {
+        &self.0[number as usize / PAGE_ROWS][number as usize % PAGE_ROWS]
+    }
+}
+
+impl<T> std::ops::IndexMut<u32> for Pages<T> {
+    #[inline(always)]
+    fn index_mut(&mut self, number: u32) -> &mut T {
+        &mut self.0[number as usize / PAGE_ROWS][number as usize % PAGE_ROWS]
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,185 @@
+//! Old data leaves memory.
+//!
+//! The *horizon* of a tenant is its newest sample less what it keeps; but a sample ahead of the wall clock moves it no further
+//! than the clock and a grace, so that one sample of the year 3000 does not make all else look old. A tenant whose samples lie
+//! in 1970 has its horizon there.
+//!
+//! A chunk leaves when it ends before the horizon and its series goes on behind it. A series leaves when even its last sample
+//! is before the horizon *and* it has not been written for [`OLD_SERIES_LINGER_S`]: a first sample may be of any age, and what
+//! was just acknowledged must be readable for a while.
+//!
+//! A round visits all rows in slices, then sweeps the postings of what has died, tenant by tenant, in slices. The numbers of
+//! the dead then wait in `retired` until neither a segment nor a checkpoint names them.
+
+use super::append::hash_of;
+use super::{Memtable, NO_TENANT, Retired};
+use crate::limits::{FUTURE_GRACE_MS, OLD_SERIES_LINGER_S};
+
+/// How far a round of collection is.
+#[derive(Debug)]
+pub(crate) struct Collection {
+    next_row: u32,
+    /// Per tenant slot: the horizon at the start, and the oldest sample met.
+    tenants: Vec<(i64, i64)>,
+    sweeping: Option<u32>,
+    now_s: u32,
+}
+
+impl Memtable {
+    /// The time before which a tenant's samples need not be kept.
+    pub(crate) fn horizon(&self, tenant: u32, wall_ms: i64) -> i64 {
+        let tenant = self.tenant(tenant);
+        let newest = tenant.newest.min(wall_ms.saturating_add(FUTURE_GRACE_MS));
+        newest.saturating_sub(tenant.retention_ms)
+    }
+
+    /// Begins a round.
+    pub(crate) fn begin_collection(&mut self, wall_ms: i64) -> Collection {
+        for tenant in self.tenants.iter_mut().flatten() {
+            tenant.oldest_of_round = i64::MAX;
+        }
+        let of_slot = |slot: usize| match &self.tenants[slot] {
+            Some(_) => (self.horizon(slot as u32, wall_ms), i64::MAX),
+            None => (i64::MIN, i64::MAX),
+        };
+        Collection {
+            next_row: 0,
+            tenants: (0..self.tenants.len()).map(of_slot).collect(),
+            sweeping: None,
+            now_s: seconds(wall_ms),
+        }
+    }
+
+    /// Goes on with a round for about `budget` rows. `segment` is the log's current one: nothing later names what dies now.
+    /// True when the round is over.
+    ///
+    /// `read` is the number of the next read: later ones have no candidate that died here.
+    pub(crate) fn collect(
+        &mut self,
+        round: &mut Collection,
+        segment: u32,
+        read: u64,
+        budget: usize,
+    ) -> bool {
+        if round.sweeping.is_none() {
+            let end = round
+                .next_row
+                .saturating_add(budget as u32)
+                .min(self.rows.count());
+            for series in round.next_row..end {
+                self.collect_series(series, round);
+            }
+            round.next_row = end;
+            if end < self.rows.count() {
+                return false;
+            }
+            self.note_oldest(round);
+            round.sweeping = Some(0);
+            return false;
+        }
+        let slot = round.sweeping.expect("looked at above");
+        if slot as usize == self.tenants.len() {
+            return true;
+        }
+        if let Some(tenant) = &mut self.tenants[slot as usize] {
+            // Postings are looked at much faster than rows.
+            let Some(dead) = tenant.index.sweep(&self.secret, budget * 64) else {
+                return false;
+            };
+            self.retired.extend(dead.into_iter().map(|series| Retired {
+                series,
+                segment,
+                read,
+            }));
+            if tenant.series == 0 {
+                self.forget_tenant(slot);
+            }
+        }
+        round.sweeping = Some(slot + 1);
+        false
+    }
+
+    /// Numbers retired in segments before `segment` may be given out again, unless a read older than `read` may hold them.
+    pub(crate) fn reuse_numbers_before(&mut self, segment: u32, read: u64) {
+        let forgotten = |r: &mut Retired| r.segment < segment && r.read <= read;
+        while let Some(retired) = self.retired.pop_front_if(forgotten) {
+            debug_assert!(!self.is_live(retired.series));
+            self.free.push(retired.series);
+        }
+    }
+
+    fn collect_series(&mut self, series: u32, round: &mut Collection) {
+        let row = &self.rows[series];
+        // Tenants that came after the round began have nothing old.
+        let Some((horizon, oldest)) = round.tenants.get_mut(row.tenant as usize) else {
+            return;
+        };
+        let horizon = *horizon;
+        if row.chunk.last_time() < horizon {
+            if round.now_s.saturating_sub(row.written_s) >= OLD_SERIES_LINGER_S {
+                return self.remove_series(series);
+            }
+        } else {
+            let sealed = &mut self.colds[series].sealed;
+            let old = sealed.partition_point(|chunk| chunk.max_time < horizon);
+            if old > 0 {
+                self.totals.sealed_chunks -= old as u64;
+                for chunk in sealed.drain(..old) {
+                    self.totals.sealed_bytes -= chunk.bytes.len() as u64;
+                }
+                if sealed.len() * 2 < sealed.capacity() {
+                    sealed.shrink_to_fit();
+                }
+            }
+        }
+        *oldest = (*oldest).min(self.first_time(series));
+    }
+
+    fn remove_series(&mut self, series: u32) {
+        let row = &mut self.rows[series];
+        let slot = row.tenant;
+        row.tenant = NO_TENANT;
+        // A key with this generation must never fit again, whoever gets the number next.
+        row.generation = row.generation.wrapping_add(1);
+        row.chunk = Default::default();
+        let cold = std::mem::take(&mut self.colds[series]);
+        self.ids
+            .of_mut(hash_of(cold.id))
+            .remove(hash_of(cold.id), series);
+        let tenant = self.tenants[slot as usize]
+            .as_mut()
+            .expect("a live row has a tenant");
+        tenant.index.bury(series, &cold.pairs);
+        tenant.uncount_series(&cold.pairs);
+        self.totals.series -= 1;
+        self.totals.removed += 1;
+        self.totals.sealed_chunks -= cold.sealed.len() as u64;
+        let bytes: usize = cold.sealed.iter().map(|chunk| chunk.bytes.len()).sum();
+        self.totals.sealed_bytes -= bytes as u64;
+    }
+
+    fn note_oldest(&mut self, round: &Collection) {
+        for (tenant, &(_, oldest)) in self.tenants.iter_mut().zip(&round.tenants) {
+            if let Some(tenant) = tenant {
+                // What came during the round may stand in rows that it had passed.
+                tenant.oldest = oldest.min(tenant.oldest_of_round);
+            }
+        }
+    }
+
+    fn forget_tenant(&mut self, slot: u32) {
+        let tenant = self.tenants[slot as usize]
+            .take()
+            .expect("the caller has looked");
+        assert_eq!(tenant.index.count(), 0, "a tenant leaves after its series");
+        self.tenant_slots.remove(&tenant.id);
+        let id = tenant.id.clone();
+        drop(tenant);
+        self.quotas.forget_unused(&id);
+    }
+}
+
+/// Whole seconds of a wall clock; times before 1970 count as 1970.
+pub(crate) fn seconds(wall_ms: i64) -> u32 {
+    u32::try_from(wall_ms.max(0) / 1000).unwrap_or(u32::MAX)
+}

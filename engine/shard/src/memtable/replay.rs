@@ -1,0 +1,303 @@
+//! The memtable is filled from the log: what `append` does, in the order of the log and without admission.
+//!
+//! A checkpoint is fuzzy: it was written while samples went on, so the segments behind it repeat some of what it holds. Times of
+//! a series ascend in the log, hence whatever is not after the last sample is known already. Limits are not enforced: what was
+//! acknowledged under other limits is still there.
+//!
+//! Live rows have at least one sample, so a series record waits until the first chunk or sample names it; one that stays alone
+//! (its push was torn from it) leaves no series behind. Of a checkpoint's chunks of a series the last one becomes the open chunk
+//! again, so that restarts do not break chunks into pieces.
+//!
+//! After a change of the number of cores every core reads every old log and keeps what is placed on it, under new numbers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use chunk::XorAppender;
+use model::identity::{core_of, placement};
+use model::{CoreId, Labels, SeriesId, TenantId};
+
+use super::append::SeriesLimits;
+use super::{Memtable, NO_TENANT, Retired, Sealed, cut_after};
+
+/// Which series a replay keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// The log is this core's own: all of them, under the numbers that the log will go on using.
+    Own,
+    /// The logs of another number of cores: those that are placed on `core` of `count`, under new numbers.
+    Placed {
+        /// This core.
+        core: CoreId,
+        /// Cores from now on.
+        count: u16,
+    },
+}
+
+/// Fills a memtable.
+pub(crate) struct Replay<'a> {
+    memtable: &'a mut Memtable,
+    keep: Keep,
+    now_s: u32,
+    /// By the log's number: series that no chunk or sample has named yet.
+    announced: HashMap<u32, Announced>,
+    /// By the log's number: ours. Only where they differ.
+    numbers: HashMap<u32, u32>,
+    /// Chunks of one series that have come in sequence.
+    loading: Option<(u32, Vec<Sealed>)>,
+    /// Samples applied, and samples that named no series (only salvage makes those).
+    pub(crate) samples: u64,
+    pub(crate) orphans: u64,
+    scratch: Vec<u8>,
+}
+
+struct Announced {
+    generation: u32,
+    tenant: TenantId,
+    id: SeriesId,
+    packed: Box<[u8]>,
+}
+
+/// A record that contradicts what came before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Malformed(pub(crate) String);
+
+impl<'a> Replay<'a> {
+    pub(crate) fn new(memtable: &'a mut Memtable, keep: Keep, now_s: u32) -> Replay<'a> {
+        Replay {
+            memtable,
+            keep,
+            now_s,
+            announced: HashMap::new(),
+            numbers: HashMap::new(),
+            loading: None,
+            samples: 0,
+            orphans: 0,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// The next log begins: its numbers mean other series.
+    pub(crate) fn next_log(&mut self) -> Result<(), Malformed> {
+        self.finish_loading()?;
+        self.announced.clear();
+        self.numbers.clear();
+        Ok(())
+    }
+
+    /// A series record.
+    pub(crate) fn series(
+        &mut self,
+        number: u32,
+        generation: u32,
+        tenant: &TenantId,
+        id: SeriesId,
+        packed: &[u8],
+    ) -> Result<(), Malformed> {
+        self.finish_loading()?;
+        if let Keep::Placed { core, count } = self.keep {
+            let labels = Labels::from_packed(packed).map_err(|e| Malformed(e.to_string()))?;
+            let hash = placement(tenant, &labels, &mut self.scratch);
+            self.numbers.remove(&number);
+            if core_of(hash, count) != core {
+                self.announced.remove(&number);
+                return Ok(());
+            }
+            // The series may have come under another number already: it left and came back.
+            if let Some(slot) = self.memtable.find_tenant(tenant)
+                && let Some(series) = self.memtable.find_series(slot, id, packed)
+            {
+                self.numbers.insert(number, series);
+                self.announced.remove(&number);
+                return Ok(());
+            }
+        } else {
+            while self.memtable.rows.count() <= number {
+                self.memtable.push_row();
+            }
+            let row = &self.memtable.rows[number];
+            if row.tenant != NO_TENANT {
+                if row.generation == generation {
+                    return Ok(());
+                }
+                return Err(Malformed(format!(
+                    "series {number} has generation {} and is announced as {generation}",
+                    row.generation
+                )));
+            }
+        }
+        let (tenant, packed) = (tenant.clone(), Box::from(packed));
+        self.announced.insert(
+            number,
+            Announced {
+                generation,
+                tenant,
+                id,
+                packed,
+            },
+        );
+        Ok(())
+    }
+
+    /// A sealed chunk.
+    pub(crate) fn chunk(
+        &mut self,
+        number: u32,
+        min_time: i64,
+        max_time: i64,
+        bytes: &[u8],
+    ) -> Result<(), Malformed> {
+        if self
+            .loading
+            .as_ref()
+            .is_some_and(|(loading, _)| *loading != number)
+        {
+            self.finish_loading()?;
+        }
+        let sealed = Sealed {
+            min_time,
+            max_time,
+            bytes: Arc::from(bytes),
+        };
+        if self.announced.contains_key(&number) {
+            let (_, chunks) = self.loading.get_or_insert_with(|| (number, Vec::new()));
+            let ascends = chunks.last().is_none_or(|last| last.max_time < min_time);
+            if !ascends || min_time > max_time {
+                return Err(Malformed(format!("chunks of series {number} overlap")));
+            }
+            chunks.push(sealed);
+            return Ok(());
+        }
+        // Of a series that has samples already: whatever is new in it.
+        let (mut times, mut values) = (Vec::new(), Vec::new());
+        chunk::decode(bytes, &mut times, &mut values).map_err(|e| Malformed(e.to_string()))?;
+        for (time, value) in times.into_iter().zip(values) {
+            self.sample(number, time, value)?;
+        }
+        Ok(())
+    }
+
+    /// A sample.
+    pub(crate) fn sample(&mut self, number: u32, time: i64, value: f64) -> Result<(), Malformed> {
+        if self.loading.is_some() {
+            self.finish_loading()?;
+        }
+        let Some(series) = self.number_of(number) else {
+            if let Some(announced) = self.announced.remove(&number) {
+                let series = self.enter(number, &announced);
+                let tenant = self.memtable.tenant_slot(&announced.tenant);
+                let memtable = &mut *self.memtable;
+                memtable.start_series(series, tenant, announced.generation, (time, value));
+                memtable.rows[series].written_s = self.now_s;
+                memtable.note_samples(tenant, 1, time, time);
+                self.samples += 1;
+            } else if self.keep == Keep::Own {
+                self.orphans += 1;
+            }
+            return Ok(());
+        };
+        let row = &mut self.memtable.rows[series];
+        if time <= row.chunk.last_time() {
+            return Ok(());
+        }
+        let tenant = row.tenant;
+        if time >= row.cut_time || row.chunk.count() >= self.memtable.chunk_samples_max {
+            self.memtable.cut(series, time);
+        }
+        self.memtable.rows[series].chunk.append(time, value);
+        self.memtable.note_samples(tenant, 1, time, time);
+        self.samples += 1;
+        Ok(())
+    }
+
+    /// The last log has ended. Numbers that hold no series may still be named by segments up to `segment`.
+    pub(crate) fn finish(mut self, segment: u32) -> Result<(), Malformed> {
+        self.finish_loading()?;
+        for (number, announced) in &self.announced {
+            if self.keep == Keep::Own {
+                self.memtable.rows[*number].generation = announced.generation;
+            }
+        }
+        let memtable = self.memtable;
+        memtable.free.clear();
+        let dead = (0..memtable.rows.count()).filter(|&series| !memtable.is_live(series));
+        memtable.retired = dead
+            .map(|series| Retired {
+                series,
+                segment,
+                read: 0,
+            })
+            .collect();
+        Ok(())
+    }
+
+    /// Our number of a live series.
+    fn number_of(&self, number: u32) -> Option<u32> {
+        match self.keep {
+            Keep::Own => self.memtable.is_live(number).then_some(number),
+            Keep::Placed { .. } => self.numbers.get(&number).copied(),
+        }
+    }
+
+    /// Counts and indexes a series, and gives it its number.
+    fn enter(&mut self, number: u32, announced: &Announced) -> u32 {
+        let series = match self.keep {
+            Keep::Own => number,
+            Keep::Placed { .. } => self.memtable.push_row(),
+        };
+        let tenant = self.memtable.tenant_slot(&announced.tenant);
+        let limits = SeriesLimits::default();
+        let Announced { id, packed, .. } = announced;
+        let entered = self
+            .memtable
+            .enter_series(tenant, *id, packed, series, limits);
+        assert!(
+            entered.is_ok(),
+            "without limits there is only the size of the index, which it had before"
+        );
+        if self.keep != Keep::Own {
+            self.numbers.insert(number, series);
+        }
+        series
+    }
+
+    /// The chunks that have come in sequence become a series.
+    fn finish_loading(&mut self) -> Result<(), Malformed> {
+        let Some((number, mut chunks)) = self.loading.take() else {
+            return Ok(());
+        };
+        let announced = self
+            .announced
+            .remove(&number)
+            .expect("only announced series are loaded");
+        let open = chunks.pop().expect("loading begins with a chunk");
+        let open = XorAppender::reopen(&open.bytes).map_err(|e| Malformed(e.to_string()))?;
+        if open.is_empty() {
+            return Err(Malformed(format!(
+                "a chunk of series {number} has no samples"
+            )));
+        }
+        let series = self.enter(number, &announced);
+        let memtable = &mut *self.memtable;
+        let tenant = memtable.tenant_slot(&announced.tenant);
+        let mut count = u64::from(open.count());
+        let newest = open.last_time();
+        let row = &mut memtable.rows[series];
+        row.generation = announced.generation;
+        row.tenant = tenant;
+        row.written_s = self.now_s;
+        row.cut_time = cut_after(open.first_time());
+        row.chunk = open;
+        for chunk in &chunks {
+            let samples = chunk::count(&chunk.bytes).map_err(|e| Malformed(e.to_string()))?;
+            count += u64::from(samples);
+            memtable.totals.sealed_chunks += 1;
+            memtable.totals.sealed_bytes += chunk.bytes.len() as u64;
+        }
+        memtable.colds[series].sealed = chunks;
+        let oldest = memtable.first_time(series);
+        memtable.note_samples(tenant, count, oldest, newest);
+        self.samples += count;
+        Ok(())
+    }
+}

@@ -1,0 +1,298 @@
+use std::sync::Arc;
+
+use model::{Labels, TenantId, identity};
+
+use super::append::{Admission, SeriesLimits};
+use super::*;
+use crate::message::RejectReason;
+
+pub(crate) const HOUR: i64 = 3_600_000;
+
+pub(crate) fn memtable() -> Memtable {
+    Memtable::new(Arc::default(), 5, 120, 24 * HOUR)
+}
+
+pub(crate) fn labels(pairs: &[(&str, &str)]) -> Labels {
+    Labels::from_pairs(pairs.iter().copied()).unwrap()
+}
+
+/// A series with one sample, as a push of a fresh series makes it.
+fn create(memtable: &mut Memtable, tenant: &str, labels: &Labels, first: (i64, f64)) -> u32 {
+    let tenant = TenantId::new(tenant).unwrap();
+    let id = identity::series_id(&tenant, labels.packed(), &mut Vec::new());
+    let slot = memtable.tenant_slot(&tenant);
+    assert_eq!(memtable.find_series(slot, id, labels.packed()), None);
+    let limits = SeriesLimits::default();
+    let series = memtable
+        .create_series(slot, id, labels.packed(), first, limits)
+        .unwrap();
+    memtable.note_samples(slot, 1, first.0, first.0);
+    series
+}
+
+fn append(memtable: &mut Memtable, series: u32, time: i64, value: f64) {
+    let row = &memtable.rows[series];
+    let tenant = row.tenant;
+    if time >= row.cut_time || row.chunk.count() >= memtable.chunk_samples_max {
+        memtable.cut(series, time);
+    }
+    memtable.rows[series].chunk.append(time, value);
+    memtable.note_samples(tenant, 1, time, time);
+}
+
+fn decode(slices: &[crate::ChunkSlice]) -> Vec<(i64, f64)> {
+    let (mut times, mut values) = (Vec::new(), Vec::new());
+    for slice in slices {
+        let from = times.len();
+        chunk::decode(&slice.bytes, &mut times, &mut values).unwrap();
+        assert_eq!(
+            (times[from], *times.last().unwrap()),
+            (slice.min_time, slice.max_time)
+        );
+    }
+    times.into_iter().zip(values).collect()
+}
+
+#[test]
+fn chunks_are_cut_by_count_and_on_boundaries_of_sample_time() {
+    let mut memtable = memtable();
+    let series = create(
+        &mut memtable,
+        "a",
+        &labels(&[("__name__", "up")]),
+        (-1000, 0.0),
+    );
+    for i in 0..1000 {
+        append(&mut memtable, series, i * 60_000, i as f64);
+    }
+    let chunks = &memtable.colds[series].sealed;
+    assert_eq!((chunks[0].min_time, chunks[0].max_time), (-1000, -1000));
+    for chunk in chunks {
+        assert_eq!(
+            chunk.min_time.div_euclid(CUT_MS),
+            chunk.max_time.div_euclid(CUT_MS)
+        );
+        assert!(chunk::count(&chunk.bytes).unwrap() <= 120);
+    }
+    let all = memtable.slices(series, i64::MIN, i64::MAX);
+    assert_eq!(decode(&all).len(), 1001);
+    assert_eq!(memtable.totals.sealed_chunks as usize, all.len() - 1);
+}
+
+#[test]
+fn slices_hold_only_chunks_that_overlap() {
+    let mut memtable = memtable();
+    let series = create(&mut memtable, "a", &labels(&[("__name__", "up")]), (0, 0.0));
+    (1..480).for_each(|i| append(&mut memtable, series, i * 60_000, i as f64));
+    for (min, max, count) in [
+        (i64::MIN, i64::MAX, 4),
+        (0, 0, 1),
+        (119 * 60_000, 120 * 60_000, 2),
+        (119 * 60_000 + 1, 120 * 60_000 - 1, 0),
+        (480 * 60_000, i64::MAX, 0),
+        (479 * 60_000, i64::MAX, 1),
+    ] {
+        assert_eq!(
+            memtable.slices(series, min, max).len(),
+            count,
+            "{min} to {max}"
+        );
+        assert_eq!(
+            memtable.overlaps(series, min, max),
+            count > 0,
+            "{min} to {max}"
+        );
+    }
+    let before = memtable.slices_before(series, 0, i64::MAX, 130 * 60_000);
+    assert_eq!(decode(&before).last(), Some(&(129 * 60_000, 129.0)));
+    assert!(memtable.slices_before(series, 0, i64::MAX, 0).is_empty());
+}
+
+#[test]
+fn old_samples_are_told_apart_by_what_memory_holds() {
+    use RejectReason::{NewValueForTimestamp, OutOfBounds, OutOfOrder};
+    let mut memtable = memtable();
+    let series = create(&mut memtable, "a", &labels(&[("__name__", "up")]), (0, 0.5));
+    (1..300).for_each(|i| append(&mut memtable, series, i * 60_000, f64::NAN));
+    let admit = |time, value| memtable.admit_old(series, time, value, -10);
+    assert_eq!(admit(0, 0.5), Admission::Repeated);
+    assert_eq!(admit(0, 0.6), Admission::Rejected(NewValueForTimestamp));
+    assert_eq!(admit(60_000, f64::NAN), Admission::Repeated, "by bits");
+    assert_eq!(admit(299 * 60_000, f64::NAN), Admission::Repeated);
+    assert_eq!(
+        admit(298 * 60_000, 1.0),
+        Admission::Rejected(NewValueForTimestamp)
+    );
+    assert_eq!(admit(60_001, 1.0), Admission::Rejected(OutOfOrder));
+    assert_eq!(admit(-10, 1.0), Admission::Rejected(OutOfOrder));
+    assert_eq!(admit(-11, 1.0), Admission::Rejected(OutOfBounds));
+}
+
+#[test]
+fn limits_hold_for_the_node_not_for_the_core() {
+    let quotas = Arc::new(Quotas::default());
+    let mut cores: Vec<Memtable> = (0..2)
+        .map(|seed| Memtable::new(quotas.clone(), seed, 120, HOUR))
+        .collect();
+    let tenant = TenantId::fake();
+    let mut refused = Vec::new();
+    for i in 0..6 {
+        let core = &mut cores[i % 2];
+        let set = labels(&[
+            ("__name__", if i < 4 { "a" } else { "b" }),
+            ("i", &i.to_string()),
+        ]);
+        let id = identity::series_id(&tenant, set.packed(), &mut Vec::new());
+        let slot = core.tenant_slot(&tenant);
+        let limits = SeriesLimits {
+            per_user: 4,
+            per_metric: 3,
+        };
+        if let Err(e) = core.create_series(slot, id, set.packed(), (0, 0.0), limits) {
+            refused.push((i, e.reason, e.limit));
+        }
+    }
+    let expected = [
+        (3, RejectReason::PerMetricSeriesLimit, 3),
+        (5, RejectReason::PerUserSeriesLimit, 4),
+    ];
+    assert_eq!(refused, expected);
+    assert_eq!(cores[0].totals.series + cores[1].totals.series, 4);
+}
+
+fn collect_all(memtable: &mut Memtable, wall_ms: i64, segment: u32) {
+    let mut round = memtable.begin_collection(wall_ms);
+    while !memtable.collect(&mut round, segment, 0, 7) {}
+}
+
+#[test]
+fn old_chunks_and_old_series_leave_and_numbers_come_back_with_another_generation() {
+    let mut memtable = memtable();
+    let long = create(
+        &mut memtable,
+        "a",
+        &labels(&[("__name__", "long")]),
+        (0, 0.0),
+    );
+    let gone = create(
+        &mut memtable,
+        "a",
+        &labels(&[("__name__", "gone")]),
+        (0, 0.0),
+    );
+    let other = create(
+        &mut memtable,
+        "b",
+        &labels(&[("__name__", "gone")]),
+        (0, 0.0),
+    );
+    (1..1800).for_each(|i| append(&mut memtable, long, i * 60_000, 1.0));
+    let key = memtable.key(gone);
+    // Just written, by the wall clock: it stays, although its sample is older than what is kept.
+    let now = 1800 * 60_000;
+    memtable.rows[gone].written_s = gc::seconds(now);
+    collect_all(&mut memtable, now, 3);
+    assert!(memtable.is_live(gone));
+    assert_eq!(memtable.tenant(0).oldest, 0);
+    collect_all(&mut memtable, now + 2 * HOUR, 4);
+    assert!(memtable.is_live(long) && !memtable.is_live(gone) && memtable.is_live(other));
+    let left = decode(&memtable.slices(long, i64::MIN, i64::MAX));
+    let horizon = memtable.horizon(0, now);
+    assert!(left[0].0 < horizon && left[0].0 > horizon - 2 * HOUR && left[0].0 > 0);
+    assert_eq!(memtable.tenant(0).oldest, left[0].0);
+    // Segment 4 may name it.
+    memtable.reuse_numbers_before(4, 0);
+    assert_eq!(
+        create(
+            &mut memtable,
+            "a",
+            &labels(&[("__name__", "x")]),
+            (now, 0.0)
+        ),
+        3
+    );
+    memtable.reuse_numbers_before(5, 0);
+    let again = create(
+        &mut memtable,
+        "a",
+        &labels(&[("__name__", "gone")]),
+        (now, 0.0),
+    );
+    assert_eq!(again, gone);
+    assert_ne!(memtable.key(again), key);
+}
+
+#[test]
+fn one_sample_of_the_far_future_does_not_make_all_else_old() {
+    let mut memtable = memtable();
+    let now = 1_800_000_000_000;
+    let up = create(
+        &mut memtable,
+        "a",
+        &labels(&[("__name__", "up")]),
+        (now, 0.0),
+    );
+    create(
+        &mut memtable,
+        "a",
+        &labels(&[("__name__", "mad")]),
+        (i64::MAX - 1, 0.0),
+    );
+    collect_all(&mut memtable, now + 2 * HOUR, 1);
+    assert!(memtable.is_live(up));
+}
+
+#[test]
+fn a_tenant_without_series_leaves_and_can_come_back() {
+    let mut memtable = memtable();
+    create(&mut memtable, "a", &labels(&[("__name__", "up")]), (0, 0.0));
+    create(
+        &mut memtable,
+        "a",
+        &labels(&[("__name__", "up"), ("x", "y")]),
+        (30 * HOUR, 0.0),
+    );
+    collect_all(&mut memtable, 31 * HOUR, 1);
+    assert_eq!((memtable.tenant_count(), memtable.totals.series), (1, 1));
+    // Everything is old once the tenant keeps less.
+    memtable.tenant_mut(0).retention_ms = -HOUR;
+    collect_all(&mut memtable, 40 * HOUR, 1);
+    assert_eq!((memtable.tenant_count(), memtable.totals.series), (0, 0));
+    assert_eq!(memtable.totals.sealed_bytes, 0);
+    let again = create(&mut memtable, "a", &labels(&[("__name__", "up")]), (0, 0.0));
+    assert_eq!(memtable.rows[again].tenant, 0);
+}
+
+#[test]
+fn a_replayed_checkpoint_goes_on_in_the_same_chunk() {
+    let mut before = memtable();
+    let up = labels(&[("__name__", "up")]);
+    let series = create(&mut before, "a", &up, (0, 0.0));
+    (1..200).for_each(|i| append(&mut before, series, i * 1000, i as f64));
+    let mut after = memtable();
+    let tenant = TenantId::new("a").unwrap();
+    let id = before.colds[series].id;
+    let mut replay = replay::Replay::new(&mut after, replay::Keep::Own, 0);
+    replay.series(7, 3, &tenant, id, up.packed()).unwrap();
+    for chunk in before.slices(series, i64::MIN, i64::MAX) {
+        replay
+            .chunk(7, chunk.min_time, chunk.max_time, &chunk.bytes)
+            .unwrap();
+    }
+    replay.sample(7, 199_000, 77.0).unwrap(); // In the checkpoint already.
+    replay.sample(7, 200_000, 200.0).unwrap();
+    replay.sample(8, 1, 1.0).unwrap();
+    assert_eq!((replay.samples, replay.orphans), (201, 1));
+    replay.finish(1).unwrap();
+    append(&mut before, series, 200_000, 200.0);
+    let (a, b) = (
+        before.slices(series, 0, i64::MAX),
+        after.slices(7, 0, i64::MAX),
+    );
+    assert_eq!(a.len(), b.len());
+    assert!(a.iter().zip(&b).all(|(a, b)| a.bytes == b.bytes));
+    assert_eq!(after.key(7).generation.0, 3);
+    // Numbers 0 to 6 are named by nothing we know of, but the segments before may name them.
+    let other = create(&mut after, "a", &labels(&[("__name__", "x")]), (0, 0.0));
+    assert_eq!(other, 8);
+}

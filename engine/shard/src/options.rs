@@ -1,0 +1,131 @@
+//! What an operator can choose of the cores.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use reactor::IoMode;
+
+use crate::Error;
+use crate::limits::{
+    CHECKPOINT_LOG_BYTES_DEFAULT, CHUNK_SAMPLES_DEFAULT, QUEUE_BYTES_DEFAULT, READS_MAX_DEFAULT,
+};
+
+/// Options of [`crate::Cores::start`].
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where the log lives; made when missing.
+    pub data_dir: PathBuf,
+    /// The CPU of each core, as [`crate::topology::cores`] chose them.
+    pub cores: Vec<usize>,
+    /// io_uring, helper threads, or whatever works.
+    pub io: IoMode,
+    /// See [`QUEUE_BYTES_DEFAULT`].
+    pub queue_bytes_per_core: u64,
+    /// See [`READS_MAX_DEFAULT`].
+    pub reads_max_per_core: u32,
+    /// See [`CHUNK_SAMPLES_DEFAULT`].
+    pub chunk_samples_max: u16,
+    /// Bytes of a log segment.
+    pub segment_bytes: u64,
+    /// See [`CHECKPOINT_LOG_BYTES_DEFAULT`].
+    pub checkpoint_log_bytes: u64,
+    /// Sample time kept of a tenant that has been replayed but has not pushed yet (a push brings its tenant's own limits).
+    pub retention: Duration,
+    /// Drop the rest of a corrupt log segment and count it, instead of refusing to start.
+    pub salvage: bool,
+    /// How long a node whose log failed goes on answering reads before it ends itself.
+    pub poison_linger: Duration,
+}
+
+impl Options {
+    /// The defaults, for a directory and a set of CPUs.
+    pub fn new(data_dir: impl Into<PathBuf>, cores: Vec<usize>) -> Options {
+        Options {
+            data_dir: data_dir.into(),
+            cores,
+            io: IoMode::Auto,
+            queue_bytes_per_core: QUEUE_BYTES_DEFAULT,
+            reads_max_per_core: READS_MAX_DEFAULT,
+            chunk_samples_max: CHUNK_SAMPLES_DEFAULT,
+            segment_bytes: 64 << 20,
+            checkpoint_log_bytes: CHECKPOINT_LOG_BYTES_DEFAULT,
+            retention: Duration::from_secs(24 * 3600),
+            salvage: false,
+            poison_linger: Duration::from_secs(60),
+        }
+    }
+
+    /// Bytes of the first segment of a new log: small, so that a fresh node serves at once.
+    pub(crate) fn segment_bytes_first(&self) -> u64 {
+        self.segment_bytes.min(wal::SEGMENT_BYTES_FIRST)
+    }
+
+    /// Bytes of a commit at most: a fraction of a segment, so that even small segments hold several.
+    pub(crate) fn group_bytes(&self) -> usize {
+        let quarter = self.segment_bytes / 4 / 4096 * 4096;
+        (quarter as usize).clamp(8 << 10, wal::GROUP_BYTES)
+    }
+
+    /// Errors: the first option whose value makes no sense.
+    pub fn validate(&self) -> Result<(), Error> {
+        let bad = |key, reason: String| Err(Error::Option { key, reason });
+        if self.cores.is_empty() || self.cores.len() > crate::topology::CORES_MAX {
+            return bad("cores", format!("{} cores", self.cores.len()));
+        }
+        if self.queue_bytes_per_core < 1 << 16 {
+            return bad("queue-bytes-per-core", "less than 64 KiB".to_owned());
+        }
+        if self.reads_max_per_core == 0 {
+            return bad("reads-max-per-core", "0 lets no query in".to_owned());
+        }
+        if !(2..=4096).contains(&self.chunk_samples_max) {
+            let reason = format!("{} is not between 2 and 4096", self.chunk_samples_max);
+            return bad("chunk-samples-max", reason);
+        }
+        if self.segment_bytes < 1 << 16
+            || self.segment_bytes > 1 << 30
+            || !self.segment_bytes.is_multiple_of(4096)
+        {
+            return bad(
+                "segment-bytes",
+                "not a multiple of 4 KiB from 64 KiB to 1 GiB".to_owned(),
+            );
+        }
+        if self.checkpoint_log_bytes < self.segment_bytes {
+            return bad("checkpoint-log-bytes", "less than a segment".to_owned());
+        }
+        if self.retention.is_zero() {
+            return bad("retention", "0 would keep nothing".to_owned());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_nonsense_names_its_key() {
+        let good = Options::new("data", vec![0]);
+        good.validate().unwrap();
+        let bad = Options {
+            chunk_samples_max: 1,
+            ..good.clone()
+        };
+        assert!(
+            bad.validate()
+                .unwrap_err()
+                .to_string()
+                .starts_with("chunk-samples-max: ")
+        );
+        assert!(
+            Options {
+                cores: vec![],
+                ..good
+            }
+            .validate()
+            .is_err()
+        );
+    }
+}

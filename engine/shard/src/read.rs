@@ -1,0 +1,481 @@
+//! Reads: matchers to series to chunk bytes, in slices between commits.
+//!
+//! A read resolves its matchers (`index::resolve`), which ends in its *snapshot*: the candidates as of one moment. It then
+//! visits them, a slice at a time, while commits go on. So that it still sees each push whole or not at all, a commit that is
+//! about to change a candidate which the read has yet to visit lets it *capture* that series first
+//! ([`Reads::before_change`]): the same work as the visit, only earlier. Series created after the snapshot are no candidates.
+//!
+//! Old data may leave during a read; it is then simply gone. Numbers of series that died are not given out again while a read
+//! that began before is still active ([`Reads::oldest`]).
+//!
+//! Several reads take turns, so that a small one does not wait for a large one. A read whose asker has gone ends at its next
+//! slice. Label queries have no snapshot: a label that appears or leaves meanwhile may or may not be in the answer.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::atomic::Ordering;
+
+use model::{Ack, Labels, TenantId};
+
+use crate::index::resolve::{Candidates, Resolution};
+use crate::index::{NameId, PairId};
+use crate::limits::{GATHERS_MAX, READ_SLICE_SERIES, SCAN_SLICE_VALUES};
+use crate::memtable::Memtable;
+use crate::message::{LabelQuery, ReadError, Select, SelectedSeries};
+use crate::release::Deliver;
+
+/// The reads of one core.
+#[derive(Default)]
+pub(crate) struct Reads {
+    active: VecDeque<Read>,
+    waiting: VecDeque<Ask>,
+    /// Number of the read that begins next.
+    next: u64,
+    /// Reads answered.
+    pub(crate) answered: u64,
+}
+
+/// What was asked for.
+pub(crate) enum Ask {
+    Select(Select),
+    Labels(LabelQuery),
+}
+
+/// A finished read, to be released by the log.
+pub(crate) struct Answer {
+    pub(crate) ack: Ack,
+    pub(crate) deliver: Deliver,
+}
+
+/// From which time on the samples of a series must not be seen; empty unless the core is poisoned.
+pub(crate) type Hidden = HashMap<u32, i64>;
+
+struct Read {
+    number: u64,
+    slot: u32,
+    stage: Stage,
+    ask: Ask,
+    /// Result of a selection.
+    series: Vec<SelectedSeries>,
+    bytes: u64,
+    /// Result of a label query.
+    pairs: HashSet<PairId>,
+    names: HashSet<NameId>,
+    sweeps: u64,
+}
+
+enum Stage {
+    Resolve(Option<Resolution>),
+    Visit {
+        candidates: Candidates,
+        next: usize,
+        /// Series visited ahead of their turn, before a commit changed them; `None` if they are not part of the result.
+        captured: HashMap<u32, Option<SelectedSeries>>,
+    },
+    /// The values of a label, each looked at until one series in the range is found.
+    Values {
+        values: Vec<PairId>,
+        next: usize,
+    },
+}
+
+impl Reads {
+    /// Takes a read in.
+    pub(crate) fn push(&mut self, ask: Ask) {
+        self.waiting.push_back(ask);
+    }
+
+    /// Whether there is something to do.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.active.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Whether a read of this tenant has yet to visit series.
+    #[inline]
+    pub(crate) fn watch(&self, slot: u32) -> bool {
+        self.active.iter().any(|read| {
+            read.slot == slot && read.wants_chunks() && matches!(read.stage, Stage::Visit { .. })
+        })
+    }
+
+    /// A series of a watched tenant is about to change: reads that have yet to visit it do so now.
+    #[cold]
+    pub(crate) fn before_change(&mut self, memtable: &Memtable, series: u32) {
+        for read in &mut self.active {
+            if read.slot != memtable.rows[series].tenant || !read.wants_chunks() {
+                continue;
+            }
+            let Read {
+                stage,
+                ask: Ask::Select(select),
+                ..
+            } = read
+            else {
+                continue;
+            };
+            if let Stage::Visit {
+                candidates,
+                next,
+                captured,
+            } = stage
+                && candidates.series[*next..].binary_search(&series).is_ok()
+                && !captured.contains_key(&series)
+            {
+                let visited = visit(memtable, candidates, select, series, i64::MAX);
+                captured.insert(series, visited);
+            }
+        }
+    }
+
+    /// The number of the oldest read that is active; all later numbers where there is none.
+    pub(crate) fn oldest(&self) -> u64 {
+        self.active
+            .iter()
+            .map(|read| read.number)
+            .min()
+            .unwrap_or(self.next)
+    }
+
+    /// Number of the read that begins next.
+    pub(crate) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Does a slice of the read whose turn it is; returns its answer if that was the last.
+    pub(crate) fn slice(&mut self, memtable: &mut Memtable, hidden: &Hidden) -> Option<Answer> {
+        while self.active.len() < GATHERS_MAX
+            && let Some(ask) = self.waiting.pop_front()
+        {
+            self.next += 1;
+            let number = self.next - 1;
+            match Read::begin(number, ask, memtable) {
+                Ok(read) => self.active.push_back(read),
+                Err(ask) => {
+                    // A tenant of which this core holds nothing.
+                    self.answered += 1;
+                    let empty = Read::new(number, u32::MAX, ask);
+                    return Some(Answer {
+                        ack: Ack::Durable,
+                        deliver: empty.deliver(memtable),
+                    });
+                }
+            }
+        }
+        let mut read = self.active.pop_front()?;
+        match read.slice(memtable, hidden) {
+            Ok(false) => {
+                self.active.push_back(read);
+                None
+            }
+            Ok(true) => {
+                self.answered += 1;
+                let ack = memtable.tenants[read.slot as usize]
+                    .as_ref()
+                    .map_or(Ack::Durable, |t| t.ack);
+                Some(Answer {
+                    ack,
+                    deliver: read.deliver(memtable),
+                })
+            }
+            Err(error) => {
+                self.answered += 1;
+                Some(Answer {
+                    ack: Ack::Durable,
+                    deliver: read.ask.fail(error),
+                })
+            }
+        }
+    }
+
+    /// Ends every read with an error; the deliveries need not wait for the log.
+    pub(crate) fn abort(&mut self, error: &ReadError) -> Vec<Deliver> {
+        let active = self.active.drain(..).map(|read| read.ask);
+        let asks: Vec<Ask> = active.chain(self.waiting.drain(..)).collect();
+        asks.into_iter()
+            .map(|ask| ask.fail(error.clone()))
+            .collect()
+    }
+}
+
+impl Ask {
+    fn tenant(&self) -> &TenantId {
+        match self {
+            Ask::Select(select) => &select.tenant,
+            Ask::Labels(query) => &query.tenant,
+        }
+    }
+
+    fn range(&self) -> (i64, i64) {
+        match self {
+            Ask::Select(select) => (select.min_time, select.max_time),
+            Ask::Labels(query) => (query.min_time, query.max_time),
+        }
+    }
+
+    fn is_canceled(&self) -> bool {
+        let flag = match self {
+            Ask::Select(select) => &select.canceled,
+            Ask::Labels(query) => &query.canceled,
+        };
+        flag.load(Ordering::Relaxed)
+    }
+
+    fn fail(self, error: ReadError) -> Deliver {
+        match self {
+            Ask::Select(select) => Box::new(move |_| (select.reply)(Err(error))),
+            Ask::Labels(query) => Box::new(move |_| (query.reply)(Err(error))),
+        }
+    }
+}
+
+impl Read {
+    fn new(number: u64, slot: u32, ask: Ask) -> Read {
+        Read {
+            number,
+            slot,
+            stage: Stage::Resolve(None),
+            ask,
+            series: Vec::new(),
+            bytes: 0,
+            pairs: HashSet::new(),
+            names: HashSet::new(),
+            sweeps: 0,
+        }
+    }
+
+    /// Begins a read; gives the question back where the tenant is not known here.
+    fn begin(number: u64, ask: Ask, memtable: &mut Memtable) -> Result<Read, Ask> {
+        let Some(slot) = memtable.find_tenant(ask.tenant()) else {
+            return Err(ask);
+        };
+        let mut read = Read::new(number, slot, ask);
+        read.restart(memtable);
+        Ok(read)
+    }
+
+    fn restart(&mut self, memtable: &Memtable) {
+        let tenant = memtable.tenant(self.slot);
+        let index = &tenant.index;
+        self.sweeps = index.sweeps();
+        (self.pairs, self.names) = (HashSet::new(), HashSet::new());
+        self.stage = match &self.ask {
+            Ask::Labels(query) if query.matchers.is_empty() && query.name.is_some() => {
+                let name = query.name.as_deref().and_then(|name| index.find_name(name));
+                let values = name.map_or(Vec::new(), |name| index.values(name).to_vec());
+                Stage::Values { values, next: 0 }
+            }
+            Ask::Labels(query)
+                if query.matchers.is_empty()
+                    && query.min_time <= tenant.oldest
+                    && query.max_time >= tenant.newest =>
+            {
+                self.names = index.names().map(|(id, _)| id).collect();
+                Stage::Values {
+                    values: Vec::new(),
+                    next: 0,
+                }
+            }
+            Ask::Labels(LabelQuery { matchers, .. }) | Ask::Select(Select { matchers, .. }) => {
+                let resolution = Resolution::new(index, &memtable.secret, matchers.clone());
+                Stage::Resolve(Some(resolution))
+            }
+        };
+    }
+
+    fn wants_chunks(&self) -> bool {
+        matches!(&self.ask, Ask::Select(select) if select.with_chunks)
+    }
+
+    /// True when the read is complete.
+    fn slice(&mut self, memtable: &mut Memtable, hidden: &Hidden) -> Result<bool, ReadError> {
+        if self.ask.is_canceled() {
+            return Err(ReadError::Canceled);
+        }
+        if memtable.find_tenant(self.ask.tenant()) != Some(self.slot) {
+            return Ok(true); // Its last series has left.
+        }
+        let (min, max) = self.ask.range();
+        let seen_until = |series: &u32| hidden.get(series).copied().unwrap_or(i64::MAX);
+        match &mut self.stage {
+            Stage::Resolve(resolution) => {
+                let secret = &memtable.secret;
+                let tenant = memtable.tenants[self.slot as usize]
+                    .as_mut()
+                    .expect("found above");
+                let mut ready = resolution.take().expect("taken only when done");
+                if !ready.step(&tenant.index, SCAN_SLICE_VALUES) {
+                    *resolution = Some(ready);
+                    return Ok(false);
+                }
+                let candidates = ready.finish(&mut tenant.index, secret);
+                self.stage = Stage::Visit {
+                    candidates,
+                    next: 0,
+                    captured: HashMap::new(),
+                };
+                Ok(false)
+            }
+            Stage::Visit {
+                candidates,
+                next,
+                captured,
+            } => {
+                let end = candidates.series.len().min(*next + READ_SLICE_SERIES);
+                let sweeps = memtable.tenant(self.slot).index.sweeps();
+                if let Ask::Labels(_) = &self.ask
+                    && sweeps != self.sweeps
+                {
+                    self.restart(memtable); // The pairs collected so far may mean others now.
+                    return Ok(false);
+                }
+                for at in *next..end {
+                    let series = candidates.series[at];
+                    match &self.ask {
+                        Ask::Select(select) => {
+                            let visited = captured.remove(&series).unwrap_or_else(|| {
+                                let until = seen_until(&series);
+                                visit(memtable, candidates, select, series, until)
+                            });
+                            let Some(visited) = visited else { continue };
+                            self.bytes += visited
+                                .chunks
+                                .iter()
+                                .map(|c| c.bytes.len() as u64)
+                                .sum::<u64>();
+                            self.series.push(visited);
+                            check_limits(select, self.series.len(), self.bytes)?;
+                        }
+                        Ask::Labels(query) => {
+                            if !memtable.is_live(series)
+                                || memtable.first_time(series) >= seen_until(&series)
+                                || !memtable.overlaps(series, min, max)
+                            {
+                                continue;
+                            }
+                            let pairs = &memtable.colds[series].pairs;
+                            let index = &memtable.tenant(self.slot).index;
+                            if !candidates.passes(index, pairs) {
+                                continue;
+                            }
+                            match query.name.as_deref() {
+                                None => self.names.extend(pairs.iter().map(|&p| index.name_of(p))),
+                                Some(name) => {
+                                    let name = index.find_name(name);
+                                    let pair = name.and_then(|name| index.value_of(pairs, name).0);
+                                    self.pairs.extend(pair);
+                                }
+                            }
+                        }
+                    }
+                }
+                *next = end;
+                Ok(end == candidates.series.len())
+            }
+            Stage::Values { values, next } => {
+                let index = &memtable.tenant(self.slot).index;
+                if self.sweeps != index.sweeps() {
+                    self.restart(memtable);
+                    return Ok(false);
+                }
+                let mut budget = READ_SLICE_SERIES * 4;
+                while *next < values.len() && budget > 0 {
+                    let pair = values[*next];
+                    let mut in_range = |series: &&u32| {
+                        budget = budget.saturating_sub(1);
+                        memtable.is_live(**series)
+                            && memtable.first_time(**series) < seen_until(series)
+                            && memtable.overlaps(**series, min, max)
+                    };
+                    if index.series_of(pair).iter().find(&mut in_range).is_some() {
+                        self.pairs.insert(pair);
+                    }
+                    *next += 1;
+                }
+                Ok(*next == values.len())
+            }
+        }
+    }
+
+    /// The answer, made now, handed over when the log has caught up.
+    fn deliver(self, memtable: &Memtable) -> Deliver {
+        let Read {
+            ask,
+            series,
+            pairs,
+            names,
+            slot,
+            ..
+        } = self;
+        match ask {
+            Ask::Select(select) => {
+                Box::new(move |released| (select.reply)(released.map(|()| series)))
+            }
+            Ask::Labels(query) => {
+                // Sorted here: a set of texts that are each there once.
+                let texts: BTreeSet<String> = match memtable.tenants.get(slot as usize) {
+                    Some(Some(tenant)) if tenant.id == query.tenant => {
+                        let values = pairs
+                            .iter()
+                            .map(|&pair| tenant.index.value(pair).to_owned());
+                        let names = names.iter().map(|&name| tenant.index.name(name).to_owned());
+                        values.chain(names).collect()
+                    }
+                    _ => BTreeSet::new(),
+                };
+                let texts: Vec<String> = texts.into_iter().collect();
+                Box::new(move |released| (query.reply)(released.map(|()| texts)))
+            }
+        }
+    }
+}
+
+/// The part of a candidate that a selection asks for; `None` where it is not part of the result.
+fn visit(
+    memtable: &Memtable,
+    candidates: &mut Candidates,
+    select: &Select,
+    series: u32,
+    until: i64,
+) -> Option<SelectedSeries> {
+    let (min, max) = (select.min_time, select.max_time);
+    if !memtable.is_live(series) || !memtable.overlaps(series, min, max) {
+        return None;
+    }
+    if memtable.first_time(series) >= until {
+        return None;
+    }
+    let cold = &memtable.colds[series];
+    let index = &memtable.tenant(memtable.rows[series].tenant).index;
+    if !candidates.passes(index, &cold.pairs) {
+        return None;
+    }
+    let chunks = match select.with_chunks {
+        false => Vec::new(),
+        true if until == i64::MAX => memtable.slices(series, min, max),
+        true => memtable.slices_before(series, min, max, until),
+    };
+    if select.with_chunks && chunks.is_empty() {
+        return None;
+    }
+    let mut packed = Vec::with_capacity(256);
+    index.put_packed(&cold.pairs, &mut packed);
+    let labels = Labels::from_packed(&packed).expect("what was interned is a label set");
+    Some(SelectedSeries {
+        id: cold.id,
+        labels,
+        chunks,
+    })
+}
+
+fn check_limits(select: &Select, series: usize, bytes: u64) -> Result<(), ReadError> {
+    if select.series_max != 0 && series as u64 > select.series_max {
+        return Err(ReadError::TooManySeries {
+            limit: select.series_max,
+        });
+    }
+    if select.bytes_max != 0 && bytes > select.bytes_max {
+        return Err(ReadError::TooManyBytes {
+            limit: select.bytes_max,
+        });
+    }
+    Ok(())
+}

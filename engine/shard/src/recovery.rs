@@ -1,0 +1,303 @@
+//! From what is on disk to a core that can serve, and the change of the number of cores.
+//!
+//! ```text
+//! <data>/wal/lock, manifest, g<generation>/core-<n>/...     (the files are those of `wal`)
+//! ```
+//!
+//! One [`Node`] per process holds the lock and decides the [`Plan`]; every core then runs [`recover`], in parallel and without
+//! talking to the others; when all are done [`Node::conclude`] makes what they wrote the truth.
+//!
+//! With the number of cores that the manifest names, a core replays its own log and goes on writing it. With another number
+//!
+//! 1. what a former attempt left of the next generation is removed;
+//! 2. every new core reads *every* old log, keeps what is placed on it, and writes a checkpoint into the next generation;
+//! 3. the manifest is replaced: the moment of the change;
+//! 4. the old generation is removed.
+//!
+//! A crash before 3 leaves the old logs untouched and in force, a crash after it the new ones; either way the next start finds
+//! a whole set and removes the rest.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use model::CoreId;
+use reactor::Reactor;
+use wal::{Lock, Log, Manifest, Record, ReplayOptions, Replayed};
+
+use crate::Error;
+use crate::checkpoint::{self, Checkpoints};
+use crate::cores::ReplayProgress;
+use crate::memtable::Memtable;
+use crate::memtable::gc::seconds;
+use crate::memtable::replay::{Keep, Malformed, Replay};
+use crate::options::Options;
+use crate::quota::Quotas;
+
+/// What every core has to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Plan {
+    /// Go on with its own log.
+    Continue {
+        /// In force.
+        generation: u32,
+        /// Whether the log may be written with O_DIRECT; else why not.
+        direct: Result<(), String>,
+    },
+    /// Take its share out of the logs of another number of cores.
+    Replace {
+        /// In force until the node concludes.
+        old: Manifest,
+        /// As above.
+        direct: Result<(), String>,
+    },
+}
+
+/// The process' hold on the data directory.
+pub(crate) struct Node {
+    reactor: Reactor,
+    root: PathBuf,
+    cores: u16,
+    plan: Plan,
+    /// Held until the reactor is dropped.
+    _lock: Lock,
+}
+
+/// A core's state after recovery.
+pub(crate) struct Recovered {
+    pub(crate) memtable: Memtable,
+    pub(crate) log: Log,
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) corruptions: u64,
+    pub(crate) not_direct: Option<String>,
+    /// For the operator.
+    pub(crate) notes: Vec<String>,
+}
+
+impl Node {
+    /// Takes the lock, reads (or begins) the manifest, removes what is not in force.
+    ///
+    /// Errors: the lock is held, the directory cannot be used, the manifest is damaged.
+    pub(crate) fn open(mut reactor: Reactor, options: &Options) -> Result<Node, Error> {
+        let root = root(options);
+        let lock = Lock::take(&mut reactor, &root)?;
+        let cores = options.cores.len() as u16;
+        let manifest = match Manifest::read(&mut reactor, &root)? {
+            Some(manifest) => manifest,
+            None => {
+                let first = Manifest {
+                    generation: 1,
+                    cores,
+                };
+                first.write(&mut reactor, &root)?;
+                first
+            }
+        };
+        for generation in wal::generations(&mut reactor, &root)? {
+            if generation != manifest.generation {
+                wal::remove_generation(&mut reactor, &root, generation)?;
+            }
+        }
+        let probe = reactor.probe(&root);
+        let direct = match probe.direct {
+            true => Ok(()),
+            false => Err(probe.reason.unwrap_or_default()),
+        };
+        let plan = match manifest.cores == cores {
+            true => Plan::Continue {
+                generation: manifest.generation,
+                direct,
+            },
+            false => Plan::Replace {
+                old: manifest,
+                direct,
+            },
+        };
+        Ok(Node {
+            reactor,
+            root,
+            cores,
+            plan,
+            _lock: lock,
+        })
+    }
+
+    /// What the cores have to do.
+    pub(crate) fn plan(&self) -> Plan {
+        self.plan.clone()
+    }
+
+    /// All cores have recovered: what they wrote is in force from now on.
+    pub(crate) fn conclude(&mut self) -> Result<(), Error> {
+        let Plan::Replace { old, .. } = self.plan else {
+            return Ok(());
+        };
+        let generation = old.generation + 1;
+        Manifest {
+            generation,
+            cores: self.cores,
+        }
+        .write(&mut self.reactor, &self.root)?;
+        // What cannot be removed now is removed by the next start.
+        let _ = wal::remove_generation(&mut self.reactor, &self.root, old.generation);
+        Ok(())
+    }
+}
+
+/// Brings one core to where it can serve. Blocks; runs on the core's own thread.
+///
+/// Errors: a log that cannot be read, is corrupt, or cannot be continued.
+pub(crate) fn recover(
+    reactor: &mut Reactor,
+    options: &Options,
+    plan: &Plan,
+    id: CoreId,
+    quotas: &Arc<Quotas>,
+    progress: &mut dyn FnMut(ReplayProgress),
+) -> Result<Recovered, Error> {
+    let retention = i64::try_from(options.retention.as_millis()).unwrap_or(i64::MAX);
+    let chance = RandomState::new().build_hasher().finish();
+    let mut memtable = Memtable::new(quotas.clone(), chance, options.chunk_samples_max, retention);
+    let root = root(options);
+    let count = options.cores.len() as u16;
+    let now_s = seconds(reactor.wall_ms());
+    let (mut notes, mut salvaged) = (Vec::new(), 0);
+    let (keep, sources, generation, direct) = match plan {
+        Plan::Continue { generation, direct } => {
+            (Keep::Own, vec![(*generation, id.0)], *generation, direct)
+        }
+        Plan::Replace { old, direct } => {
+            let sources = (0..old.cores).map(|core| (old.generation, core)).collect();
+            (
+                Keep::Placed { core: id, count },
+                sources,
+                old.generation + 1,
+                direct,
+            )
+        }
+    };
+    let mut replay = Replay::new(&mut memtable, keep, now_s);
+    let mut last = None;
+    for (generation, core) in sources {
+        let dir = wal::core_dir(&root, generation, core);
+        let replay_options = ReplayOptions {
+            core,
+            salvage: options.salvage,
+        };
+        let mut sink = |record: &Record<'_>, _| replay.record(record);
+        let mut tell = |at: wal::ReplayProgress| {
+            progress(ReplayProgress {
+                core: id,
+                bytes_done: at.bytes_done,
+                bytes_total: at.bytes_total,
+                samples: at.counts.samples,
+            });
+        };
+        let replayed = wal::replay(reactor, &dir, &replay_options, &mut sink, &mut tell)?;
+        describe(&replayed, &mut notes);
+        salvaged += replayed.salvaged.len() as u64;
+        replay
+            .next_log()
+            .map_err(|Malformed(reason)| Error::Data { path: dir, reason })?;
+        last = Some(replayed);
+    }
+    if replay.orphans > 0 {
+        notes.push(format!(
+            "core {id}: {} samples of unknown series were dropped",
+            replay.orphans
+        ));
+    }
+    let dir = wal::core_dir(&root, generation, id.0);
+    let replayed = match (keep, last) {
+        (Keep::Own, Some(own)) => own,
+        _ => {
+            let fresh = ReplayOptions {
+                core: id.0,
+                salvage: false,
+            };
+            wal::replay(reactor, &dir, &fresh, &mut |_, _| Ok(()), &mut |_| {})?
+        }
+    };
+    replay
+        .finish(replayed.next_sequence)
+        .map_err(|Malformed(reason)| Error::Data {
+            path: dir.clone(),
+            reason,
+        })?;
+    let log_options = wal::Options {
+        segment_bytes: options.segment_bytes,
+        segment_bytes_first: options.segment_bytes_first(),
+        group_bytes: options.group_bytes(),
+        direct: direct.is_ok(),
+        token_base: 0,
+    };
+    let mut log = Log::open(reactor, &dir, log_options, &replayed)?;
+    let mut checkpoints = Checkpoints::new(&log, options.checkpoint_log_bytes);
+    // After a salvage the gap in the log would refuse the next start; after a change this is the new generation's content.
+    if keep != Keep::Own || salvaged > 0 {
+        checkpoints.write_now(reactor, &mut log, &memtable)?;
+    }
+    let not_direct = direct.clone().err();
+    Ok(Recovered {
+        memtable,
+        log,
+        checkpoints,
+        corruptions: salvaged,
+        not_direct,
+        notes,
+    })
+}
+
+fn root(options: &Options) -> PathBuf {
+    options.data_dir.join("wal")
+}
+
+/// Tells the operator what was odd.
+fn describe(replayed: &Replayed, notes: &mut Vec<String>) {
+    let core = replayed.core;
+    for tear in &replayed.tears {
+        notes.push(format!(
+            "core {core}: the commit being written at the last end was dropped: {} at {}",
+            tear.path.display(),
+            tear.offset
+        ));
+    }
+    for path in &replayed.damaged_checkpoints {
+        notes.push(format!(
+            "core {core}: {} is damaged, an older one was used",
+            path.display()
+        ));
+    }
+    for salvaged in &replayed.salvaged {
+        notes.push(format!(
+            "core {core}: salvage dropped the rest of {} from {}: {}",
+            salvaged.path.display(),
+            salvaged.offset,
+            salvaged.reason
+        ));
+    }
+}
+
+impl Replay<'_> {
+    /// Applies a record of the log. Kinds that are not stored yet are passed over: nothing of this version writes them.
+    fn record(&mut self, record: &Record<'_>) -> Result<(), String> {
+        let applied = match record {
+            Record::Series(series) => self.series(
+                series.series.0,
+                series.generation.0,
+                series.tenant,
+                series.id,
+                series.labels,
+            ),
+            Record::Chunk(chunk) => {
+                self.chunk(chunk.series.0, chunk.first.0, chunk.last.0, chunk.sealed)
+            }
+            Record::Samples(samples) => samples
+                .iter()
+                .try_for_each(|sample| self.sample(sample.series.0, sample.time, sample.value)),
+            _ => Ok(()),
+        };
+        applied.map_err(|Malformed(reason)| reason)
+    }
+}

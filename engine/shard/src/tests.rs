@@ -1,0 +1,9 @@
+//! Tests of whole cores. `node` is a node of several cores driven by hand on a simulated machine; `client` is a gateway in
+//! small, which remembers what it sent and what was acknowledged; `simulation`, `model` and `worlds` are the tests.
+
+mod client;
+mod memory;
+mod model;
+mod node;
+mod simulation;
+mod worlds;

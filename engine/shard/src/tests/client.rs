@@ -1,0 +1,386 @@
+//! A gateway in small: it sends pushes and reads, keeps aliases, remembers what it sent and what was acknowledged.
+//!
+//! The checker is independent of everything it checks: a map from series and time to the values ever sent, and to the value
+//! acknowledged. *Acknowledged means readable*, and *nothing that was not sent*.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+
+use ::model::{Ack, CoreId, Labels, Matcher, SeriesKey, TenantId, TenantLimits, identity};
+
+use crate::message::*;
+use crate::{Mailboxes, Permits};
+
+/// A series as the client names it.
+pub(crate) type Name = (TenantId, Labels);
+
+/// Samples of one push, in the order of the body: the same series may come more than once.
+pub(crate) type Body = Vec<(Labels, i64, f64)>;
+
+/// What the client knows of one sample.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Known {
+    /// Bits of the values sent, acknowledged or not.
+    pub(crate) sent: BTreeSet<u64>,
+    /// Bits of the value acknowledged.
+    pub(crate) acknowledged: Option<u64>,
+}
+
+/// What was sent and acknowledged, over all restarts.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    pub(crate) samples: BTreeMap<Name, BTreeMap<i64, Known>>,
+    /// Pushes acknowledged without any refused sample.
+    pub(crate) acknowledged: u64,
+    pub(crate) refused: u64,
+}
+
+/// A push on its way, on one core.
+pub(crate) struct Sent {
+    pub(crate) core: CoreId,
+    pub(crate) tenant: TenantId,
+    pub(crate) body: Body,
+    /// Series of the known part and of the fresh part, as sent.
+    known: Vec<Labels>,
+    fresh: Vec<Labels>,
+    /// Per sample of the body: sent by its key.
+    is_known: Vec<bool>,
+    reply: Receiver<PushOutcome>,
+}
+
+impl Sent {
+    /// The samples as the core takes them: those of known series, then those of fresh ones.
+    pub(crate) fn parts(&self) -> (Body, Body) {
+        let all = self.body.iter().zip(&self.is_known);
+        let part = |known: bool| all.clone().filter(move |(_, k)| **k == known);
+        let body = |known| part(known).map(|(sample, _)| sample.clone()).collect();
+        (body(true), body(false))
+    }
+}
+
+/// The client.
+pub(crate) struct Client {
+    pub(crate) mailboxes: Mailboxes,
+    aliases: Mutex<BTreeMap<Name, SeriesKey>>,
+    pub(crate) limits: Arc<TenantLimits>,
+}
+
+impl Client {
+    pub(crate) fn new(mailboxes: Mailboxes) -> Client {
+        let limits = Arc::new(TenantLimits::unlimited());
+        Client {
+            mailboxes,
+            aliases: Mutex::default(),
+            limits,
+        }
+    }
+
+    pub(crate) fn relaxed(mailboxes: Mailboxes) -> Client {
+        let limits = TenantLimits {
+            ack: Ack::Written,
+            ..TenantLimits::unlimited()
+        };
+        Client {
+            limits: Arc::new(limits),
+            ..Client::new(mailboxes)
+        }
+    }
+
+    pub(crate) fn core_of(&self, tenant: &TenantId, labels: &Labels) -> CoreId {
+        let hash = identity::placement(tenant, labels, &mut Vec::new());
+        identity::core_of(hash, self.mailboxes.count())
+    }
+
+    /// Splits a body over the cores and sends it; nothing is sent when a core is full.
+    pub(crate) fn push(&self, tenant: &TenantId, body: &Body, ledger: &mut Ledger) -> Vec<Sent> {
+        let mut per_core: BTreeMap<CoreId, Body> = BTreeMap::new();
+        for (labels, time, value) in body {
+            let entry = ledger
+                .samples
+                .entry((tenant.clone(), labels.clone()))
+                .or_default();
+            entry.entry(*time).or_default().sent.insert(value.to_bits());
+            let core = self.core_of(tenant, labels);
+            per_core
+                .entry(core)
+                .or_default()
+                .push((labels.clone(), *time, *value));
+        }
+        let wanted: Vec<(CoreId, u32)> = per_core
+            .iter()
+            .map(|(&core, body)| (core, 64 * body.len() as u32))
+            .collect();
+        let Ok(mut permits) = self.mailboxes.reserve(&wanted) else {
+            return Vec::new();
+        };
+        let send = |(core, body)| self.send(core, tenant, body, &mut permits);
+        per_core.into_iter().map(send).collect()
+    }
+
+    fn send(&self, core: CoreId, tenant: &TenantId, body: Body, permits: &mut Permits) -> Sent {
+        let aliases = self.aliases.lock().unwrap();
+        let (mut known, mut fresh) = (KnownSamples::default(), FreshSamples::default());
+        let (mut known_names, mut fresh_names) = (Vec::new(), Vec::new());
+        let mut is_known = Vec::new();
+        for (labels, time, value) in &body {
+            is_known.push(aliases.contains_key(&(tenant.clone(), labels.clone())));
+            match aliases.get(&(tenant.clone(), labels.clone())) {
+                Some(&key) => {
+                    known.keys.push(key);
+                    known.times.push(*time);
+                    known.values.push(*value);
+                    known_names.push(labels.clone());
+                }
+                None => {
+                    fresh.labels.extend_from_slice(labels.packed());
+                    fresh.times.push(*time);
+                    fresh.values.push(*value);
+                    fresh.series.push(FreshSeries {
+                        id: identity::series_id(tenant, labels.packed(), &mut Vec::new()),
+                        labels_end: fresh.labels.len() as u32,
+                        samples_end: fresh.times.len() as u32,
+                    });
+                    fresh_names.push(labels.clone());
+                }
+            }
+        }
+        let (sender, reply) = channel();
+        permits.send(
+            core,
+            Push {
+                tenant: tenant.clone(),
+                limits: self.limits.clone(),
+                known,
+                fresh,
+                others: Vec::new(),
+                credits: 0,
+                reply: Box::new(move |outcome| {
+                    // The client may have gone.
+                    let _ = sender.send(outcome);
+                }),
+            },
+        );
+        Sent {
+            core,
+            tenant: tenant.clone(),
+            body,
+            known: known_names,
+            fresh: fresh_names,
+            is_known,
+            reply,
+        }
+    }
+
+    /// Takes in the reply of a push, if it has come. Dead keys are forgotten.
+    pub(crate) fn settle(&self, sent: &Sent, ledger: &mut Ledger) -> Option<PushOutcome> {
+        let outcome = sent.reply.try_recv().ok()?;
+        if outcome.refused.is_some() {
+            ledger.refused += 1;
+            return Some(outcome);
+        }
+        let mut aliases = self.aliases.lock().unwrap();
+        for &dead in &outcome.dead {
+            aliases.remove(&(sent.tenant.clone(), sent.known[dead as usize].clone()));
+        }
+        assert_eq!(
+            outcome.keys.len(),
+            sent.fresh.len(),
+            "a key for each fresh series"
+        );
+        for (labels, key) in sent.fresh.iter().zip(&outcome.keys) {
+            if let Some(key) = key {
+                aliases.insert((sent.tenant.clone(), labels.clone()), *key);
+            }
+        }
+        let rejected: u32 = outcome.rejected.iter().map(|r| r.count).sum();
+        let accounted = outcome.stored + outcome.repeated + rejected + outcome.dead.len() as u32;
+        assert_eq!(
+            accounted as usize,
+            sent.body.len(),
+            "every sample is accounted for"
+        );
+        if rejected == 0 && outcome.dead.is_empty() {
+            ledger.acknowledged += 1;
+            for (labels, time, value) in &sent.body {
+                let series = ledger
+                    .samples
+                    .get_mut(&(sent.tenant.clone(), labels.clone()));
+                let known = series.unwrap().get_mut(time).unwrap();
+                let before = known.acknowledged.replace(value.to_bits());
+                assert!(
+                    before.is_none_or(|b| b == value.to_bits()),
+                    "two values acknowledged"
+                );
+            }
+        }
+        Some(outcome)
+    }
+
+    /// Sends a selection to every core.
+    pub(crate) fn select(
+        &self,
+        tenant: &TenantId,
+        matchers: &[Matcher],
+        (min_time, max_time): (i64, i64),
+    ) -> Asked {
+        let (sender, replies) = channel();
+        for core in 0..self.mailboxes.count() {
+            let sender: Sender<_> = sender.clone();
+            let select = Select {
+                tenant: tenant.clone(),
+                matchers: matchers.into(),
+                min_time,
+                max_time,
+                with_chunks: true,
+                series_max: 0,
+                bytes_max: 0,
+                canceled: Arc::default(),
+                reply: Box::new(move |result| {
+                    let _ = sender.send(result);
+                }),
+            };
+            self.mailboxes.send(CoreId(core), Message::Select(select));
+        }
+        Asked {
+            missing: self.mailboxes.count(),
+            series: BTreeMap::new(),
+            failed: None,
+            replies,
+        }
+    }
+
+    /// Sends a label query to every core.
+    pub(crate) fn labels(
+        &self,
+        tenant: &TenantId,
+        name: Option<&str>,
+        matchers: &[Matcher],
+        (min_time, max_time): (i64, i64),
+    ) -> Receiver<Result<Vec<String>, ReadError>> {
+        let (sender, replies) = channel();
+        for core in 0..self.mailboxes.count() {
+            let sender: Sender<_> = sender.clone();
+            let query = LabelQuery {
+                tenant: tenant.clone(),
+                name: name.map(str::to_owned),
+                matchers: matchers.into(),
+                min_time,
+                max_time,
+                canceled: Arc::default(),
+                reply: Box::new(move |result| {
+                    let _ = sender.send(result);
+                }),
+            };
+            self.mailboxes.send(CoreId(core), Message::Labels(query));
+        }
+        replies
+    }
+}
+
+/// What a read found: per series its samples.
+pub(crate) type Found = BTreeMap<Labels, BTreeMap<i64, u64>>;
+
+/// A read on its way.
+pub(crate) struct Asked {
+    missing: u16,
+    series: Found,
+    failed: Option<ReadError>,
+    replies: Receiver<Result<Vec<SelectedSeries>, ReadError>>,
+}
+
+impl Asked {
+    /// The result, when all cores have answered.
+    pub(crate) fn settle(&mut self) -> Option<Result<Found, ReadError>> {
+        while let Ok(reply) = self.replies.try_recv() {
+            self.missing -= 1;
+            match reply {
+                Err(error) => self.failed = Some(error),
+                Ok(series) => series.into_iter().for_each(|series| self.take(series)),
+            }
+        }
+        if self.missing > 0 {
+            return None;
+        }
+        Some(match self.failed.take() {
+            Some(error) => Err(error),
+            None => Ok(std::mem::take(&mut self.series)),
+        })
+    }
+
+    fn take(&mut self, series: SelectedSeries) {
+        let (mut times, mut values) = (Vec::new(), Vec::new());
+        for chunk in &series.chunks {
+            let from = times.len();
+            chunk::decode(&chunk.bytes, &mut times, &mut values).expect("a chunk of a read");
+            assert_eq!(
+                (times[from], times[times.len() - 1]),
+                (chunk.min_time, chunk.max_time)
+            );
+        }
+        assert!(
+            times.is_sorted_by(|a, b| a < b),
+            "chunks ascend and do not overlap"
+        );
+        let samples = times
+            .into_iter()
+            .zip(values.iter().map(|v| v.to_bits()))
+            .collect();
+        let before = self.series.insert(series.labels.clone(), samples);
+        assert!(
+            before.is_none(),
+            "{} is on two cores, or twice on one",
+            series.labels
+        );
+    }
+}
+
+impl Ledger {
+    /// Nothing that was not sent.
+    pub(crate) fn check_sent(&self, tenant: &TenantId, found: &Found) {
+        for (labels, samples) in found {
+            let sent = self.samples.get(&(tenant.clone(), labels.clone()));
+            let sent = sent.unwrap_or_else(|| panic!("{labels} of {tenant} was never sent"));
+            for (time, bits) in samples {
+                let known = sent
+                    .get(time)
+                    .is_some_and(|known| known.sent.contains(bits));
+                assert!(
+                    known,
+                    "{labels} at {time}: {} was never sent",
+                    f64::from_bits(*bits)
+                );
+            }
+        }
+    }
+
+    /// Acknowledged means readable: everything as of `self`, in the whole range.
+    pub(crate) fn check_acknowledged(&self, tenant: &TenantId, found: &Found) {
+        let mine = self
+            .samples
+            .iter()
+            .filter(|((owner, _), _)| owner == tenant);
+        for ((_, labels), samples) in mine {
+            for (time, known) in samples {
+                let Some(bits) = known.acknowledged else {
+                    continue;
+                };
+                let read = found.get(labels).and_then(|found| found.get(time));
+                assert_eq!(
+                    read,
+                    Some(&bits),
+                    "{labels} of {tenant} at {time} was acknowledged"
+                );
+            }
+        }
+    }
+
+    /// The acknowledgements as of now.
+    pub(crate) fn snapshot(&self) -> Ledger {
+        Ledger {
+            samples: self.samples.clone(),
+            acknowledged: 0,
+            refused: 0,
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! A node of several cores on a simulated machine, driven by hand: no threads, the same recovery as in `Cores::start`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::model::CoreId;
+use reactor::{Reactor, Sim, World};
+
+use crate::core::{Core, Parts};
+use crate::health::Published;
+use crate::message::Message;
+use crate::metrics::Observers;
+use crate::recovery::{self, Node, Plan};
+use crate::{Error, Mailboxes, Options};
+
+/// See the module. Dropping it is what a kill or a power cut leaves of the process.
+pub(crate) struct TestNode {
+    pub(crate) cores: Vec<Core>,
+    pub(crate) mailboxes: Mailboxes,
+    pub(crate) published: Vec<Arc<Published>>,
+    pub(crate) samples_replayed: u64,
+    pub(crate) notes: Vec<String>,
+    pub(crate) replaced: bool,
+    _keeper: Node,
+}
+
+/// Small segments and checkpoints, so that short runs roll and recycle.
+pub(crate) fn options(cores: usize) -> Options {
+    Options {
+        segment_bytes: 1 << 20,
+        checkpoint_log_bytes: 1 << 20,
+        poison_linger: Duration::from_secs(10),
+        ..Options::new("data", vec![0; cores])
+    }
+}
+
+impl TestNode {
+    /// Recovers and serves; errors are those of the machine (power off, faults) and of a bad log.
+    pub(crate) fn start(sim: &Sim, options: &Options) -> Result<TestNode, Error> {
+        let sim = sim.clone();
+        TestNode::start_in(options, &mut || Reactor::sim(&sim))
+    }
+
+    /// The same in any world.
+    pub(crate) fn start_in(
+        options: &Options,
+        open: &mut dyn FnMut() -> Reactor,
+    ) -> Result<TestNode, Error> {
+        options.validate()?;
+        let count = options.cores.len() as u16;
+        let mut keeper = Node::open(open(), options)?;
+        let plan = keeper.plan();
+        let mailboxes = Mailboxes::new(
+            count,
+            options.queue_bytes_per_core,
+            options.reads_max_per_core,
+        );
+        let quotas = Arc::default();
+        let mut recovered = Vec::new();
+        for core in 0..count {
+            let mut reactor = open();
+            let id = CoreId(core);
+            let state = recovery::recover(&mut reactor, options, &plan, id, &quotas, &mut |_| {})?;
+            recovered.push((reactor, state));
+        }
+        keeper.conclude()?;
+        let observers = Observers::register(&prometheus::Registry::new(), count);
+        let mut node = TestNode {
+            cores: Vec::new(),
+            mailboxes: mailboxes.clone(),
+            published: (0..count).map(|_| Arc::default()).collect(),
+            samples_replayed: 0,
+            notes: Vec::new(),
+            replaced: matches!(plan, Plan::Replace { .. }),
+            _keeper: keeper,
+        };
+        for (core, ((reactor, state), observers)) in
+            recovered.into_iter().zip(observers).enumerate()
+        {
+            node.samples_replayed += state.memtable.totals.samples;
+            node.notes.extend(state.notes);
+            node.cores.push(Core::new(Parts {
+                id: CoreId(core as u16),
+                reactor,
+                mailboxes: mailboxes.clone(),
+                memtable: state.memtable,
+                log: state.log,
+                checkpoints: state.checkpoints,
+                published: node.published[core].clone(),
+                observers,
+                poison_linger: options.poison_linger,
+            }));
+        }
+        Ok(node)
+    }
+
+    /// Turns the cores in turn until `done`, at most so many rounds. False: it did not happen.
+    pub(crate) fn turn_until(&mut self, rounds: usize, mut done: impl FnMut() -> bool) -> bool {
+        for _ in 0..rounds {
+            if done() {
+                return true;
+            }
+            for core in &mut self.cores {
+                // In the real worlds one core must not sleep while another has work.
+                let soon = core.reactor.now().after(Duration::from_micros(100));
+                core.turn_until((core.reactor.world() != World::Sim).then_some(soon));
+            }
+        }
+        done()
+    }
+
+    /// Takes a checkpoint on every core and waits for it.
+    pub(crate) fn checkpoint(&mut self) -> Result<(), String> {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        for core in 0..self.mailboxes.count() {
+            let sender = sender.clone();
+            let reply = Box::new(move |result| sender.send(result).unwrap());
+            self.mailboxes
+                .send(CoreId(core), Message::Checkpoint(reply));
+        }
+        let mut results = Vec::new();
+        let count = self.cores.len();
+        let done = self.turn_until(10_000, || {
+            results.extend(receiver.try_iter());
+            results.len() == count
+        });
+        assert!(done, "a checkpoint is answered");
+        results.into_iter().collect()
+    }
+
+    /// Stops gracefully.
+    pub(crate) fn stop(mut self) {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        for core in 0..self.mailboxes.count() {
+            let sender = sender.clone();
+            let reply = Box::new(move || sender.send(()).unwrap());
+            self.mailboxes.send(CoreId(core), Message::Stop(reply));
+        }
+        let mut running: Vec<Core> = self.cores.drain(..).collect();
+        for _ in 0..100_000 {
+            running.retain_mut(Core::turn);
+            if running.is_empty() {
+                break;
+            }
+        }
+        assert!(running.is_empty(), "every core stops");
+        assert_eq!(
+            receiver.try_iter().count(),
+            usize::from(self.mailboxes.count())
+        );
+    }
+}
