@@ -1,1 +1,36 @@
-//! Skeleton.
+//! How others reach a node: HTTP in both directions of the data, and the gRPC port.
+//!
+//! Thin and stateless but for what is named here: the alias table of each thread (`alias`), limits per tenant (`overrides`), metadata
+//! (`metadata`). Read on by direction:
+//!
+//! - in front of both: `server` (acceptor, threads, stop), `connection` (patience with clients), `router`, `handle`, `state`;
+//! - a sample comes in: `push`, `distributor`, `alias`;
+//! - a query goes out: `api`, `params`, `reply`;
+//! - operators and probes: `admin`, `metrics`, `grpc`.
+//!
+//! Only here a class of error becomes an HTTP status. Every wait on a client and every body has a bound, and a tenant's
+//! request reaches cores with that tenant's name only.
+
+#![forbid(unsafe_code)]
+
+mod admin;
+pub mod alias;
+mod api;
+mod connection;
+mod distributor;
+mod grpc;
+mod handle;
+pub mod metadata;
+mod metrics;
+pub mod overrides;
+pub mod params;
+pub mod push;
+mod reply;
+mod router;
+mod server;
+mod state;
+pub mod tenant;
+
+pub use grpc::GrpcServer;
+pub use server::Server;
+pub use state::{Gateway, Options, Phase, Services};

@@ -1,2 +1,52 @@
-//! Skeleton.
-fn main() {}
+//! The binary `myelin`: command line, configuration, start, signals, stop.
+//!
+//! Read on in this order: [`config`] (flags, file, defaults), [`node`] (what is started, in which order, and how it ends),
+//! [`self_scrape`] (the node watches itself), [`process`] (numbers of process and allocator), [`logging`].
+//!
+//! Exit codes: 0 after a stop by signal, 1 when the node cannot start or its log failed, 2 for a wrong command line or file.
+
+#![forbid(unsafe_code)]
+
+mod banner;
+mod config;
+mod logging;
+mod node;
+mod process;
+mod self_scrape;
+
+use std::process::ExitCode;
+
+use config::Request;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Of the crate, and thereby of everything in this repository.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+fn main() -> ExitCode {
+    let config = match config::read(std::env::args().skip(1)) {
+        Ok(Request::Run(config)) => config,
+        Ok(Request::Help) => {
+            print!("{}", config::help());
+            return ExitCode::SUCCESS;
+        }
+        Ok(Request::Version) => {
+            println!("myelin, version {VERSION}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("myelin: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    logging::start(config.server.log_level);
+    match node::run(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "the node ends");
+            eprintln!("myelin: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

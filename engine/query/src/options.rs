@@ -1,0 +1,58 @@
+//! Bounds of the read path of a node.
+
+use std::time::Duration;
+
+/// Longest text of one query, in bytes, and of all selectors of a label or series request together. The parser has its own,
+/// tighter bounds; this one keeps what we copy between threads small.
+pub(crate) const TEXT_BYTES_MAX: usize = 2 << 20;
+
+/// Selectors that are fetched at the same time; each takes one read in the mailbox of every core.
+pub(crate) const SELECTORS_AT_ONCE: usize = 8;
+
+/// How long a query text that made us panic is refused.
+pub(crate) const QUARANTINE: Duration = Duration::from_secs(60);
+
+/// Texts under quarantine at once; the oldest leaves first.
+pub(crate) const QUARANTINED_MAX: usize = 256;
+
+/// Stack of a thread that evaluates: a chain of a thousand operators is a tree a thousand deep. Virtual until used.
+pub(crate) const STACK_BYTES: usize = 16 << 20;
+
+/// How much nicer workers are than cores and gateway threads.
+pub(crate) const NICENESS: i32 = 5;
+
+/// Options of an [`crate::Engine`].
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Threads that evaluate pieces of queries.
+    pub workers: usize,
+    /// Queries at work at once.
+    pub concurrent_max: usize,
+    /// Queries that may wait for their turn; further ones are refused.
+    pub waiting_max: usize,
+    /// Longest time of a query, waiting included.
+    pub timeout: Duration,
+    /// Samples that one query may hold; a tenant's own bound can only be lower.
+    pub samples_max: u64,
+    /// How long a sample counts as current.
+    pub lookback: Duration,
+    /// Step of a subquery that names none.
+    pub subquery_step: Duration,
+}
+
+impl Options {
+    /// The defaults of Cortex, with this many workers.
+    pub fn new(workers: usize) -> Options {
+        Options {
+            workers,
+            concurrent_max: 20,
+            waiting_max: 100,
+            timeout: Duration::from_secs(120),
+            samples_max: 50_000_000,
+            lookback: Duration::from_secs(300),
+            subquery_step: Duration::from_secs(60),
+        }
+    }
+}
+
+const _: () = assert!(SELECTORS_AT_ONCE > 0 && QUARANTINED_MAX > 0);

@@ -1,0 +1,372 @@
+//! The engine over real cores, in a temporary directory: bounds, deadlines, limits, label requests.
+
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use model::{Labels, QueryValue, TenantId, TenantLimits, identity};
+use prometheus::Registry;
+use query::{Caller, Engine, Error, Lookup, Options, Query, Times};
+use shard::{Cores, FreshSamples, FreshSeries, Push};
+
+/// Cores, an engine over them, and the directory they live in.
+struct Node {
+    cores: Cores,
+    engine: Engine,
+    registry: Registry,
+    _dir: tempfile::TempDir,
+}
+
+impl Node {
+    fn start(options: Options) -> Node {
+        let dir = tempfile::tempdir().unwrap();
+        let cpus = shard::topology::cores(None, None).unwrap();
+        let cores = Cores::start(shard::Options::new(dir.path(), cpus), |_| {}).unwrap();
+        let registry = Registry::new();
+        let engine = Engine::start(options, cores.mailboxes().clone(), &registry);
+        Node {
+            cores,
+            engine,
+            registry,
+            _dir: dir,
+        }
+    }
+
+    /// Stores samples of one series.
+    fn push(&self, tenant: &TenantId, labels: &[(&str, &str)], samples: &[(i64, f64)]) {
+        let labels = Labels::from_pairs(labels.iter().copied()).unwrap();
+        let mut scratch = Vec::new();
+        let id = identity::series_id(tenant, labels.packed(), &mut scratch);
+        let placement = identity::placement(tenant, &labels, &mut scratch);
+        let core = identity::core_of(placement, self.cores.count());
+        let (sender, receiver) = channel();
+        let fresh = FreshSamples {
+            series: vec![FreshSeries {
+                id,
+                labels_end: labels.packed().len() as u32,
+                samples_end: samples.len() as u32,
+            }],
+            labels: labels.packed().to_vec(),
+            times: samples.iter().map(|s| s.0).collect(),
+            values: samples.iter().map(|s| s.1).collect(),
+        };
+        let mut permits = self.cores.mailboxes().reserve(&[(core, 1000)]).unwrap();
+        permits.send(
+            core,
+            Push {
+                tenant: tenant.clone(),
+                limits: Arc::new(TenantLimits::unlimited()),
+                known: Default::default(),
+                fresh,
+                others: Vec::new(),
+                credits: 0,
+                reply: Box::new(move |outcome| sender.send(outcome).unwrap()),
+            },
+        );
+        let outcome = receiver.recv().unwrap();
+        assert_eq!(outcome.stored as usize, samples.len(), "{outcome:?}");
+    }
+
+    fn total(&self, name: &str) -> f64 {
+        let families = self.registry.gather();
+        let family = families.iter().find(|f| f.name() == name).unwrap();
+        family
+            .get_metric()
+            .iter()
+            .map(|m| m.get_counter().get_value() + m.get_gauge().get_value())
+            .sum()
+    }
+}
+
+fn caller(tenant: &str) -> Caller {
+    let limits = Arc::new(TenantLimits::unlimited());
+    Caller {
+        tenant: TenantId::new(tenant).unwrap(),
+        limits,
+        now_ms: 1_000_000,
+    }
+}
+
+fn limited(limits: TenantLimits) -> Caller {
+    Caller {
+        limits: Arc::new(limits),
+        ..caller("a")
+    }
+}
+
+fn at(text: &str, time: i64) -> Query {
+    Query {
+        text: text.to_owned(),
+        times: Times::Instant(time),
+        timeout: None,
+        lookback: None,
+    }
+}
+
+/// Medians over some 3,000 points, 11,000 times for each of 20 series: many seconds of work on little memory.
+fn slow(timeout: Option<Duration>) -> Query {
+    Query {
+        text: "quantile_over_time(0.5, m[6m:100ms])".to_owned(),
+        times: Times::Range {
+            start: 350_000,
+            end: 361_000,
+            step: 1,
+        },
+        timeout,
+        lookback: None,
+    }
+}
+
+fn lookup(selectors: &[&str]) -> Lookup {
+    let selectors = selectors.iter().map(|s| (*s).to_owned()).collect();
+    Lookup {
+        selectors,
+        start: i64::MIN,
+        end: i64::MAX,
+        limit: 0,
+    }
+}
+
+/// Twenty series of `m` in tenant `a`, one of `other`, and one of `m` in tenant `b`.
+fn seeded(options: Options) -> Node {
+    let node = Node::start(options);
+    let (a, b) = (caller("a").tenant, caller("b").tenant);
+    for i in 0..20 {
+        let instance = i.to_string();
+        let labels = [("__name__", "m"), ("instance", instance.as_str())];
+        node.push(&a, &labels, &[(1_000, 0.0), (60_000, f64::from(i))]);
+    }
+    node.push(&a, &[("__name__", "other"), ("x", "y")], &[(500_000, 7.0)]);
+    node.push(&b, &[("__name__", "m")], &[(60_000, 1e9)]);
+    node
+}
+
+async fn scalar(node: &Node, caller: &Caller, text: &str, time: i64) -> Vec<f64> {
+    match node
+        .engine
+        .query(caller, at(text, time))
+        .await
+        .unwrap()
+        .value
+    {
+        QueryValue::Vector(samples) => samples
+            .iter()
+            .map(|s| match s.value {
+                model::SeriesValue::Float(v) => v,
+                ref other => panic!("{other:?}"),
+            })
+            .collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn series_of_all_cores_come_together_and_tenants_stay_apart() {
+    let node = seeded(Options::new(2));
+    assert_eq!(scalar(&node, &caller("a"), "sum(m)", 60_000).await, [190.0]);
+    assert_eq!(
+        scalar(
+            &node,
+            &caller("a"),
+            "count(m) + count(m offset 30s)",
+            60_000
+        )
+        .await,
+        [40.0]
+    );
+    assert_eq!(scalar(&node, &caller("b"), "sum(m)", 60_000).await, [1e9]);
+    assert!(
+        scalar(&node, &caller("c"), "sum(m)", 60_000)
+            .await
+            .is_empty()
+    );
+    node.cores.stop();
+}
+
+#[tokio::test]
+async fn a_query_beyond_a_limit_names_it() {
+    let node = seeded(Options::new(1));
+    let unlimited = TenantLimits::unlimited;
+    for (limits, text, wanted) in [
+        (
+            TenantLimits {
+                max_fetched_series_per_query: 19,
+                ..unlimited()
+            },
+            "m",
+            "the query hit the max number of series limit: 19",
+        ),
+        (
+            TenantLimits {
+                max_fetched_chunk_bytes_per_query: 10,
+                ..unlimited()
+            },
+            "m",
+            "the query hit the aggregated chunks size limit: 10 bytes",
+        ),
+        (
+            TenantLimits {
+                max_query_length: Duration::from_secs(3600),
+                ..unlimited()
+            },
+            "sum_over_time(m[2h])",
+            "the query time range exceeds the limit (query length: 7200s, limit: 3600s)",
+        ),
+        (
+            TenantLimits {
+                max_samples_per_query: 5,
+                ..unlimited()
+            },
+            "m",
+            "too many samples",
+        ),
+    ] {
+        let error = node
+            .engine
+            .query(&limited(limits), at(text, 60_000))
+            .await
+            .unwrap_err();
+        assert_eq!(error.class(), model::Class::Limit, "{error}");
+        assert!(error.to_string().contains(wanted), "{error}");
+    }
+    // At the limit it passes; identical selectors are fetched and counted once.
+    let limits = TenantLimits {
+        max_fetched_series_per_query: 20,
+        ..unlimited()
+    };
+    assert_eq!(
+        scalar(&node, &limited(limits), "sum(m + m - m)", 60_000).await,
+        [190.0]
+    );
+    node.cores.stop();
+}
+
+#[tokio::test]
+async fn data_behind_the_lookback_limit_is_not_seen() {
+    let node = seeded(Options::new(1));
+    let limits = TenantLimits {
+        max_query_lookback: Duration::from_secs(900),
+        ..TenantLimits::unlimited()
+    };
+    let caller = limited(limits); // now is 1,000 s: nothing before 100 s
+    assert!(scalar(&node, &caller, "m", 60_000).await.is_empty());
+    assert_eq!(scalar(&node, &caller, "other", 500_000).await, [7.0]);
+    let names = node
+        .engine
+        .label_values(&caller, "__name__", lookup(&[]))
+        .await
+        .unwrap();
+    assert_eq!(names.texts, ["other"]);
+    node.cores.stop();
+}
+
+#[tokio::test]
+async fn a_query_ends_at_its_deadline() {
+    let node = seeded(Options::new(1));
+    let query = slow(Some(Duration::from_millis(100)));
+    let begin = tokio::time::Instant::now();
+    let error = node.engine.query(&caller("a"), query).await.unwrap_err();
+    assert_eq!(error.class(), model::Class::Timeout, "{error}");
+    assert!(begin.elapsed() < Duration::from_secs(5));
+    node.cores.stop();
+}
+
+#[tokio::test]
+async fn above_the_maximum_queries_wait_and_above_that_they_are_refused() {
+    let options = Options {
+        concurrent_max: 1,
+        waiting_max: 1,
+        ..Options::new(1)
+    };
+    let node = seeded(options);
+    let caller = caller("a");
+    let (first, second, third) = tokio::join!(
+        node.engine
+            .query(&caller, slow(Some(Duration::from_millis(300)))),
+        node.engine.query(&caller, at("sum(m)", 60_000)),
+        node.engine.query(&caller, at("sum(m)", 60_000)),
+    );
+    assert_eq!(first.unwrap_err().class(), model::Class::Timeout);
+    assert!(second.is_ok(), "{second:?}");
+    assert!(matches!(third, Err(Error::Busy)), "{third:?}");
+    assert_eq!(node.total("cortex_query_frontend_queue_length"), 0.0);
+    assert_eq!(node.total("myelin_query_at_work"), 0.0);
+    node.cores.stop();
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_gives_its_place_back() {
+    let node = seeded(Options {
+        concurrent_max: 1,
+        ..Options::new(1)
+    });
+    let caller = caller("a");
+    let slow = node.engine.query(&caller, slow(None));
+    assert!(
+        tokio::time::timeout(Duration::from_millis(100), slow)
+            .await
+            .is_err()
+    );
+    assert_eq!(scalar(&node, &caller, "sum(m)", 60_000).await, [190.0]);
+    node.cores.stop();
+}
+
+#[tokio::test]
+async fn label_requests_are_sorted_limited_and_bounded_in_time() {
+    let node = seeded(Options::new(1));
+    let (engine, caller) = (&node.engine, caller("a"));
+    let names = engine.label_names(&caller, lookup(&[])).await.unwrap();
+    assert_eq!(names.texts, ["__name__", "instance", "x"]);
+    let names = engine
+        .label_names(&caller, lookup(&["other"]))
+        .await
+        .unwrap();
+    assert_eq!(names.texts, ["__name__", "x"]);
+    let both = lookup(&["{x=\"y\"}", "m{instance=\"3\"}", "m{instance=~\"3|4\"}"]);
+    let (sets, truncated) = engine.series(&caller, both.clone()).await.unwrap();
+    assert_eq!((sets.len(), truncated), (3, false));
+    let (sets, truncated) = engine
+        .series(&caller, Lookup { limit: 2, ..both })
+        .await
+        .unwrap();
+    assert_eq!((sets.len(), truncated), (2, true));
+    let early = Lookup {
+        end: 60_000,
+        ..lookup(&[])
+    };
+    let values = engine
+        .label_values(&caller, "__name__", early)
+        .await
+        .unwrap();
+    assert_eq!(values.texts, ["m"]);
+    let limited = Lookup {
+        limit: 5,
+        ..lookup(&["m"])
+    };
+    let values = engine
+        .label_values(&caller, "instance", limited)
+        .await
+        .unwrap();
+    assert_eq!((values.texts.len(), values.truncated), (5, true));
+    for selectors in [&[][..], &["{"], &["{x=~\".*\"}"], &["1"]] {
+        let error = engine.series(&caller, lookup(selectors)).await.unwrap_err();
+        assert_eq!(error.class(), model::Class::Client, "{error}");
+    }
+    node.cores.stop();
+}
+
+#[tokio::test]
+async fn after_a_stop_reads_are_refused_as_overload() {
+    let Node {
+        cores,
+        engine,
+        _dir,
+        ..
+    } = seeded(Options::new(1));
+    cores.stop();
+    let error = engine
+        .query(&caller("a"), at("m", 60_000))
+        .await
+        .unwrap_err();
+    assert_eq!(error.class(), model::Class::Overload, "{error}");
+}

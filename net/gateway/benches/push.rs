@@ -1,0 +1,285 @@
+//! What a known sample costs on a gateway thread, stage by stage: `cargo bench -p gateway`.
+//!
+//! 100,000 series in bodies of 2000, ten labels and some 215 bytes of label text each, one sample a series: what Prometheus sends.
+//! All bodies are gone through in turn, so caches hold what they would in a running server. The stages are cumulative;
+//! "push" is the whole way from the packed body to the message for the cores (which here answer at once) and the learned answer, and
+//! "shuffled" is the same with the series of all bodies in random order. `cargo test --benches -p gateway` runs it on tiny input.
+
+#![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+use bytes::Bytes;
+use gateway::alias::{AliasHash, AliasTable, Cursor, Secret, Target};
+use gateway::metadata::MetadataStore;
+use gateway::overrides::Overrides;
+use gateway::push::{Cores, PushOptions, PushService};
+use http::HeaderMap;
+use http_body_util::Full;
+use model::{CoreId, Generation, SeriesKey, SeriesRef, TenantId, TenantLimits};
+use shard::{Push, PushOutcome, Refusal};
+use wire::remote_write::encode;
+use wire::remote_write::v1::{Part, Record, Walk};
+use wire::snappy;
+
+/// Cores that have stored everything as soon as it is sent.
+struct Instantly {
+    series: AtomicU32,
+}
+
+impl Cores for Instantly {
+    fn count(&self) -> u16 {
+        1
+    }
+
+    fn push(&self, parts: Vec<(CoreId, u32, Push)>) -> Result<(), Refusal> {
+        for (_, _, push) in parts {
+            let key = |_| {
+                let series = SeriesRef(self.series.fetch_add(1, Ordering::Relaxed));
+                Some(SeriesKey {
+                    series,
+                    generation: Generation(1),
+                })
+            };
+            let outcome = PushOutcome {
+                stored: (push.known.times.len() + push.fresh.times.len()) as u32,
+                keys: push.fresh.series.iter().map(key).collect(),
+                ..PushOutcome::default()
+            };
+            black_box(&push.known);
+            (push.reply)(outcome);
+        }
+        Ok(())
+    }
+}
+
+fn labels(i: usize) -> Vec<(&'static str, String)> {
+    vec![
+        (
+            "__name__",
+            format!("container_network_receive_{}_total", i % 500),
+        ),
+        ("cluster", "eu-west-1-production".into()),
+        ("container", format!("app-{}", i % 40)),
+        ("endpoint", "https-metrics".into()),
+        (
+            "instance",
+            format!("10.{}.{}.{}:10250", i / 4000, i / 250 % 16, i % 250),
+        ),
+        ("job", "kubelet".into()),
+        ("namespace", format!("team-{}-production", i % 97)),
+        (
+            "node",
+            format!("ip-10-{}-{}.eu-west-1.internal", i / 4000, i / 250 % 16),
+        ),
+        ("pod", format!("app-{}-6c7f9d8b5-{:05x}", i % 40, i)),
+        ("service", "kubelet".into()),
+    ]
+}
+
+fn bodies(order: &[usize], per_body: usize) -> Vec<Vec<u8>> {
+    let put = |out: &mut Vec<u8>, i: usize| {
+        let labels = labels(i);
+        let pairs = labels.iter().map(|(name, value)| (*name, value.as_str()));
+        encode::put_series(out, pairs, &[(1_700_000_000_000, i as f64 * 1.37)]);
+    };
+    let body = |chunk: &[usize]| {
+        let mut out = Vec::new();
+        chunk.iter().for_each(|&i| put(&mut out, i));
+        out
+    };
+    order.chunks(per_body).map(body).collect()
+}
+
+/// Nanoseconds of the fastest of `rounds`, per one of `items`.
+fn fastest(rounds: usize, items: usize, mut work: impl FnMut()) -> f64 {
+    let mut best = f64::INFINITY;
+    for _ in 0..rounds {
+        let start = Instant::now();
+        work();
+        best = best.min(start.elapsed().as_nanos() as f64 / items as f64);
+    }
+    best
+}
+
+/// An order that looks like chance.
+fn shuffled(count: usize, seed: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..count).collect();
+    order.sort_by_key(|&i| {
+        let mixed = (i as u64 ^ seed << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 8
+    });
+    order
+}
+
+fn walk_samples(body: &[u8], mut series: impl FnMut(&[u8])) -> f64 {
+    let mut walk = Walk::new(body);
+    let mut sum = 0.0;
+    while let Some(record) = walk.next_record().expect("a body just built") {
+        let Record::Series(raw) = record else {
+            continue;
+        };
+        series(raw.label_bytes());
+        let mut parts = raw.parts();
+        while let Some(part) = parts.next_part().expect("a body just built") {
+            if let Part::Sample { time, value } = part {
+                sum += value + time as f64;
+            }
+        }
+    }
+    sum
+}
+
+fn main() {
+    let tiny = !std::env::args().any(|arg| arg == "--bench");
+    let (rounds, count, per_body) = if tiny {
+        (2, 300, 100)
+    } else {
+        (15, 100_000, 2000)
+    };
+    let in_order: Vec<usize> = (0..count).collect();
+    let plain = bodies(&in_order, per_body);
+    let packed: Vec<Vec<u8>> = plain.iter().map(|body| snappy::pack(body)).collect();
+    let bytes = |bodies: &[Vec<u8>]| bodies.iter().map(Vec::len).sum::<usize>() as f64;
+    println!(
+        "{count} series, {:.0} bytes a sample, {:.1} packed",
+        bytes(&plain) / count as f64,
+        bytes(&packed) / count as f64
+    );
+    let show = |stage: &str, ns: f64| println!("{stage:<28} {ns:>7.1} ns a sample");
+
+    let mut buffer = snappy::Buffer::default();
+    show(
+        "unpack",
+        fastest(rounds, count, || {
+            for body in &packed {
+                snappy::unpack(body, 1 << 30, &mut buffer).expect("just packed");
+                black_box(buffer.as_slice());
+            }
+        }),
+    );
+    show(
+        "walk",
+        fastest(rounds, count, || {
+            for body in &plain {
+                black_box(walk_samples(body, |_| {}));
+            }
+        }),
+    );
+    let secret = Secret::from_seed(1);
+    show(
+        "walk, hash",
+        fastest(rounds, count, || {
+            for body in &plain {
+                black_box(walk_samples(body, |labels| {
+                    black_box(secret.hash(labels));
+                }));
+            }
+        }),
+    );
+    lookups(&plain, &secret, rounds, count, &show);
+    let in_order = [in_order.clone(), in_order];
+    let by_chance = [shuffled(count, 1), shuffled(count, 2)];
+    for (name, orders) in [("push", in_order), ("push, shuffled each time", by_chance)] {
+        let service = service();
+        let orders = orders.map(|order| {
+            let bodies = bodies(&order, per_body);
+            bodies
+                .iter()
+                .map(|body| snappy::pack(body))
+                .collect::<Vec<_>>()
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let runtime = runtime.expect("a runtime");
+        let tenant = TenantId::fake();
+        runtime.block_on(push_all(&service, &tenant, &packed));
+        let mut turn = 0;
+        let best = fastest(rounds, count, || {
+            turn += 1;
+            runtime.block_on(push_all(&service, &tenant, &orders[turn % 2]));
+        });
+        show(name, best);
+    }
+}
+
+fn lookups(
+    plain: &[Vec<u8>],
+    secret: &Secret,
+    rounds: usize,
+    count: usize,
+    show: &impl Fn(&str, f64),
+) {
+    let mut hashes: Vec<AliasHash> = Vec::new();
+    for body in plain {
+        walk_samples(body, |labels| hashes.push(secret.hash(labels)));
+    }
+    let mut table = AliasTable::new(1 << 24);
+    for (i, hash) in hashes.iter().enumerate() {
+        let key = SeriesKey {
+            series: SeriesRef(i as u32),
+            generation: Generation(1),
+        };
+        table.learn(
+            *hash,
+            Target {
+                core: CoreId(0),
+                key,
+            },
+        );
+    }
+    let mut targets = vec![None; 32];
+    let mut resolve = |hashes: &[AliasHash]| {
+        let mut cursor = Cursor::default();
+        for block in hashes.chunks(32) {
+            table.resolve(&mut cursor, block, &mut targets[..block.len()]);
+            black_box(&targets);
+        }
+    };
+    show(
+        "lookup alone, predicted",
+        fastest(rounds, count, || resolve(&hashes)),
+    );
+    let orders = [11, 13].map(|seed| shuffled(count, seed));
+    let orders = orders.map(|order| order.into_iter().map(|i| hashes[i]).collect::<Vec<_>>());
+    let mut turn = 0;
+    show(
+        "lookup alone, shuffled",
+        fastest(rounds, count, || {
+            turn += 1;
+            resolve(&orders[turn % 2]);
+        }),
+    );
+    println!(
+        "{:<28} {:>7.1} bytes",
+        "an alias",
+        table.bytes() as f64 / count as f64
+    );
+}
+
+fn service() -> PushService {
+    PushService::new(
+        PushOptions::default(),
+        Arc::new(Instantly {
+            series: AtomicU32::new(0),
+        }),
+        Arc::new(Overrides::new(TenantLimits::unlimited())),
+        Arc::new(MetadataStore::default()),
+        &prometheus::Registry::new(),
+        Arc::new(|| 1_700_000_000_000),
+    )
+    .expect("default options work")
+}
+
+async fn push_all(service: &PushService, tenant: &TenantId, packed: &[Vec<u8>]) {
+    let headers = HeaderMap::new();
+    for body in packed {
+        let body = Full::new(Bytes::copy_from_slice(body));
+        let answer = service.handle(tenant, &headers, body).await;
+        assert_eq!(answer.status(), 200);
+    }
+}

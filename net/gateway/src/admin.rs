@@ -1,0 +1,88 @@
+//! Pages for operators and probes. None needs a tenant; none may be open to tenants.
+
+use std::fmt::Write;
+
+use http::{HeaderMap, Response, StatusCode};
+use prometheus::{Encoder, TextEncoder};
+
+use crate::reply::{self, Body};
+use crate::state::{Gateway, Phase};
+
+/// 200 `ready`, or 503 and why not.
+pub(crate) fn ready(gateway: &Gateway) -> Response<Body> {
+    match why_not_ready(gateway) {
+        None => reply::text(StatusCode::OK, "ready\n"),
+        Some(reason) => reply::text(StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
+    }
+}
+
+fn why_not_ready(gateway: &Gateway) -> Option<String> {
+    if gateway.phase() == Phase::Stopping {
+        return Some("shutting down".to_owned());
+    }
+    gateway
+        .services()
+        .and_then(|services| (services.health)())
+        .err()
+}
+
+/// All registries in Prometheus' text format, compressed for those who accept it.
+pub(crate) fn metrics(gateway: &Gateway, headers: &HeaderMap) -> Response<Body> {
+    let mut text = Vec::with_capacity(64 << 10);
+    if let Err(error) = TextEncoder::new().encode(&gateway.gather(), &mut text) {
+        return reply::text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
+    }
+    let pieces = std::iter::once(bytes::Bytes::from(text));
+    reply::streamed(
+        prometheus::TEXT_FORMAT,
+        reply::accepts_gzip(headers),
+        pieces,
+    )
+}
+
+/// The parts of the node and their states.
+pub(crate) fn services(gateway: &Gateway) -> Response<Body> {
+    let serving = match gateway.phase() {
+        Phase::Replaying(_) => "Starting",
+        Phase::Serving => "Running",
+        Phase::Stopping => "Stopping",
+    };
+    let cores = match gateway.services() {
+        Ok(services) if (services.health)().is_err() => "Failed",
+        _ => serving,
+    };
+    let mut text = "server => Running\n".to_owned();
+    for (part, state) in [
+        ("cores", cores),
+        ("distributor", serving),
+        ("querier", serving),
+    ] {
+        let _ = writeln!(text, "{part} => {state}");
+    }
+    reply::text(StatusCode::OK, text)
+}
+
+/// Links to the other pages.
+pub(crate) fn index(gateway: &Gateway) -> Response<Body> {
+    let options = &gateway.options;
+    let prefix = &options.path_prefix;
+    let mut page = format!(
+        "<!DOCTYPE html><html><head><meta charset=\"utf-8\"><title>Myelin</title></head><body>\
+         <h1>Myelin {}</h1><p>Prometheus writes to <code>{prefix}/api/v1/push</code> and is asked at \
+         <code>{prefix}{}</code>.</p><ul>",
+        options.version, options.prometheus_prefix,
+    );
+    for (path, what) in [
+        ("/ready", "whether it takes traffic"),
+        ("/metrics", "its own metrics"),
+        ("/config", "the configuration in force"),
+        ("/services", "its parts and their states"),
+    ] {
+        let _ = write!(
+            page,
+            "<li><a href=\"{prefix}{path}\">{path}</a>: {what}</li>"
+        );
+    }
+    page.push_str("</ul></body></html>\n");
+    reply::typed(StatusCode::OK, "text/html; charset=utf-8", page)
+}

@@ -1,0 +1,39 @@
+//! The parameters of a request: those of its URL, and of its body where a form was posted.
+
+use http::header::CONTENT_TYPE;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+
+use crate::connection::{BodyError, TimedBody};
+use crate::params::Form;
+use crate::reply::ApiError;
+use crate::state::Options;
+
+/// Reads the parameters. Errors: a body beyond the bound (413), one that does not come whole or in time, or is no form (400).
+pub(super) async fn read(options: &Options, request: Request<Incoming>) -> Result<Form, ApiError> {
+    let (head, body) = request.into_parts();
+    let query = head.uri.query().unwrap_or_default();
+    let is_form = head
+        .headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.starts_with("application/x-www-form-urlencoded"));
+    if head.method != Method::POST || !is_form {
+        return Ok(Form::parse(query, b"")?);
+    }
+    let max = usize::try_from(options.form_bytes_max).unwrap_or(usize::MAX);
+    let body = Limited::new(TimedBody::new(body, options.read_timeout), max);
+    let bytes = body
+        .collect()
+        .await
+        .map_err(|error| match error.downcast::<BodyError>() {
+            Ok(error) => ApiError::bad_data(error.to_string()),
+            Err(_) => ApiError {
+                status: StatusCode::PAYLOAD_TOO_LARGE,
+                kind: "bad_data",
+                message: format!("the form is larger than {max} bytes"),
+            },
+        })?;
+    Ok(Form::parse(query, &bytes.to_bytes())?)
+}

@@ -1,0 +1,225 @@
+//! A socket with patience that ends, and a body likewise.
+//!
+//! hyper asks for bytes and we count the time: an idle connection may rest for one time, a request's headers must be complete
+//! within another, its body within the same again, and a client that takes none of its answer is hung up on. So a thousand clients that
+//! send a byte a second hold a thousand sockets for seconds and nothing else. (hyper's own timeout for headers runs while a
+//! connection is idle too, and would hang up on a Prometheus between two scrapes.)
+
+use std::cell::Cell;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+
+/// How long a client may take; zero is unlimited.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    pub(crate) idle: Duration,
+    pub(crate) read: Duration,
+    pub(crate) write: Duration,
+}
+
+/// What the connection waits for, as far as reading is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// The first byte of a request.
+    Idle,
+    /// The rest of its headers.
+    Headers,
+    /// Nothing: a request is at work (its body has a clock of its own).
+    Busy,
+}
+
+/// The phase, shared between the socket and the service of its connection.
+pub(crate) type SharedPhase = Rc<Cell<Phase>>;
+
+/// The socket.
+pub(crate) struct Socket {
+    stream: TcpStream,
+    patience: Patience,
+    phase: SharedPhase,
+    reading: Option<(Phase, Pin<Box<Sleep>>)>,
+    writing: Option<Pin<Box<Sleep>>>,
+}
+
+impl Socket {
+    pub(crate) fn new(stream: TcpStream, patience: Patience, phase: SharedPhase) -> Socket {
+        Socket {
+            stream,
+            patience,
+            phase,
+            reading: None,
+            writing: None,
+        }
+    }
+
+    /// Whether the wait for bytes has gone on for too long.
+    fn read_expired(&mut self, cx: &mut Context<'_>) -> bool {
+        let phase = self.phase.get();
+        let patience = match phase {
+            Phase::Idle => self.patience.idle,
+            Phase::Headers => self.patience.read,
+            Phase::Busy => Duration::ZERO,
+        };
+        if patience.is_zero() {
+            self.reading = None;
+            return false;
+        }
+        if self
+            .reading
+            .as_ref()
+            .is_none_or(|(since, _)| *since != phase)
+        {
+            self.reading = Some((phase, Box::pin(sleep(patience))));
+        }
+        let (_, timer) = self.reading.as_mut().expect("set above");
+        timer.as_mut().poll(cx).is_ready()
+    }
+
+    /// Whether the wait for room has gone on for too long.
+    fn write_expired(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.patience.write.is_zero() {
+            return false;
+        }
+        let patience = self.patience.write;
+        let timer = self
+            .writing
+            .get_or_insert_with(|| Box::pin(sleep(patience)));
+        timer.as_mut().poll(cx).is_ready()
+    }
+
+    fn written<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        poll: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if poll.is_ready() {
+            self.writing = None;
+        } else if self.write_expired(cx) {
+            return Poll::Ready(Err(timed_out("client does not take its answer")));
+        }
+        poll
+    }
+}
+
+fn timed_out(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, what)
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let poll = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if poll.is_pending() {
+            if self.read_expired(cx) {
+                return Poll::Ready(Err(timed_out("client does not send its request")));
+            }
+        } else if self.phase.get() == Phase::Idle && buf.filled().len() > before {
+            self.phase.set(Phase::Headers);
+        }
+        poll
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.written(cx, poll)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.written(cx, poll)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let poll = Pin::new(&mut self.stream).poll_flush(cx);
+        self.written(cx, poll)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// The body of a request, which must be complete by a deadline.
+pub(crate) struct TimedBody {
+    body: Incoming,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+/// A body that did not come whole.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// Within its time.
+    #[error("the body was not sent in time")]
+    Late,
+    /// Because the connection or its framing broke.
+    #[error("the body is cut short: {0}")]
+    Broken(#[from] hyper::Error),
+}
+
+impl TimedBody {
+    /// `patience` counts from now.
+    pub(crate) fn new(body: Incoming, patience: Duration) -> TimedBody {
+        let timer = || Box::pin(sleep_until(Instant::now() + patience));
+        TimedBody {
+            body,
+            deadline: (!patience.is_zero()).then(timer),
+        }
+    }
+}
+
+impl Body for TimedBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)));
+        }
+        match &mut self.deadline {
+            Some(timer) => {
+                ready!(timer.as_mut().poll(cx));
+                Poll::Ready(Some(Err(BodyError::Late)))
+            }
+            None => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,72 @@
+//! From an unpacked body to one message per core, and from the cores' replies to the answer.
+//!
+//! Steps 3 and 4 of the way of a sample. Read on in this order: [`assemble`] is the hot path, one pass over the body; [`validate`] is what
+//! a series goes through that no alias knows; [`outcome`] turns replies into aliases, counters and the first error; [`tenants`]
+//! keeps what is shared between the gateway threads (limits, rate, counters), [`rate`] the token bucket, [`texts`] the
+//! words of Cortex.
+//!
+//! Order of checks as in Cortex: labels (each series by itself), then its sample times, then the rate of the tenant over all that is
+//! left, all or nothing, then the cores (limits of series, order in time). One bad sample refuses its series object, the
+//! others are stored, and the answer is 400 with the first error.
+
+pub(crate) mod assemble;
+pub(crate) mod metrics;
+pub(crate) mod outcome;
+pub(crate) mod rate;
+pub(crate) mod tenants;
+pub(crate) mod texts;
+pub(crate) mod validate;
+
+use wire::snappy;
+
+use crate::alias::AliasTable;
+use assemble::Scratch;
+
+/// Buffers kept for the next bodies. More than a few bodies are seldom in work on one thread.
+const SPARE_BUFFERS_MAX: usize = 8;
+
+/// A buffer that a larger body has made larger is given back to the allocator: bodies of Prometheus unpack to under 1 MiB.
+const SPARE_BYTES_MAX: usize = 4 << 20;
+
+/// What one gateway thread owns: its aliases, and memory that is used again and again.
+#[derive(Debug)]
+pub(crate) struct Distributor {
+    pub(crate) aliases: AliasTable,
+    pub(crate) scratch: Scratch,
+    packed: Vec<Vec<u8>>,
+    unpacked: Vec<snappy::Buffer>,
+}
+
+impl Distributor {
+    pub(crate) fn new(aliases_max: u32) -> Distributor {
+        Distributor {
+            aliases: AliasTable::new(aliases_max),
+            scratch: Scratch::default(),
+            packed: Vec::new(),
+            unpacked: Vec::new(),
+        }
+    }
+
+    /// Buffers for a body: as it comes, and unpacked.
+    pub(crate) fn buffers(&mut self) -> (Vec<u8>, snappy::Buffer) {
+        (
+            self.packed.pop().unwrap_or_default(),
+            self.unpacked.pop().unwrap_or_default(),
+        )
+    }
+
+    /// Takes a buffer back.
+    pub(crate) fn recycle_packed(&mut self, mut buffer: Vec<u8>) {
+        if self.packed.len() < SPARE_BUFFERS_MAX && buffer.capacity() <= SPARE_BYTES_MAX {
+            buffer.clear();
+            self.packed.push(buffer);
+        }
+    }
+
+    /// Takes a buffer back.
+    pub(crate) fn recycle_unpacked(&mut self, buffer: snappy::Buffer) {
+        if self.unpacked.len() < SPARE_BUFFERS_MAX && buffer.capacity() <= SPARE_BYTES_MAX {
+            self.unpacked.push(buffer);
+        }
+    }
+}

@@ -1,0 +1,496 @@
+//! One pass over a body: the hot path.
+//!
+//! For blocks of [`BLOCK`] series: walk them and hash their label bytes; look the hashes up together; then append each series' samples to
+//! the columns of its core. A series that an alias knows costs its hash, a predicted lookup and three pushes a sample; nothing is
+//! allocated or parsed for it. A block's bytes stay in the first-level cache between the three steps.
+//!
+//! What comes out ([`Assembly`]) is complete before anything is sent, so a body that turns out to be broken at its end has
+//! stored nothing. Beside the columns it keeps, for every known sample and fresh series, the offset of its record in the body: that is what a
+//! dead key or an error needs to find the labels again.
+
+use std::sync::Arc;
+
+use model::{Metadata, MetricType, TenantId, TenantLimits, identity};
+use shard::{FreshSamples, FreshSeries, KnownSamples};
+use wire::Malformed;
+use wire::remote_write::v1::{self, RawMetadata, RawSeries, Record, Walk};
+
+use super::validate::{self, Invalid, Pairs, Reason, TimeBounds, Unusable};
+use crate::alias::{AliasHash, AliasTable, Cursor, Secret, Target};
+
+/// Series that are walked, looked up and appended together: 32 series are about 10 KiB of body.
+const BLOCK: usize = 32;
+
+/// What holds for all series of a body.
+#[derive(Debug)]
+pub(crate) struct Rules<'a> {
+    pub(crate) tenant: &'a TenantId,
+    pub(crate) limits: &'a Arc<TenantLimits>,
+    pub(crate) secret: &'a Secret,
+    pub(crate) times: TimeBounds,
+    pub(crate) core_count: u16,
+}
+
+/// Memory that is used for one body after another.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    samples: Vec<(i64, f64)>,
+    packed: Vec<u8>,
+    hashed: Vec<u8>,
+    gathered: Vec<u8>,
+    /// Known samples per core of the last body: what to make room for in the next.
+    room: Vec<usize>,
+}
+
+/// A core's share of a body.
+#[derive(Debug, Default)]
+pub(crate) struct Share {
+    pub(crate) known: KnownSamples,
+    pub(crate) fresh: FreshSamples,
+    pub(crate) origins: Origins,
+}
+
+/// Where in the body the parts of a share come from; kept when the columns have been sent.
+#[derive(Debug, Default)]
+pub(crate) struct Origins {
+    /// Of each known sample, the offset of its series' record.
+    pub(crate) known: Vec<u32>,
+    /// Of each fresh series, offset and alias hash.
+    pub(crate) fresh: Vec<(u32, AliasHash)>,
+}
+
+impl Share {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.known.keys.is_empty() && self.fresh.series.is_empty()
+    }
+
+    /// Bytes that the message keeps in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.known.keys.len() * 24
+            + self.fresh.times.len() * 16
+            + self.fresh.labels.len()
+            + self.fresh.series.len() * size_of::<FreshSeries>()
+    }
+}
+
+/// A body, split by core, and what was found in it.
+#[derive(Debug)]
+pub(crate) struct Assembly {
+    /// One per core.
+    pub(crate) shares: Vec<Share>,
+    /// Float samples in the shares.
+    pub(crate) samples: u64,
+    /// Samples of either kind in the body.
+    pub(crate) samples_in: u64,
+    pub(crate) exemplars: u64,
+    /// Metadata that may be kept.
+    pub(crate) metadata: Vec<(String, Metadata)>,
+    pub(crate) metadata_in: u64,
+    /// Metadata refused, by reason.
+    pub(crate) metadata_refused: Vec<&'static str>,
+    /// Samples refused, by [`Reason`].
+    pub(crate) refused: [u64; Reason::COUNT],
+    /// The first error among the series.
+    pub(crate) error: Option<String>,
+    /// The first error in the metadata.
+    pub(crate) metadata_error: Option<String>,
+    /// Newest accepted sample time; `i64::MIN` without one.
+    pub(crate) newest: i64,
+}
+
+impl Assembly {
+    fn new(core_count: u16, room: &mut Vec<usize>) -> Assembly {
+        room.resize(usize::from(core_count), 0);
+        let share = |&room: &usize| Share {
+            known: KnownSamples {
+                keys: Vec::with_capacity(room),
+                times: Vec::with_capacity(room),
+                values: Vec::with_capacity(room),
+            },
+            origins: Origins {
+                known: Vec::with_capacity(room),
+                fresh: Vec::new(),
+            },
+            ..Share::default()
+        };
+        Assembly {
+            shares: room.iter().map(share).collect(),
+            samples: 0,
+            samples_in: 0,
+            exemplars: 0,
+            metadata: Vec::new(),
+            metadata_in: 0,
+            metadata_refused: Vec::new(),
+            refused: [0; Reason::COUNT],
+            error: None,
+            metadata_error: None,
+            newest: i64::MIN,
+        }
+    }
+
+    fn refuse(&mut self, invalid: Invalid, count: u64) {
+        self.refused[invalid.reason as usize] += count;
+        self.error.get_or_insert(invalid.text);
+    }
+}
+
+/// Splits a whole body.
+///
+/// Errors: bytes that are no write request; then nothing of the body may be used.
+pub(crate) fn assemble(
+    body: &[u8],
+    rules: &Rules<'_>,
+    aliases: &mut AliasTable,
+    scratch: &mut Scratch,
+) -> Result<Assembly, v1::Error> {
+    let out = Assembly::new(rules.core_count, &mut scratch.room);
+    let mut assembler = Assembler {
+        rules,
+        aliases,
+        scratch,
+        out,
+    };
+    assembler.run(body)?;
+    let Assembler { scratch, out, .. } = assembler;
+    for (room, share) in scratch.room.iter_mut().zip(&out.shares) {
+        *room = share.known.keys.len();
+    }
+    Ok(out)
+}
+
+/// Splits the records at these offsets again, with their labels: their keys were dead.
+pub(crate) fn assemble_again(
+    body: &[u8],
+    offsets: &[u32],
+    rules: &Rules<'_>,
+    aliases: &mut AliasTable,
+    scratch: &mut Scratch,
+) -> Result<Assembly, v1::Error> {
+    let out = Assembly::new(rules.core_count, &mut vec![]);
+    let mut assembler = Assembler {
+        rules,
+        aliases,
+        scratch,
+        out,
+    };
+    for &at in offsets {
+        let record = Walk::at(body, at as usize).next_record()?;
+        let Some(Record::Series(series)) = record else {
+            panic!("a series was at byte {at} a moment ago");
+        };
+        let mut labels = series.label_bytes().to_vec();
+        let read = |what| v1::Error {
+            at: at as usize,
+            what,
+        };
+        if assembler.is_scattered(&series).map_err(read)? {
+            series.gather_labels(&mut labels).map_err(read)?;
+        }
+        let hash = rules.secret.hash(&labels);
+        assembler.aliases.forget(hash);
+        assembler
+            .take_fresh(&series, at, hash, Some(&labels))
+            .map_err(read)?;
+    }
+    Ok(assembler.out)
+}
+
+struct Assembler<'a, 'r> {
+    rules: &'a Rules<'r>,
+    aliases: &'a mut AliasTable,
+    scratch: &'a mut Scratch,
+    out: Assembly,
+}
+
+impl Assembler<'_, '_> {
+    fn run(&mut self, body: &[u8]) -> Result<(), v1::Error> {
+        let mut walk = Walk::new(body);
+        let mut cursor = Cursor::default();
+        let mut hashes = [AliasHash::default(); BLOCK];
+        let mut targets = [None; BLOCK];
+        let mut block: smallvec::SmallVec<[(RawSeries<'_>, u32); BLOCK]> = Default::default();
+        loop {
+            block.clear();
+            while block.len() < BLOCK {
+                let at = walk.offset() as u32;
+                match walk.next_record()? {
+                    Some(Record::Series(series)) => {
+                        hashes[block.len()] = self.rules.secret.hash(series.label_bytes());
+                        block.push((series, at));
+                    }
+                    Some(Record::Metadata(metadata)) => self.take_metadata(&metadata),
+                    None => break,
+                }
+            }
+            if block.is_empty() {
+                return Ok(());
+            }
+            let (hashes, targets) = (&hashes[..block.len()], &mut targets[..block.len()]);
+            self.aliases.resolve(&mut cursor, hashes, targets);
+            for (((series, at), hash), target) in block.iter().zip(hashes).zip(targets) {
+                match target {
+                    Some(target) => self.take_known(series, *at, *target, None),
+                    None => self.take_fresh(series, *at, *hash, None),
+                }
+                .map_err(|what| v1::Error {
+                    at: *at as usize,
+                    what,
+                })?;
+            }
+        }
+    }
+
+    /// Appends the samples of a series that an alias knows. `gathered` are its labels where they had to be gathered first.
+    #[inline]
+    fn take_known(
+        &mut self,
+        series: &RawSeries<'_>,
+        at: u32,
+        target: Target,
+        gathered: Option<&[u8]>,
+    ) -> Result<(), Malformed> {
+        let Share { known, origins, .. } = &mut self.out.shares[usize::from(target.core.0)];
+        let before = known.times.len();
+        let mut newest = self.out.newest;
+        let mut refused = None;
+        let mut rest = Rest::default();
+        let mut parts = series.parts();
+        while let Some(part) = parts.next_part()? {
+            match part {
+                v1::Part::Sample { time, value } => {
+                    if !self.rules.times.hold(time) {
+                        refused.get_or_insert(time);
+                    }
+                    newest = newest.max(time);
+                    known.keys.push(target.key);
+                    known.times.push(time);
+                    known.values.push(value);
+                    origins.known.push(at);
+                }
+                other => rest.count(&other),
+            }
+        }
+        let count = known.times.len() - before;
+        let scattered = rest.scattered && gathered.is_none();
+        if scattered || refused.is_some() {
+            known.keys.truncate(before);
+            known.times.truncate(before);
+            known.values.truncate(before);
+            origins.known.truncate(before);
+        }
+        if scattered {
+            return self.take_scattered(series, at);
+        }
+        self.out.samples_in += count as u64;
+        match refused {
+            None => {
+                self.out.samples += count as u64;
+                self.out.newest = newest;
+            }
+            Some(time) => {
+                let labels = gathered.unwrap_or(series.label_bytes());
+                self.refuse_time(labels, time, count as u64);
+            }
+        }
+        if !rest.is_nothing() {
+            self.take_rest(&rest, gathered.unwrap_or(series.label_bytes()));
+        }
+        Ok(())
+    }
+
+    /// Appends a series with its labels. `gathered` are its labels where they had to be gathered first.
+    #[cold]
+    fn take_fresh(
+        &mut self,
+        series: &RawSeries<'_>,
+        at: u32,
+        hash: AliasHash,
+        gathered: Option<&[u8]>,
+    ) -> Result<(), Malformed> {
+        let mut rest = Rest::default();
+        let mut parts = series.parts();
+        self.scratch.samples.clear();
+        while let Some(part) = parts.next_part()? {
+            match part {
+                v1::Part::Sample { time, value } => self.scratch.samples.push((time, value)),
+                other => rest.count(&other),
+            }
+        }
+        if rest.scattered && gathered.is_none() {
+            return self.take_scattered(series, at);
+        }
+        let label_bytes = gathered.unwrap_or(series.label_bytes());
+        let count = self.scratch.samples.len() as u64;
+        self.out.samples_in += count;
+        if count > 0 {
+            match validate::labels(label_bytes, self.rules.limits) {
+                Ok(pairs) if pairs.is_empty() => {}
+                Ok(pairs) => self.append_fresh(&pairs, at, hash, label_bytes),
+                Err(Unusable::Invalid(invalid)) => self.out.refuse(invalid, count),
+                Err(Unusable::Malformed(what)) => return Err(what),
+            }
+        }
+        if !rest.is_nothing() {
+            self.take_rest(&rest, label_bytes);
+        }
+        Ok(())
+    }
+
+    /// Appends labels that have been checked, and the samples in `scratch`.
+    fn append_fresh(&mut self, pairs: &Pairs<'_>, at: u32, hash: AliasHash, label_bytes: &[u8]) {
+        let Scratch {
+            samples,
+            packed,
+            hashed,
+            ..
+        } = &mut *self.scratch;
+        if let Some(&(time, _)) = samples
+            .iter()
+            .find(|(time, _)| !self.rules.times.hold(*time))
+        {
+            let count = samples.len() as u64;
+            return self.refuse_time(label_bytes, time, count);
+        }
+        packed.clear();
+        pairs
+            .iter()
+            .for_each(|(name, value)| model::put_label(packed, name, value));
+        let id = identity::series_id(self.rules.tenant, packed, hashed);
+        let placement =
+            identity::placement_of_pairs(self.rules.tenant, pairs.iter().copied(), hashed);
+        let core = identity::core_of(placement, self.rules.core_count);
+        let Share { fresh, origins, .. } = &mut self.out.shares[usize::from(core.0)];
+        fresh.labels.extend_from_slice(packed);
+        for &(time, value) in samples.iter() {
+            fresh.times.push(time);
+            fresh.values.push(value);
+            self.out.newest = self.out.newest.max(time);
+        }
+        self.out.samples += samples.len() as u64;
+        fresh.series.push(FreshSeries {
+            id,
+            labels_end: u32::try_from(fresh.labels.len()).expect("labels are part of the body"),
+            samples_end: u32::try_from(fresh.times.len()).expect("samples are part of the body"),
+        });
+        origins.fresh.push((at, hash));
+    }
+
+    /// A series whose labels are not one run: gather them, then go on as with any other.
+    #[cold]
+    fn take_scattered(&mut self, series: &RawSeries<'_>, at: u32) -> Result<(), Malformed> {
+        let mut gathered = std::mem::take(&mut self.scratch.gathered);
+        let taken = series.gather_labels(&mut gathered).and_then(|()| {
+            let hash = self.rules.secret.hash(&gathered);
+            let mut target = [None];
+            self.aliases
+                .resolve(&mut Cursor::default(), &[hash], &mut target);
+            match target[0] {
+                Some(target) => self.take_known(series, at, target, Some(&gathered)),
+                None => self.take_fresh(series, at, hash, Some(&gathered)),
+            }
+        });
+        self.scratch.gathered = gathered;
+        taken
+    }
+
+    fn is_scattered(&self, series: &RawSeries<'_>) -> Result<bool, Malformed> {
+        let mut parts = series.parts();
+        while let Some(part) = parts.next_part()? {
+            if matches!(part, v1::Part::Label(_)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    #[cold]
+    fn refuse_time(&mut self, label_bytes: &[u8], time: i64, count: u64) {
+        let mut labels = v1::labels(label_bytes).flatten();
+        let name = labels.find(|(name, _)| *name == model::METRIC_NAME.as_bytes());
+        let name = String::from_utf8_lossy(name.map(|(_, value)| value).unwrap_or_default());
+        self.out.refuse(self.rules.times.refuse(time, &name), count);
+    }
+
+    #[cold]
+    fn take_rest(&mut self, rest: &Rest, label_bytes: &[u8]) {
+        self.out.exemplars += rest.exemplars;
+        self.out.samples_in += rest.histograms;
+        if rest.histograms > 0 {
+            self.out
+                .refuse(validate::histogram_refused(label_bytes), rest.histograms);
+        }
+    }
+
+    fn take_metadata(&mut self, raw: &RawMetadata<'_>) {
+        self.out.metadata_in += 1;
+        match check_metadata(raw, self.rules.limits.max_metadata_length) {
+            Ok(metadata) => self.out.metadata.push(metadata),
+            Err((reason, text)) => {
+                self.out.metadata_refused.push(reason);
+                self.out.metadata_error.get_or_insert(text);
+            }
+        }
+    }
+}
+
+/// What a series has beside float samples.
+#[derive(Default)]
+struct Rest {
+    histograms: u64,
+    exemplars: u64,
+    scattered: bool,
+}
+
+impl Rest {
+    fn count(&mut self, part: &v1::Part<'_>) {
+        match part {
+            v1::Part::Histogram(_) => self.histograms += 1,
+            v1::Part::Exemplar(_) => self.exemplars += 1,
+            v1::Part::Label(_) => self.scattered = true,
+            v1::Part::Sample { .. } => unreachable!("samples go into the columns"),
+        }
+    }
+
+    fn is_nothing(&self) -> bool {
+        self.histograms == 0 && self.exemplars == 0
+    }
+}
+
+/// Order and texts as in Cortex; bytes that are not UTF-8 are refused like texts that are too long.
+fn check_metadata(
+    raw: &RawMetadata<'_>,
+    len_max: u32,
+) -> Result<(String, Metadata), (&'static str, String)> {
+    let lossy = |bytes| super::texts::quote_short(&String::from_utf8_lossy(bytes));
+    if raw.metric.is_empty() {
+        return Err((
+            "missing_metric_name",
+            "metadata missing metric name".to_owned(),
+        ));
+    }
+    for (bytes, what, reason) in [
+        (raw.metric, "METRIC_NAME", "metric_name_too_long"),
+        (raw.help, "HELP", "help_too_long"),
+        (raw.unit, "UNIT", "unit_too_long"),
+    ] {
+        if len_max != 0 && bytes.len() > len_max as usize {
+            let (cause, metric) = (lossy(bytes), lossy(raw.metric));
+            let text = format!("metadata '{what}' value too long: {cause} metric {metric}");
+            return Err((reason, text));
+        }
+    }
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec());
+    let (Ok(metric), Ok(help), Ok(unit)) = (text(raw.metric), text(raw.help), text(raw.unit))
+    else {
+        let text = format!("metadata is not valid UTF-8: metric {}", lossy(raw.metric));
+        return Err(("metadata_invalid", text));
+    };
+    Ok((
+        metric,
+        Metadata {
+            kind: MetricType::from_number(raw.kind),
+            help,
+            unit,
+        },
+    ))
+}

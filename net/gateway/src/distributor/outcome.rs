@@ -1,0 +1,184 @@
+//! From the replies of the cores to aliases, counters and the first error.
+
+use model::TenantId;
+use shard::{PushOutcome, RejectReason, Rejection};
+
+use super::assemble::Origins;
+use super::texts;
+use crate::alias::{AliasTable, Target};
+use model::CoreId;
+
+/// What the replies to one round of messages amount to.
+#[derive(Debug, Default)]
+pub(crate) struct Verdict {
+    pub(crate) stored: u64,
+    pub(crate) repeated: u64,
+    /// Samples refused by cores, by reason.
+    pub(crate) rejected: Vec<(RejectReason, u64)>,
+    /// The first error in the order of the body: offset of its record, and its words.
+    pub(crate) error: Option<(u32, String)>,
+    /// Records whose keys were dead, ascending, each once: nothing of them was stored.
+    pub(crate) dead: Vec<u32>,
+    /// Samples of dead keys.
+    pub(crate) dead_samples: u64,
+}
+
+impl Verdict {
+    /// Adds the reply of a core, and learns the keys it told.
+    ///
+    /// Panics: a reply that does not fit what was sent.
+    pub(crate) fn add(
+        &mut self,
+        tenant: &TenantId,
+        core: CoreId,
+        origins: &Origins,
+        outcome: &PushOutcome,
+        aliases: &mut AliasTable,
+    ) {
+        assert!(outcome.refused.is_none(), "a refused push has no verdict");
+        assert_eq!(
+            outcome.keys.len(),
+            origins.fresh.len(),
+            "a key, or none, for each fresh series"
+        );
+        for (key, &(_, hash)) in outcome.keys.iter().zip(&origins.fresh) {
+            if let Some(key) = *key {
+                aliases.learn(hash, Target { core, key });
+            }
+        }
+        self.stored += u64::from(outcome.stored);
+        self.repeated += u64::from(outcome.repeated);
+        for rejection in &outcome.rejected {
+            self.rejected
+                .push((rejection.reason, u64::from(rejection.count)));
+            let at = origins.offset(rejection.first_index as usize);
+            if self.error.as_ref().is_none_or(|(first, _)| at < *first) {
+                self.error = Some((at, text(tenant, rejection)));
+            }
+        }
+        self.dead_samples += outcome.dead.len() as u64;
+        for &index in &outcome.dead {
+            self.dead.push(origins.known[index as usize]);
+        }
+    }
+
+    /// The dead records in body order, each once.
+    pub(crate) fn take_dead(&mut self) -> Vec<u32> {
+        self.dead.sort_unstable();
+        self.dead.dedup();
+        std::mem::take(&mut self.dead)
+    }
+}
+
+impl Origins {
+    /// The record that an index of a rejection means: first the known samples are counted, then the fresh series.
+    fn offset(&self, index: usize) -> u32 {
+        match self.known.get(index) {
+            Some(&at) => at,
+            None => self
+                .fresh
+                .get(index - self.known.len())
+                .map_or(u32::MAX, |(at, _)| *at),
+        }
+    }
+}
+
+/// The words of a core's refusal, as Cortex' ingesters say them.
+fn text(tenant: &TenantId, rejection: &Rejection) -> String {
+    let (labels, time, _) = &rejection.first;
+    let series = texts::label_set(labels.iter());
+    let limit = rejection.limit;
+    let cause = match rejection.reason {
+        RejectReason::OutOfOrder => "out of order sample",
+        RejectReason::OutOfBounds => "out of bounds",
+        RejectReason::NewValueForTimestamp => {
+            "duplicate sample for timestamp (new value for existing timestamp)"
+        }
+        RejectReason::NotBuilt => "native histograms are not stored yet",
+        RejectReason::LabelsTooLarge => "labels size bytes exceeded",
+        RejectReason::PerUserSeriesLimit | RejectReason::PerMetricSeriesLimit => {
+            let (what, of) = match rejection.reason {
+                RejectReason::PerUserSeriesLimit => ("per-user", String::new()),
+                _ => ("per-metric", format!(" for series {series}")),
+            };
+            return format!(
+                "user={tenant}: {what} series limit of {limit} exceeded, please contact administrator to raise it \
+                 (local limit: {limit} global limit: 0 actual local limit: {limit}){of}"
+            );
+        }
+    };
+    format!(
+        "user={tenant}: err: {cause}. timestamp={}, series={series}",
+        texts::rfc3339(*time)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{Labels, SeriesKey};
+
+    use super::*;
+    use crate::alias::AliasHash;
+
+    fn rejection(reason: RejectReason, first_index: u32) -> Rejection {
+        let up = Labels::from_pairs([("__name__", "up"), ("job", "a")]).unwrap();
+        Rejection {
+            reason,
+            count: 2,
+            first: (up, 1_500, 1.0),
+            limit: 7,
+            first_index,
+        }
+    }
+
+    #[test]
+    fn the_words_are_those_of_cortex() {
+        let of = |reason| text(&TenantId::fake(), &rejection(reason, 0));
+        assert_eq!(
+            of(RejectReason::OutOfOrder),
+            "user=fake: err: out of order sample. timestamp=1970-01-01T00:00:01.5Z, \
+             series={__name__=\"up\", job=\"a\"}"
+        );
+        assert_eq!(
+            of(RejectReason::PerUserSeriesLimit),
+            "user=fake: per-user series limit of 7 exceeded, please contact administrator to raise it \
+             (local limit: 7 global limit: 0 actual local limit: 7)"
+        );
+        assert!(of(RejectReason::PerMetricSeriesLimit).contains("per-metric series limit of 7"));
+        assert!(
+            of(RejectReason::NewValueForTimestamp).contains("new value for existing timestamp")
+        );
+    }
+
+    #[test]
+    fn the_first_error_is_the_first_in_the_body_not_the_first_reply() {
+        let mut aliases = AliasTable::new(10);
+        let mut verdict = Verdict::default();
+        let tenant = TenantId::fake();
+        let late = Origins {
+            known: vec![50, 90],
+            fresh: vec![],
+        };
+        let outcome = |rejected| PushOutcome {
+            rejected,
+            ..PushOutcome::default()
+        };
+        let far = outcome(vec![rejection(RejectReason::OutOfOrder, 1)]);
+        verdict.add(&tenant, CoreId(0), &late, &far, &mut aliases);
+        let early = Origins {
+            known: vec![60],
+            fresh: vec![(10, AliasHash(1)), (70, AliasHash(2))],
+        };
+        let near = PushOutcome {
+            keys: vec![None, Some(SeriesKey::default())],
+            dead: vec![0],
+            ..outcome(vec![rejection(RejectReason::PerUserSeriesLimit, 1)])
+        };
+        verdict.add(&tenant, CoreId(1), &early, &near, &mut aliases);
+        let (at, text) = verdict.error.clone().unwrap();
+        assert_eq!(at, 10);
+        assert!(text.contains("series limit"));
+        assert_eq!(verdict.take_dead(), [60]);
+        assert_eq!(aliases.count(), 1);
+    }
+}

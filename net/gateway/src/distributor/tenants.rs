@@ -1,0 +1,198 @@
+//! What the gateway threads share about a tenant: settings, rate, bytes in work, counters.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use model::{TenantId, TenantLimits};
+use wire::remote_write::Protocol;
+
+use super::metrics::{Metrics, TenantCounters};
+use super::rate::TokenBucket;
+use crate::alias::Secret;
+use crate::overrides::Overrides;
+
+/// Tenants below this number are never looked through for idle ones.
+const SWEEP_FROM: usize = 1024;
+
+/// A tenant that has sent nothing for this long leaves when room is made.
+const IDLE_MINUTES: u64 = 60;
+
+/// All tenants that have sent something lately.
+#[derive(Debug)]
+pub(crate) struct Tenants {
+    overrides: Arc<Overrides>,
+    metrics: Metrics,
+    secret: Secret,
+    map: Mutex<Map>,
+}
+
+#[derive(Debug)]
+struct Map {
+    tenants: HashMap<TenantId, Arc<Tenant>>,
+    /// Number of tenants at which idle ones are looked for.
+    sweep_at: usize,
+}
+
+/// One tenant.
+#[derive(Debug)]
+pub(crate) struct Tenant {
+    pub(crate) id: TenantId,
+    pub(crate) counters: TenantCounters,
+    pub(crate) bucket: Mutex<TokenBucket>,
+    /// Bytes of its bodies in work.
+    pub(crate) inflight_bytes: AtomicU64,
+    /// Minute of the last push.
+    used: AtomicU64,
+    settings: Mutex<Arc<Settings>>,
+}
+
+/// What a push needs to know of its tenant, as of its begin.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) limits: Arc<TenantLimits>,
+    /// Hashes label bytes of remote write 1.0. It changes whenever the limits do, so aliases that were checked under other limits are
+    /// never found again.
+    pub(crate) secret_v1: Secret,
+    /// Of the overrides when this was last compared.
+    version: u64,
+}
+
+impl Tenants {
+    pub(crate) fn new(overrides: Arc<Overrides>, metrics: Metrics, secret: Secret) -> Tenants {
+        let map = Mutex::new(Map {
+            tenants: HashMap::new(),
+            sweep_at: SWEEP_FROM,
+        });
+        Tenants {
+            overrides,
+            metrics,
+            secret,
+            map,
+        }
+    }
+
+    /// The tenant, made when it is new, and its settings now. `minute` is a clock that only grows.
+    pub(crate) fn of(&self, id: &TenantId, minute: u64) -> (Arc<Tenant>, Arc<Settings>) {
+        let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
+        let tenant = match map.tenants.get(id) {
+            Some(tenant) => tenant.clone(),
+            None => {
+                if map.tenants.len() >= map.sweep_at {
+                    self.sweep(&mut map, minute);
+                }
+                let tenant = Arc::new(self.make(id));
+                map.tenants.insert(id.clone(), tenant.clone());
+                tenant
+            }
+        };
+        drop(map);
+        tenant.used.store(minute, Ordering::Relaxed);
+        let settings = self.settings(&tenant);
+        (tenant, settings)
+    }
+
+    fn make(&self, id: &TenantId) -> Tenant {
+        let version = self.overrides.version();
+        let settings = self.make_settings(id, self.overrides.limits(id), version);
+        Tenant {
+            id: id.clone(),
+            counters: self.metrics.of_tenant(id.as_str()),
+            bucket: Mutex::default(),
+            inflight_bytes: AtomicU64::new(0),
+            used: AtomicU64::new(0),
+            settings: Mutex::new(Arc::new(settings)),
+        }
+    }
+
+    /// The epoch is the version at which the limits were first seen: it only grows, also when a tenant leaves and comes back.
+    fn make_settings(&self, id: &TenantId, limits: Arc<TenantLimits>, version: u64) -> Settings {
+        let secret_v1 = self.secret.of_tenant(id, Protocol::V1, version);
+        Settings {
+            limits,
+            secret_v1,
+            version,
+        }
+    }
+
+    fn settings(&self, tenant: &Tenant) -> Arc<Settings> {
+        let version = self.overrides.version();
+        let mut current = tenant
+            .settings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if current.version != version {
+            let limits = self.overrides.limits(&tenant.id);
+            *current = Arc::new(if *limits == *current.limits {
+                Settings {
+                    limits,
+                    secret_v1: current.secret_v1.clone(),
+                    version,
+                }
+            } else {
+                self.make_settings(&tenant.id, limits, version)
+            });
+        }
+        current.clone()
+    }
+
+    fn sweep(&self, map: &mut Map, minute: u64) {
+        map.tenants.retain(|id, tenant| {
+            let used = tenant.used.load(Ordering::Relaxed);
+            let stays = Arc::strong_count(tenant) > 1 || minute < used.saturating_add(IDLE_MINUTES);
+            if !stays {
+                self.metrics.forget(id.as_str());
+            }
+            stays
+        });
+        map.sweep_at = (map.tenants.len() * 2).max(SWEEP_FROM);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenants(overrides: &Arc<Overrides>) -> Tenants {
+        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+        Tenants::new(overrides.clone(), metrics, Secret::from_seed(1))
+    }
+
+    fn hash(settings: &Settings) -> u128 {
+        settings.secret_v1.hash(b"labels").0
+    }
+
+    #[test]
+    fn only_a_change_of_the_tenants_own_limits_changes_its_secret() {
+        let overrides = Arc::new(Overrides::new(TenantLimits::cortex()));
+        let tenants = tenants(&overrides);
+        let (a, b) = (TenantId::new("a").unwrap(), TenantId::new("b").unwrap());
+        let before = [&a, &b].map(|id| hash(&tenants.of(id, 0).1));
+        assert_eq!([&a, &b].map(|id| hash(&tenants.of(id, 0).1)), before);
+        let own = TenantLimits {
+            drop_labels: vec!["x".into()],
+            ..TenantLimits::cortex()
+        };
+        overrides.replace(TenantLimits::cortex(), [(a.clone(), own)]);
+        let after = [&a, &b].map(|id| hash(&tenants.of(id, 0).1));
+        assert_ne!(after[0], before[0]);
+        assert_eq!(after[1], before[1]);
+        assert_eq!(tenants.of(&a, 0).1.limits.drop_labels, ["x"]);
+    }
+
+    #[test]
+    fn idle_tenants_leave_when_room_is_needed_and_never_get_an_old_epoch_back() {
+        let overrides = Arc::new(Overrides::new(TenantLimits::cortex()));
+        let tenants = tenants(&overrides);
+        let first = TenantId::new("first").unwrap();
+        let old = hash(&tenants.of(&first, 0).1);
+        overrides.replace(TenantLimits::unlimited(), []);
+        tenants.of(&first, 0);
+        for i in 0..2 * SWEEP_FROM {
+            tenants.of(&TenantId::new(&format!("t{i}")).unwrap(), IDLE_MINUTES);
+        }
+        let held = tenants.map.lock().unwrap().tenants.contains_key(&first);
+        assert!(!held, "an idle tenant stayed");
+        assert_ne!(hash(&tenants.of(&first, 90).1), old);
+    }
+}

@@ -1,0 +1,287 @@
+//! What a series goes through that no alias knows: parse, drop, sort, check. Off the hot path.
+//!
+//! Order and texts as in Cortex `pkg/util/validation`: metric name missing, metric name invalid, too many labels; then label by label
+//! name invalid, name too long, value too long, name repeated; then the size of all. Names are UTF-8 names: anything but the empty
+//! one that is UTF-8. Labels with an empty value, and those of `drop_labels`, are removed before.
+
+use model::{METRIC_NAME, TenantLimits};
+use smallvec::SmallVec;
+use wire::Malformed;
+use wire::remote_write::v1;
+
+use super::texts;
+
+/// Labels of one series; nearly all have fewer than this many, and then nothing is allocated.
+pub(crate) type Pairs<'a> = SmallVec<[(&'a str, &'a str); 32]>;
+
+/// Why the gateway itself refuses samples. [`Reason::name`] is the metric's label value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    MissingMetricName,
+    MetricNameInvalid,
+    MaxLabelNamesPerSeries,
+    LabelInvalid,
+    LabelNameTooLong,
+    LabelValueTooLong,
+    DuplicateLabelNames,
+    LabelsSizeBytes,
+    TooOld,
+    TooFarInFuture,
+    RateLimited,
+    NativeHistogram,
+}
+
+impl Reason {
+    pub(crate) const COUNT: usize = 12;
+
+    pub(crate) const ALL: [Reason; Reason::COUNT] = [
+        Reason::MissingMetricName,
+        Reason::MetricNameInvalid,
+        Reason::MaxLabelNamesPerSeries,
+        Reason::LabelInvalid,
+        Reason::LabelNameTooLong,
+        Reason::LabelValueTooLong,
+        Reason::DuplicateLabelNames,
+        Reason::LabelsSizeBytes,
+        Reason::TooOld,
+        Reason::TooFarInFuture,
+        Reason::RateLimited,
+        Reason::NativeHistogram,
+    ];
+
+    /// As in `cortex_discarded_samples_total{reason=..}`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Reason::MissingMetricName => "missing_metric_name",
+            Reason::MetricNameInvalid => "metric_name_invalid",
+            Reason::MaxLabelNamesPerSeries => "max_label_names_per_series",
+            Reason::LabelInvalid => "label_invalid",
+            Reason::LabelNameTooLong => "label_name_too_long",
+            Reason::LabelValueTooLong => "label_value_too_long",
+            Reason::DuplicateLabelNames => "duplicate_label_names",
+            Reason::LabelsSizeBytes => "labels_size_bytes_exceeded",
+            Reason::TooOld => "greater_than_max_sample_age",
+            Reason::TooFarInFuture => "too_far_in_future",
+            Reason::RateLimited => "rate_limited",
+            Reason::NativeHistogram => "native-histogram-sample",
+        }
+    }
+}
+
+/// A series that is refused, and the words for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Invalid {
+    pub(crate) reason: Reason,
+    pub(crate) text: String,
+}
+
+impl Invalid {
+    fn new(reason: Reason, text: impl Into<String>) -> Invalid {
+        Invalid {
+            reason,
+            text: text.into(),
+        }
+    }
+}
+
+/// Why label bytes are no labels.
+#[derive(Debug)]
+pub(crate) enum Unusable {
+    /// The bytes are no protobuf: nothing of the body can be believed.
+    Malformed(Malformed),
+    /// Only this series is bad.
+    Invalid(Invalid),
+}
+
+impl From<Malformed> for Unusable {
+    fn from(malformed: Malformed) -> Unusable {
+        Unusable::Malformed(malformed)
+    }
+}
+
+/// Reads, cleans, sorts and checks labels. What is left may be empty: such a series is skipped without a word.
+pub(crate) fn labels<'a>(
+    label_bytes: &'a [u8],
+    limits: &TenantLimits,
+) -> Result<Pairs<'a>, Unusable> {
+    let mut pairs = read(label_bytes, limits)?;
+    if !pairs.is_sorted_by(|a, b| a.0 <= b.0) {
+        pairs.sort_by(|a, b| a.0.cmp(b.0));
+    }
+    if !pairs.is_empty() {
+        check(&pairs, limits).map_err(Unusable::Invalid)?;
+    }
+    Ok(pairs)
+}
+
+fn read<'a>(label_bytes: &'a [u8], limits: &TenantLimits) -> Result<Pairs<'a>, Unusable> {
+    let mut pairs = Pairs::new();
+    for label in v1::labels(label_bytes) {
+        let (name, value) = label?;
+        if value.is_empty() && !name.is_empty() {
+            continue;
+        }
+        let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) else {
+            return Err(Unusable::Invalid(not_utf8(label_bytes, name)));
+        };
+        if !limits.drop_labels.iter().any(|dropped| dropped == name) {
+            pairs.push((name, value));
+        }
+    }
+    Ok(pairs)
+}
+
+fn check(pairs: &[(&str, &str)], limits: &TenantLimits) -> Result<(), Invalid> {
+    let metric = || texts::quote_short(&texts::metric(pairs.iter().copied()));
+    if limits.enforce_metric_name && !pairs.iter().any(|(name, _)| *name == METRIC_NAME) {
+        return Err(Invalid::new(
+            Reason::MissingMetricName,
+            "sample missing metric name",
+        ));
+    }
+    if exceeds(pairs.len(), limits.max_label_names_per_series) {
+        let text = format!(
+            "series has too many labels (actual: {}, limit: {}) series: '{}'",
+            pairs.len(),
+            limits.max_label_names_per_series,
+            texts::metric(pairs.iter().copied())
+        );
+        return Err(Invalid::new(Reason::MaxLabelNamesPerSeries, text));
+    }
+    let mut last = None;
+    let mut size = 0usize;
+    for &(name, value) in pairs {
+        if name.is_empty() {
+            let text = format!(
+                "sample invalid label: {} metric {}",
+                texts::quote(name),
+                metric()
+            );
+            return Err(Invalid::new(Reason::LabelInvalid, text));
+        }
+        if exceeds(name.len(), limits.max_label_name_length) {
+            let name = texts::quote_short(name);
+            let text = format!("label name too long: {name} metric {}", metric());
+            return Err(Invalid::new(Reason::LabelNameTooLong, text));
+        }
+        if exceeds(value.len(), limits.max_label_value_length) {
+            let value = texts::quote_short(value);
+            let text = format!(
+                "label value too long for metric: {} label value: {value}",
+                metric()
+            );
+            return Err(Invalid::new(Reason::LabelValueTooLong, text));
+        }
+        if last == Some(name) {
+            let name = texts::quote_short(name);
+            let text = format!("duplicate label name: {name} metric {}", metric());
+            return Err(Invalid::new(Reason::DuplicateLabelNames, text));
+        }
+        last = Some(name);
+        size += name.len() + value.len();
+    }
+    if exceeds(size, limits.max_labels_size_bytes) {
+        let limit = limits.max_labels_size_bytes;
+        let text = format!(
+            "labels size bytes exceeded for metric (actual: {size}, limit: {limit}) metric: {}",
+            metric()
+        );
+        return Err(Invalid::new(Reason::LabelsSizeBytes, text));
+    }
+    Ok(())
+}
+
+/// Zero is no limit.
+fn exceeds(actual: usize, limit: u32) -> bool {
+    limit != 0 && actual > limit as usize
+}
+
+fn not_utf8(label_bytes: &[u8], bad: &[u8]) -> Invalid {
+    if bad == METRIC_NAME.as_bytes() {
+        let value = owned(label_bytes)
+            .into_iter()
+            .find(|(name, _)| name == METRIC_NAME);
+        let value = value
+            .map(|(_, value)| texts::quote_short(&value))
+            .unwrap_or_default();
+        return Invalid::new(
+            Reason::MetricNameInvalid,
+            format!("sample invalid metric name: {value}"),
+        );
+    }
+    let name = texts::quote_short(&String::from_utf8_lossy(bad));
+    let metric = texts::quote_short(&lossy_metric(label_bytes));
+    Invalid::new(
+        Reason::LabelInvalid,
+        format!("sample invalid label: {name} metric {metric} (not valid UTF-8)"),
+    )
+}
+
+/// The series as text, whatever its bytes are; for errors.
+pub(crate) fn lossy_metric(label_bytes: &[u8]) -> String {
+    let pairs = owned(label_bytes);
+    texts::metric(
+        pairs
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str())),
+    )
+}
+
+fn owned(label_bytes: &[u8]) -> Vec<(String, String)> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    v1::labels(label_bytes)
+        .flatten()
+        .map(|(name, value)| (text(name), text(value)))
+        .collect()
+}
+
+/// The times a sample may have, milliseconds, both ends included.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TimeBounds {
+    pub(crate) min: i64,
+    pub(crate) max: i64,
+}
+
+impl TimeBounds {
+    pub(crate) fn new(limits: &TenantLimits, now_ms: i64) -> TimeBounds {
+        let millis = |d: std::time::Duration| i64::try_from(d.as_millis()).unwrap_or(i64::MAX);
+        let min = match limits.reject_old_samples {
+            true => now_ms.saturating_sub(millis(limits.reject_old_samples_max_age)),
+            false => i64::MIN,
+        };
+        TimeBounds {
+            min,
+            max: now_ms.saturating_add(millis(limits.creation_grace_period)),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn hold(self, time: i64) -> bool {
+        self.min <= time && time <= self.max
+    }
+
+    /// The words for a time outside.
+    pub(crate) fn refuse(self, time: i64, metric_name: &str) -> Invalid {
+        let metric = texts::quote_short(metric_name);
+        match time < self.min {
+            true => Invalid::new(
+                Reason::TooOld,
+                format!("timestamp too old: {time} metric: {metric}"),
+            ),
+            false => Invalid::new(
+                Reason::TooFarInFuture,
+                format!("timestamp too new: {time} metric: {metric}"),
+            ),
+        }
+    }
+}
+
+/// The words for native histograms, which are not stored yet.
+pub(crate) fn histogram_refused(label_bytes: &[u8]) -> Invalid {
+    let metric = lossy_metric(label_bytes);
+    let text = format!("native histograms are not stored yet: series {metric}");
+    Invalid::new(Reason::NativeHistogram, text)
+}
+
+#[cfg(test)]
+mod tests;

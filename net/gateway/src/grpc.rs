@@ -1,0 +1,102 @@
+//! The gRPC server: today the standard health service, so that probes and meshes can ask.
+//!
+//! `SERVING` for the empty service name once the log is replayed, `NOT_SERVING` before, while stopping, and after the log failed.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+
+use crate::state::{Gateway, Phase};
+
+/// How often the state of the node is looked at.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// The running gRPC server.
+#[derive(Debug)]
+pub struct GrpcServer {
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    thread: JoinHandle<()>,
+}
+
+impl GrpcServer {
+    /// Binds and serves. Errors: the address cannot be bound, the thread not started.
+    pub fn start(gateway: Arc<Gateway>, address: SocketAddr) -> io::Result<GrpcServer> {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let (stop, mut stopped) = watch::channel(false);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let thread = std::thread::Builder::new()
+            .name("grpc".to_owned())
+            .spawn(move || {
+                runtime.block_on(async move {
+                    let (reporter, service) = tonic_health::server::health_reporter();
+                    let listener =
+                        TcpListener::from_std(listener).expect("a listener of this runtime");
+                    let report = async {
+                        loop {
+                            reporter.set_service_status("", status(&gateway)).await;
+                            tokio::time::sleep(LOOK).await;
+                        }
+                    };
+                    let until = async move {
+                        // An error is the end of the other side, which is a stop too.
+                        let _ = stopped.changed().await;
+                    };
+                    let serve = tonic::transport::Server::builder()
+                        .add_service(service)
+                        .serve_with_incoming_shutdown(TcpIncoming::from(listener), until);
+                    tokio::select! {
+                        ended = serve => if let Err(error) = ended {
+                            tracing::error!(%error, "the gRPC server ended");
+                        },
+                        () = report => unreachable!("reports for ever"),
+                    }
+                });
+            })?;
+        Ok(GrpcServer {
+            address,
+            stop,
+            thread,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops; open streams are given half a second.
+    pub fn stop(self) {
+        // Without a receiver the thread has ended already.
+        let _ = self.stop.send(true);
+        for _ in 0..50 {
+            if self.thread.is_finished() {
+                return;
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+}
+
+fn status(gateway: &Gateway) -> ServingStatus {
+    let healthy = || {
+        gateway
+            .services()
+            .is_ok_and(|services| (services.health)().is_ok())
+    };
+    match gateway.phase() {
+        Phase::Serving if healthy() => ServingStatus::Serving,
+        _ => ServingStatus::NotServing,
+    }
+}

@@ -1,0 +1,149 @@
+//! From a request to its answer: route, method, and who does the work.
+
+use std::rc::Rc;
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use crate::metrics::Metrics;
+use crate::reply::{self, ApiError, Body};
+use crate::router::{Endpoint, Route, route};
+use crate::state::{Gateway, Thread};
+use crate::{admin, api};
+
+/// Answers one request, and counts it.
+pub(crate) async fn request(thread: &Rc<Thread>, request: Request<Incoming>) -> Response<Body> {
+    let gateway = &thread.gateway;
+    let matched = route(&gateway.options, request.uri().path());
+    let mut counted = Counted {
+        metrics: &gateway.metrics,
+        method: match *request.method() {
+            Method::GET => "GET",
+            Method::POST => "POST",
+            Method::HEAD => "HEAD",
+            _ => "other",
+        },
+        route: matched.name,
+        begin: Instant::now(),
+        status: CLIENT_GONE,
+    };
+    let response = match refusal(&matched.route, request.method()) {
+        Some(response) => response,
+        None => dispatch(thread, matched.route, request).await,
+    };
+    counted.status = response.status().as_u16();
+    response
+}
+
+/// The status of a request whose client did not wait for the answer; nginx' number.
+const CLIENT_GONE: u16 = 499;
+
+/// Counts a request when it is over, also when it is dropped because the client has gone.
+struct Counted<'a> {
+    metrics: &'a Metrics,
+    method: &'static str,
+    route: &'static str,
+    begin: Instant,
+    status: u16,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.metrics
+            .request(self.method, self.route, self.status, self.begin.elapsed());
+    }
+}
+
+/// 404 for paths that are not there, 405 for methods that the path does not take.
+fn refusal(route: &Route, method: &Method) -> Option<Response<Body>> {
+    let methods = route.methods();
+    if methods.contains(method) {
+        return None;
+    }
+    let in_api = matches!(route, Route::Api(_));
+    if methods.is_empty() {
+        return Some(match in_api {
+            true => ApiError::not_found("no such endpoint").response(),
+            false => reply::text(StatusCode::NOT_FOUND, "not found\n"),
+        });
+    }
+    let status = StatusCode::METHOD_NOT_ALLOWED;
+    let message = format!("method {method} is not allowed here");
+    let mut response = match in_api {
+        true => ApiError {
+            status,
+            kind: "bad_data",
+            message,
+        }
+        .response(),
+        false => reply::text(status, message + "\n"),
+    };
+    let allow = methods
+        .iter()
+        .map(Method::as_str)
+        .collect::<Vec<_>>()
+        .join(", ");
+    let allow = HeaderValue::try_from(allow).expect("names of methods");
+    response.headers_mut().insert(header::ALLOW, allow);
+    Some(response)
+}
+
+async fn dispatch(thread: &Rc<Thread>, route: Route, request: Request<Incoming>) -> Response<Body> {
+    let gateway = &thread.gateway;
+    match route {
+        Route::Push => push(thread, request).await,
+        Route::Api(endpoint) => in_api(gateway, endpoint, request).await,
+        Route::Ready => admin::ready(gateway),
+        Route::Healthy => reply::text(StatusCode::OK, "healthy\n"),
+        Route::Metrics => admin::metrics(gateway, request.headers()),
+        Route::Config => reply::text(StatusCode::OK, gateway.options.config_page.clone()),
+        Route::Services => admin::services(gateway),
+        Route::Index => admin::index(gateway),
+        Route::Unknown => unreachable!("answered 404 before"),
+    }
+}
+
+/// Remote write: tenant, then the write path of this thread.
+async fn push(thread: &Rc<Thread>, request: Request<Incoming>) -> Response<Body> {
+    let options = &thread.gateway.options;
+    let tenant = match options.tenancy.tenant_of(request.headers()) {
+        Ok(tenant) => tenant,
+        Err(error) => return reply::text(error.status(), error.to_string()),
+    };
+    let services = match thread.gateway.services() {
+        Ok(services) => services,
+        Err(reason) => return not_yet(reason),
+    };
+    let push = thread.push(services);
+    let (head, body) = request.into_parts();
+    let response = push.handle(&tenant, &head.headers, body).await;
+    response.map(|body| Body::whole(body.into_inner().unwrap_or_default()))
+}
+
+/// Plain text 503 for senders of samples, who come back later.
+fn not_yet(reason: String) -> Response<Body> {
+    let mut response = reply::text(StatusCode::SERVICE_UNAVAILABLE, reason);
+    let seconds = HeaderValue::from_static(reply::RETRY_AFTER_SECONDS);
+    response.headers_mut().insert(header::RETRY_AFTER, seconds);
+    response
+}
+
+async fn in_api(
+    gateway: &Gateway,
+    endpoint: Endpoint,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let tenant = match gateway.options.tenancy.tenant_of(request.headers()) {
+        Ok(tenant) => tenant,
+        // As Cortex: a missing tenant is told in plain text by the layer in front of the API.
+        Err(error) if error.status() == StatusCode::UNAUTHORIZED => {
+            return reply::text(error.status(), error.to_string());
+        }
+        Err(error) => return ApiError::bad_data(error.to_string()).response(),
+    };
+    match api::answer(gateway, tenant, endpoint, request).await {
+        Ok(response) => response,
+        Err(error) => error.response(),
+    }
+}

@@ -1,0 +1,64 @@
+//! Counters of the HTTP server. Names of Cortex, so that its dashboards find them.
+
+use std::time::Duration;
+
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntGauge, Registry};
+
+/// Registered once per gateway.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    requests: HistogramVec,
+    pub(crate) inflight: IntGauge,
+    pub(crate) connections: IntGauge,
+    pub(crate) panics: IntCounter,
+}
+
+impl Metrics {
+    /// Registers everything. Panics when a name is taken.
+    pub(crate) fn new(registry: &Registry) -> Metrics {
+        let requests = HistogramOpts::new(
+            "cortex_request_duration_seconds",
+            "Time from the head of a request to the head of its answer.",
+        )
+        .buckets(vec![
+            0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0,
+        ]);
+        let labels = ["method", "route", "status_code", "ws"];
+        let metrics = Metrics {
+            requests: HistogramVec::new(requests, &labels).expect("a valid metric"),
+            inflight: IntGauge::new("cortex_inflight_requests", "HTTP requests at work.")
+                .expect("a valid metric"),
+            connections: IntGauge::new("cortex_tcp_connections", "HTTP connections.")
+                .expect("a valid metric"),
+            panics: IntCounter::new(
+                "myelin_gateway_panics_total",
+                "HTTP requests on which the server panicked.",
+            )
+            .expect("a valid metric"),
+        };
+        for collector in [
+            Box::new(metrics.requests.clone()) as Box<dyn prometheus::core::Collector>,
+            Box::new(metrics.inflight.clone()),
+            Box::new(metrics.connections.clone()),
+            Box::new(metrics.panics.clone()),
+        ] {
+            registry
+                .register(collector)
+                .expect("each metric is registered once");
+        }
+        metrics
+    }
+
+    /// Counts one request. `method` and `route` are from a fixed set: what a client invents is no label.
+    pub(crate) fn request(&self, method: &str, route: &str, status: u16, duration: Duration) {
+        let mut digits = [b'0'; 3];
+        for (at, power) in [100, 10, 1].into_iter().enumerate() {
+            digits[at] = b'0' + (status / power % 10) as u8;
+        }
+        let status = std::str::from_utf8(&digits).expect("digits");
+        let labels = [method, route, status, "false"];
+        self.requests
+            .with_label_values(&labels)
+            .observe(duration.as_secs_f64());
+    }
+}

@@ -1,0 +1,588 @@
+//! Pushes over HTTP: what `/api/v1/push` and `/api/prom/push` do, and the node's own metrics.
+//!
+//! Step 1 of the way of a sample, and its last. [`PushService::handle`] shows the whole order: media type, bounded body, unpack,
+//! [`crate::distributor`], rate, cores, answer. There is one service per gateway thread ([`PushService::sibling`]): each has its own
+//! aliases and buffers, behind a mutex that nobody else ever waits for and that is never held across an await.
+//!
+//! | answer | when |
+//! | --- | --- |
+//! | 200 | everything is stored and, unless the tenant relaxed it, synced |
+//! | 400 | undecodable, too large, or something in it was refused: the rest is stored, the first error is told |
+//! | 408 | the body did not come in time |
+//! | 415 | another media type or encoding |
+//! | 429 | the rate of the tenant; nothing is stored; `Retry-After` |
+//! | 503 | the state of the node: queues, bytes in work, disk; `Retry-After`, senders repeat it |
+//!
+//! Bounds: a body and what it unpacks to have at most `recv_bytes_max` bytes; all bodies in work, packed and unpacked,
+//! `inflight_bytes_max`, those of one tenant `inflight_bytes_per_tenant_max`. Bytes are counted as they come, so a sender that only
+//! promises a large body holds nothing.
+
+mod body;
+mod error;
+mod inflight;
+mod media;
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode};
+use http_body_util::Full;
+use model::{CoreId, Labels, Metadata, TenantId};
+use prometheus::Registry;
+use shard::{Push, PushOutcome, Refusal};
+use smallvec::SmallVec;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use wire::remote_write::{Protocol, encode};
+use wire::snappy;
+
+use crate::alias::{Counts, Secret};
+use crate::distributor::Distributor;
+use crate::distributor::assemble::{self, Assembly, Origins, Rules, Share};
+use crate::distributor::metrics::Metrics;
+use crate::distributor::outcome::Verdict;
+use crate::distributor::tenants::{Settings, Tenant, Tenants};
+use crate::distributor::texts;
+use crate::distributor::validate::{Reason, TimeBounds};
+use crate::metadata::MetadataStore;
+use crate::overrides::Overrides;
+
+pub use error::PushError;
+use inflight::Inflight;
+
+/// Milliseconds since the epoch, by the clock of whoever runs the gateway.
+pub type WallClock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// What the gateway needs of the cores to write; `shard::Mailboxes`, or something simpler in tests.
+pub trait Cores: Send + Sync {
+    /// How many there are.
+    fn count(&self) -> u16;
+
+    /// Takes credits of all the cores, then sends to all; or sends nothing. The numbers are bytes kept in memory.
+    fn push(&self, parts: Vec<(CoreId, u32, Push)>) -> Result<(), Refusal>;
+}
+
+impl Cores for shard::Mailboxes {
+    fn count(&self) -> u16 {
+        shard::Mailboxes::count(self)
+    }
+
+    fn push(&self, parts: Vec<(CoreId, u32, Push)>) -> Result<(), Refusal> {
+        let wanted: SmallVec<[_; 16]> = parts
+            .iter()
+            .map(|(core, bytes, _)| (*core, *bytes))
+            .collect();
+        let mut permits = self.reserve(&wanted)?;
+        for (core, _, push) in parts {
+            permits.send(core, push);
+        }
+        Ok(())
+    }
+}
+
+/// How pushes are taken.
+#[derive(Debug, Clone)]
+pub struct PushOptions {
+    /// Largest body, packed and unpacked alike.
+    pub recv_bytes_max: usize,
+    /// Bytes of all bodies in work, packed and unpacked.
+    pub inflight_bytes_max: u64,
+    /// The same for one tenant; 0 is no bound.
+    pub inflight_bytes_per_tenant_max: u64,
+    /// Within this time a body must be there; zero is no bound.
+    pub body_timeout: Duration,
+    /// Aliases one gateway thread keeps, of 43 to 54 bytes each.
+    pub aliases_max: u32,
+    /// Keys the alias hash.
+    pub secret: Secret,
+}
+
+impl Default for PushOptions {
+    fn default() -> PushOptions {
+        PushOptions {
+            recv_bytes_max: wire::limits::RECV_BYTES_MAX,
+            inflight_bytes_max: 512 << 20,
+            inflight_bytes_per_tenant_max: 0,
+            body_timeout: Duration::from_secs(30),
+            aliases_max: 16 << 20,
+            secret: Secret::random(),
+        }
+    }
+}
+
+impl PushOptions {
+    /// Refuses what cannot work.
+    pub fn validate(&self) -> Result<(), String> {
+        if self.recv_bytes_max == 0 || self.recv_bytes_max > u32::MAX as usize {
+            return Err(format!("recv_bytes_max must be 1 to {}", u32::MAX));
+        }
+        if self.inflight_bytes_max < 2 * self.recv_bytes_max as u64 {
+            return Err("inflight_bytes_max must hold a largest body packed and unpacked".into());
+        }
+        if self.aliases_max == 0 || self.aliases_max == u32::MAX {
+            return Err("aliases_max must be positive and below 2^32 - 1".into());
+        }
+        Ok(())
+    }
+}
+
+/// Takes pushes, for one gateway thread.
+pub struct PushService {
+    shared: Arc<Shared>,
+    distributor: Mutex<Distributor>,
+    /// Number of this thread, for metrics.
+    thread: String,
+    /// Alias counts already added to the metrics.
+    counted: Mutex<Counts>,
+}
+
+struct Shared {
+    options: PushOptions,
+    cores: Arc<dyn Cores>,
+    tenants: Tenants,
+    metadata: Arc<MetadataStore>,
+    metrics: Metrics,
+    wall: WallClock,
+    started: Instant,
+    inflight_bytes: AtomicU64,
+    threads: AtomicU64,
+}
+
+impl PushService {
+    /// The service of the first gateway thread; the others are its siblings.
+    ///
+    /// Errors: options that cannot work, a registry that has these metrics already.
+    pub fn new(
+        options: PushOptions,
+        cores: Arc<dyn Cores>,
+        overrides: Arc<Overrides>,
+        metadata: Arc<MetadataStore>,
+        registry: &Registry,
+        wall: WallClock,
+    ) -> Result<PushService, String> {
+        options.validate()?;
+        let metrics = Metrics::register(registry).map_err(|error| error.to_string())?;
+        let tenants = Tenants::new(overrides, metrics.clone(), options.secret.clone());
+        Ok(PushService::with(Arc::new(Shared {
+            options,
+            cores,
+            tenants,
+            metadata,
+            metrics,
+            wall,
+            started: Instant::now(),
+            inflight_bytes: AtomicU64::new(0),
+            threads: AtomicU64::new(0),
+        })))
+    }
+
+    /// A service for another gateway thread: same tenants and bounds, its own aliases.
+    pub fn sibling(&self) -> PushService {
+        PushService::with(self.shared.clone())
+    }
+
+    fn with(shared: Arc<Shared>) -> PushService {
+        let thread = shared.threads.fetch_add(1, Ordering::Relaxed).to_string();
+        PushService {
+            distributor: Mutex::new(Distributor::new(shared.options.aliases_max)),
+            counted: Mutex::default(),
+            shared,
+            thread,
+        }
+    }
+
+    /// Answers a push. The tenant has been found by whoever routes; the body is read here.
+    pub async fn handle<B>(
+        &self,
+        tenant: &TenantId,
+        headers: &HeaderMap,
+        body: B,
+    ) -> Response<Full<Bytes>>
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: fmt::Display,
+    {
+        self.shared.metrics.inflight_pushes.inc();
+        let _one = OnDrop(|| self.shared.metrics.inflight_pushes.dec());
+        match self.receive(tenant, headers, body).await {
+            Ok(()) => Response::new(Full::default()),
+            Err(error) => self.refuse(&error),
+        }
+    }
+
+    /// Stores series of the node itself, one sample each, and what they are.
+    pub async fn push_internal(
+        &self,
+        tenant: &TenantId,
+        series: &[(Labels, i64, f64)],
+        metadata: &[(String, Metadata)],
+    ) -> Result<(), PushError> {
+        let mut request = Vec::with_capacity(series.len() * 200);
+        for (labels, time, value) in series {
+            encode::put_series(&mut request, labels.iter(), &[(*time, *value)]);
+        }
+        for (metric, metadata) in metadata {
+            encode::put_metadata(&mut request, metric, metadata);
+        }
+        let (tenant, settings) = self.tenant(tenant);
+        self.distribute(&tenant, &settings, &request).await
+    }
+
+    async fn receive<B>(
+        &self,
+        tenant: &TenantId,
+        headers: &HeaderMap,
+        body: B,
+    ) -> Result<(), PushError>
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: fmt::Display,
+    {
+        let options = &self.shared.options;
+        let protocol = media::protocol(headers)?;
+        self.shared
+            .metrics
+            .pushes
+            .with_label_values(&[media::name(protocol)])
+            .inc();
+        if protocol != Protocol::V1 {
+            return Err(PushError::MediaType(
+                "remote write 2.0 is not built yet".to_owned(),
+            ));
+        }
+        let (tenant, settings) = self.tenant(tenant);
+        let mut inflight = Inflight::new(&self.shared, tenant.clone());
+        let (mut packed, mut unpacked) = self.lock().buffers();
+        body::read(body, headers, options, &mut inflight, &mut packed).await?;
+        let len = snappy::unpacked_len(&packed, options.recv_bytes_max)?;
+        inflight.add(len as u64)?;
+        snappy::unpack(&packed, options.recv_bytes_max, &mut unpacked)?;
+        inflight.sub(packed.len() as u64);
+        self.lock().recycle_packed(packed);
+        let result = self
+            .distribute(&tenant, &settings, unpacked.as_slice())
+            .await;
+        self.lock().recycle_unpacked(unpacked);
+        result
+    }
+
+    fn tenant(&self, id: &TenantId) -> (Arc<Tenant>, Arc<Settings>) {
+        self.shared.tenants.of(id, self.minute())
+    }
+
+    /// Minutes since the service began.
+    fn minute(&self) -> u64 {
+        self.shared.started.elapsed().as_secs() / 60
+    }
+
+    /// From the unpacked body to the answer.
+    async fn distribute(
+        &self,
+        tenant: &Tenant,
+        settings: &Settings,
+        body: &[u8],
+    ) -> Result<(), PushError> {
+        let now_ms = (self.shared.wall)();
+        let rules = Rules {
+            tenant: &tenant.id,
+            limits: &settings.limits,
+            secret: &settings.secret_v1,
+            times: TimeBounds::new(&settings.limits, now_ms),
+            core_count: self.shared.cores.count(),
+        };
+        let mut assembly = self.assemble(body, &rules)?;
+        self.count(tenant, &assembly);
+        self.take_rate(tenant, settings, &assembly)?;
+        self.keep_metadata(tenant, settings, now_ms, &mut assembly);
+        let mut verdict = Verdict::default();
+        self.round(tenant, settings, body.len(), assembly.shares, &mut verdict)
+            .await?;
+        let dead = verdict.take_dead();
+        if !dead.is_empty() {
+            self.shared.metrics.dead_keys.inc_by(verdict.dead_samples);
+            let again = {
+                let Distributor {
+                    aliases, scratch, ..
+                } = &mut *self.lock();
+                assemble::assemble_again(body, &dead, &rules, aliases, scratch)?
+            };
+            assembly.error = assembly.error.or(again.error);
+            self.round(tenant, settings, body.len(), again.shares, &mut verdict)
+                .await?;
+            assert!(
+                verdict.dead.is_empty(),
+                "a series sent with labels has no key to be dead"
+            );
+        }
+        self.count_rejected(tenant, &verdict);
+        let error = verdict.error.map(|(_, text)| text);
+        match error.or(assembly.error).or(assembly.metadata_error) {
+            None => Ok(()),
+            Some(text) => Err(PushError::Invalid(text)),
+        }
+    }
+
+    fn assemble(&self, body: &[u8], rules: &Rules<'_>) -> Result<Assembly, PushError> {
+        let distributor = &mut *self.lock();
+        let Distributor {
+            aliases, scratch, ..
+        } = distributor;
+        aliases.advance(self.minute() as u16);
+        aliases.sweep();
+        let assembly = assemble::assemble(body, rules, aliases, scratch)?;
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        self.report_aliases(&counted, aliases.counts(), aliases.count(), aliases.bytes());
+        *counted = aliases.counts();
+        Ok(assembly)
+    }
+
+    fn report_aliases(&self, before: &Counts, now: Counts, count: u32, bytes: usize) {
+        let metrics = &self.shared.metrics;
+        for (result, n) in [
+            ("predicted", now.predicted - before.predicted),
+            ("found", now.found - before.found),
+            ("missed", now.missed - before.missed),
+        ] {
+            if n > 0 {
+                metrics.alias_lookups.with_label_values(&[result]).inc_by(n);
+            }
+        }
+        metrics.aliases_evicted.inc_by(now.evicted - before.evicted);
+        metrics
+            .aliases
+            .with_label_values(&[&self.thread])
+            .set(i64::from(count));
+        metrics
+            .alias_bytes
+            .with_label_values(&[&self.thread])
+            .set(bytes as i64);
+    }
+
+    fn count(&self, tenant: &Tenant, assembly: &Assembly) {
+        let counters = &tenant.counters;
+        counters.samples_in.inc_by(assembly.samples_in);
+        counters.received_samples.inc_by(assembly.samples);
+        counters.metadata_in.inc_by(assembly.metadata_in);
+        counters
+            .received_metadata
+            .inc_by(assembly.metadata.len() as u64);
+        let newest = assembly.newest as f64 / 1000.0;
+        if assembly.newest != i64::MIN && newest > counters.latest_seen.get() {
+            counters.latest_seen.set(newest);
+        }
+        let user = tenant.id.as_str();
+        let metrics = &self.shared.metrics;
+        if assembly.exemplars > 0 {
+            counters.exemplars_in.inc_by(assembly.exemplars);
+            let discarded = metrics
+                .discarded_exemplars
+                .with_label_values(&["not_stored", user]);
+            discarded.inc_by(assembly.exemplars);
+        }
+        for reason in Reason::ALL {
+            let refused = assembly.refused[reason as usize];
+            if refused > 0 {
+                metrics
+                    .discarded_samples
+                    .with_label_values(&[reason.name(), user])
+                    .inc_by(refused);
+            }
+        }
+        for reason in &assembly.metadata_refused {
+            metrics
+                .discarded_metadata
+                .with_label_values(&[reason, user])
+                .inc();
+        }
+    }
+
+    fn count_rejected(&self, tenant: &Tenant, verdict: &Verdict) {
+        for (reason, count) in &verdict.rejected {
+            let labels = [reason.name(), tenant.id.as_str()];
+            self.shared
+                .metrics
+                .discarded_samples
+                .with_label_values(&labels)
+                .inc_by(*count);
+        }
+    }
+
+    /// All or nothing, as in Cortex.
+    fn take_rate(
+        &self,
+        tenant: &Tenant,
+        settings: &Settings,
+        assembly: &Assembly,
+    ) -> Result<(), PushError> {
+        let (samples, metadata) = (assembly.samples, assembly.metadata.len() as u64);
+        let rate = settings.limits.ingestion_rate;
+        let burst = settings.limits.ingestion_burst_size;
+        if samples + metadata == 0 {
+            return Ok(());
+        }
+        let mut bucket = tenant.bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = bucket.take(samples + metadata, rate, burst, Instant::now());
+        taken.map_err(|wait| {
+            let labels = [Reason::RateLimited.name(), tenant.id.as_str()];
+            let metrics = &self.shared.metrics;
+            metrics.discarded_samples.with_label_values(&labels).inc_by(samples);
+            metrics.discarded_metadata.with_label_values(&labels).inc_by(metadata);
+            let text = format!(
+                "ingestion rate limit ({}) exceeded while adding {samples} samples and {metadata} metadata",
+                texts::general(rate)
+            );
+            PushError::RateLimited { text, wait }
+        })
+    }
+
+    fn keep_metadata(
+        &self,
+        tenant: &Tenant,
+        settings: &Settings,
+        now_ms: i64,
+        assembly: &mut Assembly,
+    ) {
+        if assembly.metadata.is_empty() {
+            return;
+        }
+        let records = std::mem::take(&mut assembly.metadata);
+        let store = &self.shared.metadata;
+        let dropped = store.record(&tenant.id, &settings.limits, now_ms, records);
+        for (reason, count) in [
+            ("per_user_metadata_limit", dropped.per_user),
+            ("per_metric_metadata_limit", dropped.per_metric),
+        ] {
+            if count > 0 {
+                let labels = [reason, tenant.id.as_str()];
+                let discarded = &self.shared.metrics.discarded_metadata;
+                discarded.with_label_values(&labels).inc_by(count);
+            }
+        }
+    }
+
+    /// Sends the shares, waits for all replies, learns from them.
+    ///
+    /// Errors: the first refusal. Other cores may have stored their share then; a repeat finds it there.
+    async fn round(
+        &self,
+        tenant: &Tenant,
+        settings: &Settings,
+        body_len: usize,
+        shares: Vec<Share>,
+        verdict: &mut Verdict,
+    ) -> Result<(), PushError> {
+        let touched = shares.iter().filter(|share| !share.is_empty()).count();
+        let mut parts = Vec::with_capacity(touched);
+        let mut waiting: SmallVec<[Waiting; 8]> = SmallVec::new();
+        for (core, share) in shares
+            .into_iter()
+            .enumerate()
+            .filter(|(_, share)| !share.is_empty())
+        {
+            let core = CoreId(u16::try_from(core).expect("cores are counted in 16 bits"));
+            let bytes = share.bytes() + body_len / touched;
+            let (sender, reply) = oneshot::channel();
+            let push = Push {
+                tenant: tenant.id.clone(),
+                limits: settings.limits.clone(),
+                known: share.known,
+                fresh: share.fresh,
+                others: Vec::new(),
+                credits: 0,
+                // The receiver is gone when the client is: then nobody needs to know.
+                reply: Box::new(move |outcome| drop(sender.send(outcome))),
+            };
+            parts.push((core, u32::try_from(bytes).unwrap_or(u32::MAX), push));
+            waiting.push(Waiting {
+                core,
+                origins: share.origins,
+                reply,
+            });
+        }
+        self.shared.cores.push(parts)?;
+        let mut refused = None;
+        let mut outcomes: SmallVec<[(Waiting, PushOutcome); 8]> = SmallVec::new();
+        for mut one in waiting {
+            match (&mut one.reply).await {
+                Ok(PushOutcome {
+                    refused: Some(refusal),
+                    ..
+                }) => {
+                    refused.get_or_insert(PushError::Refused(refusal));
+                }
+                Ok(outcome) => outcomes.push((one, outcome)),
+                Err(_) => refused = Some(PushError::CoreGone(one.core)),
+            }
+        }
+        let distributor = &mut *self.lock();
+        for (Waiting { core, origins, .. }, outcome) in &outcomes {
+            verdict.add(
+                &tenant.id,
+                *core,
+                origins,
+                outcome,
+                &mut distributor.aliases,
+            );
+        }
+        refused.map_or(Ok(()), Err)
+    }
+
+    fn refuse(&self, error: &PushError) -> Response<Full<Bytes>> {
+        if let Some(reason) = error.overload() {
+            self.shared
+                .metrics
+                .overloads
+                .with_label_values(&[reason])
+                .inc();
+        }
+        let mut response = Response::builder()
+            .status(error.status())
+            .header(http::header::CONTENT_TYPE, "text/plain; charset=utf-8");
+        if let Some(wait) = error.retry_after() {
+            response = response.header(http::header::RETRY_AFTER, wait);
+        }
+        response
+            .body(Full::from(error.to_string()))
+            .unwrap_or_else(|_| {
+                let mut plain = Response::new(Full::default());
+                *plain.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+                plain
+            })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Distributor> {
+        self.distributor
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for PushService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PushService")
+            .field("thread", &self.thread)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A core that owes a reply.
+struct Waiting {
+    core: CoreId,
+    origins: Origins,
+    reply: oneshot::Receiver<PushOutcome>,
+}
+
+/// Runs when it goes out of scope, also when the client has left and the push is dropped.
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+//! Why a push is not answered 200.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use model::{Class, CoreId};
+use shard::Refusal;
+use wire::remote_write::v1;
+use wire::snappy;
+
+/// See the table of the module above.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PushError {
+    /// Something in it was refused; the words of the first.
+    #[error("{0}")]
+    Invalid(String),
+    /// Not snappy, or too large.
+    #[error(transparent)]
+    Unpack(#[from] snappy::Error),
+    /// Not a write request.
+    #[error(transparent)]
+    Decode(#[from] v1::Error),
+    /// The connection ended inside the body.
+    #[error("cannot read the body: {0}")]
+    Body(String),
+    /// The body did not come in time.
+    #[error("the body did not arrive within {} s", .0.as_secs())]
+    Slow(Duration),
+    /// Another content type or encoding.
+    #[error("{0}")]
+    MediaType(String),
+    /// More than the tenant's rate.
+    #[error("{text}")]
+    RateLimited {
+        /// The words of Cortex.
+        text: String,
+        /// When it may pass.
+        wait: Duration,
+    },
+    /// Too many bytes of bodies in work.
+    #[error("too many bytes of pushes in work{}", if *.of_tenant { " for this tenant" } else { "" })]
+    Inflight {
+        /// Those of the tenant, or of all.
+        of_tenant: bool,
+    },
+    /// A core cannot take it now.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// A core went away with the push.
+    #[error("core {0} is gone")]
+    CoreGone(CoreId),
+}
+
+impl PushError {
+    /// What kind of thing went wrong.
+    pub fn class(&self) -> Class {
+        match self {
+            PushError::Invalid(_)
+            | PushError::Unpack(_)
+            | PushError::Decode(_)
+            | PushError::Body(_)
+            | PushError::MediaType(_) => Class::Client,
+            PushError::Slow(_) => Class::Timeout,
+            PushError::RateLimited { .. } => Class::Limit,
+            PushError::Inflight { .. } | PushError::Refused(_) => Class::Overload,
+            PushError::CoreGone(_) => Class::Internal,
+        }
+    }
+
+    /// The status of the answer.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            PushError::Invalid(_)
+            | PushError::Unpack(_)
+            | PushError::Decode(_)
+            | PushError::Body(_) => StatusCode::BAD_REQUEST,
+            PushError::Slow(_) => StatusCode::REQUEST_TIMEOUT,
+            PushError::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            PushError::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
+            PushError::Inflight { .. } | PushError::Refused(_) => StatusCode::SERVICE_UNAVAILABLE,
+            PushError::CoreGone(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// Seconds for `Retry-After`, where a repeat can help.
+    pub(super) fn retry_after(&self) -> Option<u64> {
+        match self {
+            PushError::RateLimited { wait, .. } => Some(wait.as_secs_f64().ceil().max(1.0) as u64),
+            PushError::Inflight { .. } | PushError::Refused(Refusal::QueueFull(_)) => Some(1),
+            PushError::Refused(_) => Some(10),
+            _ => None,
+        }
+    }
+
+    /// The metric's label value of a 503.
+    pub(super) fn overload(&self) -> Option<&'static str> {
+        match self {
+            PushError::Inflight { of_tenant: true } => Some("tenant_inflight_bytes"),
+            PushError::Inflight { of_tenant: false } => Some("inflight_bytes"),
+            PushError::Refused(Refusal::QueueFull(_)) => Some("queue"),
+            PushError::Refused(Refusal::NoSpace(_)) => Some("no_space"),
+            PushError::Refused(Refusal::Poisoned { .. }) => Some("poisoned"),
+            PushError::Refused(_) => Some("stopping"),
+            _ => None,
+        }
+    }
+}

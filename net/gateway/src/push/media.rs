@@ -1,0 +1,107 @@
+//! Content type and encoding of a push.
+//!
+//! Missing, or `application/x-protobuf` with or without `proto=prometheus.WriteRequest`: version 1. With
+//! `proto=io.prometheus.write.v2.Request`: version 2. Anything else is 415, and so is an encoding other than snappy. Source: Cortex.
+
+use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
+use wire::remote_write::Protocol;
+
+use super::PushError;
+
+/// Which message the body holds.
+pub(super) fn protocol(headers: &HeaderMap) -> Result<Protocol, PushError> {
+    let encoding = text(headers, CONTENT_ENCODING)?;
+    if !encoding.is_empty() && !encoding.eq_ignore_ascii_case("snappy") {
+        let text = format!("unsupported content encoding {encoding:?}, use snappy");
+        return Err(PushError::MediaType(text));
+    }
+    let content_type = text(headers, CONTENT_TYPE)?;
+    let unsupported = || {
+        let text = format!("unsupported content type {content_type:?}, use application/x-protobuf");
+        Err(PushError::MediaType(text))
+    };
+    let mut parts = content_type.split(';').map(str::trim);
+    let media = parts.next().unwrap_or_default();
+    if content_type.is_empty() {
+        return Ok(Protocol::V1);
+    }
+    if !media.eq_ignore_ascii_case("application/x-protobuf") {
+        return unsupported();
+    }
+    for (name, value) in parts.filter_map(|part| part.split_once('=')) {
+        if !name.trim().eq_ignore_ascii_case("proto") {
+            continue;
+        }
+        return match value.trim().trim_matches('"') {
+            "prometheus.WriteRequest" => Ok(Protocol::V1),
+            "io.prometheus.write.v2.Request" => Ok(Protocol::V2),
+            _ => unsupported(),
+        };
+    }
+    Ok(Protocol::V1)
+}
+
+/// The label value of a protocol, as in Cortex.
+pub(super) fn name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::V1 => "prw1",
+        Protocol::V2 => "prw2",
+    }
+}
+
+fn text(headers: &HeaderMap, name: HeaderName) -> Result<&str, PushError> {
+    let Some(value) = headers.get(&name) else {
+        return Ok("");
+    };
+    value
+        .to_str()
+        .map(str::trim)
+        .map_err(|_| PushError::MediaType(format!("header {name} is not text")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(content_type: Option<&str>, encoding: Option<&str>) -> Result<Protocol, u16> {
+        let mut headers = HeaderMap::new();
+        if let Some(value) = content_type {
+            headers.insert(CONTENT_TYPE, value.parse().unwrap());
+        }
+        if let Some(value) = encoding {
+            headers.insert(CONTENT_ENCODING, value.parse().unwrap());
+        }
+        protocol(&headers).map_err(|error| error.status().as_u16())
+    }
+
+    #[test]
+    fn content_types_choose_the_protocol_or_are_415() {
+        for v1 in [
+            None,
+            Some(""),
+            Some("application/x-protobuf"),
+            Some("Application/X-Protobuf; charset=utf-8"),
+            Some("application/x-protobuf;proto=prometheus.WriteRequest"),
+        ] {
+            assert_eq!(of(v1, Some("snappy")), Ok(Protocol::V1), "{v1:?}");
+        }
+        let v2 = "application/x-protobuf; proto=io.prometheus.write.v2.Request";
+        assert_eq!(of(Some(v2), Some("snappy")), Ok(Protocol::V2));
+        for bad in [
+            "application/json",
+            "text/plain",
+            "application/x-protobuf;proto=x.Y",
+        ] {
+            assert_eq!(of(Some(bad), Some("snappy")), Err(415), "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_snappy_or_nothing_is_an_encoding() {
+        assert_eq!(of(None, None), Ok(Protocol::V1));
+        assert_eq!(of(None, Some("Snappy")), Ok(Protocol::V1));
+        assert_eq!(of(None, Some("gzip")), Err(415));
+        assert_eq!(of(None, Some("identity")), Err(415));
+    }
+}

@@ -1,0 +1,266 @@
+//! Cores that are a map: they keep samples, give out keys, let keys die, refuse on demand and can hold a reply back.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard};
+
+use model::{CoreId, Generation, Labels, SeriesId, SeriesKey, SeriesRef, TenantId, same_value};
+use shard::{Push, PushOutcome, Refusal, RejectReason, Rejection};
+
+use super::super::Cores;
+use crate::distributor::texts;
+
+#[derive(Default)]
+struct Series {
+    tenant: String,
+    labels: Option<Labels>,
+    samples: Vec<(i64, f64)>,
+    alive: bool,
+}
+
+#[derive(Default)]
+struct State {
+    /// By core; a key's series is an index into its core's list.
+    series: Vec<Vec<Series>>,
+    by_id: HashMap<(u16, SeriesId), SeriesKey>,
+    full: Vec<u16>,
+    refuse_next: Option<Refusal>,
+    vanish_next: bool,
+    hold_next: bool,
+    held: Vec<Box<dyn FnOnce() + Send>>,
+    known_samples: usize,
+    fresh_series: usize,
+}
+
+pub(super) struct FakeCores {
+    count: u16,
+    state: Mutex<State>,
+}
+
+impl FakeCores {
+    pub(super) fn new(count: u16) -> FakeCores {
+        let mut state = State::default();
+        state.series.resize_with(usize::from(count), Vec::new);
+        FakeCores {
+            count,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Samples sent by key, series sent with labels.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.known_samples, state.fresh_series)
+    }
+
+    /// Label text to samples, of one tenant, over all cores.
+    pub(super) fn contents(&self, tenant: &str) -> BTreeMap<String, Vec<(i64, f64)>> {
+        let state = self.lock();
+        let alive = state
+            .series
+            .iter()
+            .flatten()
+            .filter(|s| s.alive && s.tenant == tenant);
+        let text = |s: &Series| texts::label_set(s.labels.as_ref().expect("alive").iter());
+        alive.map(|s| (text(s), s.samples.clone())).collect()
+    }
+
+    /// Forgets all series of a metric name; their keys are dead.
+    pub(super) fn kill(&self, name: &str) {
+        let state = &mut *self.lock();
+        for (core, all) in state.series.iter_mut().enumerate() {
+            for (i, one) in all.iter_mut().enumerate() {
+                if one.alive && one.labels.as_ref().and_then(|l| l.metric_name()) == Some(name) {
+                    one.alive = false;
+                    state.by_id.retain(|(c, _), key| {
+                        usize::from(*c) != core || key.series.0 as usize != i
+                    });
+                }
+            }
+        }
+    }
+
+    pub(super) fn fill(&self, core: u16) {
+        self.lock().full.push(core);
+    }
+
+    pub(super) fn drain(&self) {
+        self.lock().full.clear();
+    }
+
+    pub(super) fn refuse_next(&self, refusal: Refusal) {
+        self.lock().refuse_next = Some(refusal);
+    }
+
+    /// The next push is dropped without a reply.
+    pub(super) fn vanish_next(&self) {
+        self.lock().vanish_next = true;
+    }
+
+    /// The next reply waits for [`FakeCores::release`].
+    pub(super) fn hold_next(&self) {
+        self.lock().hold_next = true;
+    }
+
+    pub(super) fn release(&self) {
+        let held = std::mem::take(&mut self.lock().held);
+        held.into_iter().for_each(|reply| reply());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+}
+
+impl Cores for FakeCores {
+    fn count(&self) -> u16 {
+        self.count
+    }
+
+    fn push(&self, parts: Vec<(CoreId, u32, Push)>) -> Result<(), Refusal> {
+        let state = &mut *self.lock();
+        assert!(
+            parts.is_sorted_by_key(|(core, _, _)| *core),
+            "one part a core, in order"
+        );
+        for (core, bytes, _) in &parts {
+            assert!(*bytes > 0);
+            if state.full.contains(&core.0) {
+                return Err(Refusal::QueueFull(core.0));
+            }
+        }
+        for (core, _, push) in parts {
+            if std::mem::take(&mut state.vanish_next) {
+                continue;
+            }
+            let refused = state.refuse_next.take();
+            let outcome = match refused {
+                Some(refusal) => PushOutcome {
+                    refused: Some(refusal),
+                    ..PushOutcome::default()
+                },
+                None => state.apply(core, &push),
+            };
+            let reply = push.reply;
+            if std::mem::take(&mut state.hold_next) {
+                state.held.push(Box::new(move || reply(outcome)));
+            } else {
+                reply(outcome);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn apply(&mut self, core: CoreId, push: &Push) -> PushOutcome {
+        let mut outcome = PushOutcome::default();
+        let known = &push.known;
+        assert_eq!(known.keys.len(), known.times.len());
+        assert_eq!(known.keys.len(), known.values.len());
+        self.known_samples += known.keys.len();
+        for (i, key) in known.keys.iter().enumerate() {
+            let at = key.series.0 as usize;
+            let there = self.series[usize::from(core.0)].get(at);
+            if there.is_none_or(|s| !s.alive || s.tenant != push.tenant.as_str()) {
+                outcome.dead.push(i as u32);
+                continue;
+            }
+            self.append(
+                core,
+                at,
+                known.times[i],
+                known.values[i],
+                i as u32,
+                &mut outcome,
+            );
+        }
+        let fresh = &push.fresh;
+        self.fresh_series += fresh.series.len();
+        let (mut label, mut sample) = (0, 0);
+        for (i, one) in fresh.series.iter().enumerate() {
+            let packed = &fresh.labels[label..one.labels_end as usize];
+            label = one.labels_end as usize;
+            let labels = Labels::from_packed(packed).expect("the gateway sends canonical labels");
+            let key = self.key(core, &push.tenant, one.id, labels);
+            let index = (known.keys.len() + i) as u32;
+            for s in sample..one.samples_end as usize {
+                let at = key.series.0 as usize;
+                self.append(
+                    core,
+                    at,
+                    fresh.times[s],
+                    fresh.values[s],
+                    index,
+                    &mut outcome,
+                );
+            }
+            assert!(
+                one.samples_end as usize > sample,
+                "a series comes with samples"
+            );
+            sample = one.samples_end as usize;
+            outcome.keys.push(Some(key));
+        }
+        assert_eq!((label, sample), (fresh.labels.len(), fresh.times.len()));
+        outcome
+    }
+
+    fn key(&mut self, core: CoreId, tenant: &TenantId, id: SeriesId, labels: Labels) -> SeriesKey {
+        let mut scratch = Vec::new();
+        assert_eq!(
+            id,
+            model::identity::series_id(tenant, labels.packed(), &mut scratch)
+        );
+        let placement = model::identity::placement(tenant, &labels, &mut scratch);
+        assert_eq!(
+            core,
+            model::identity::core_of(placement, self.series.len() as u16)
+        );
+        let all = &mut self.series[usize::from(core.0)];
+        *self.by_id.entry((core.0, id)).or_insert_with(|| {
+            all.push(Series {
+                tenant: tenant.as_str().to_owned(),
+                labels: Some(labels),
+                samples: Vec::new(),
+                alive: true,
+            });
+            SeriesKey {
+                series: SeriesRef(all.len() as u32 - 1),
+                generation: Generation(1),
+            }
+        })
+    }
+
+    fn append(
+        &mut self,
+        core: CoreId,
+        at: usize,
+        time: i64,
+        value: f64,
+        index: u32,
+        outcome: &mut PushOutcome,
+    ) {
+        let series = &mut self.series[usize::from(core.0)][at];
+        let reason = match series.samples.last() {
+            Some(&(last, v)) if last == time && same_value(v, value) => {
+                outcome.repeated += 1;
+                return;
+            }
+            Some(&(last, _)) if last == time => RejectReason::NewValueForTimestamp,
+            Some(&(last, _)) if last > time => RejectReason::OutOfOrder,
+            _ => {
+                series.samples.push((time, value));
+                outcome.stored += 1;
+                return;
+            }
+        };
+        let first = (series.labels.clone().expect("alive"), time, value);
+        outcome.rejected.push(Rejection {
+            reason,
+            count: 1,
+            first,
+            limit: 0,
+            first_index: index,
+        });
+    }
+}

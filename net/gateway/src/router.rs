@@ -1,0 +1,241 @@
+//! Which path is what. One table, matched on the encoded path, so that `%2F` inside a label name is no separator.
+
+use http::Method;
+use percent_encoding::percent_decode_str;
+
+use crate::state::Options;
+
+/// What a request is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// Remote write.
+    Push,
+    /// The query API.
+    Api(Endpoint),
+    /// Whether the node takes traffic.
+    Ready,
+    /// Whether the process runs.
+    Healthy,
+    /// Prometheus' text format.
+    Metrics,
+    /// The effective configuration.
+    Config,
+    /// The parts and their states.
+    Services,
+    /// Links.
+    Index,
+    /// Nothing.
+    Unknown,
+}
+
+/// An endpoint below `/api/v1` of the query API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Endpoint {
+    Query,
+    QueryRange,
+    Labels,
+    /// The name as it stands in the path, percent-decoded.
+    LabelValues(String),
+    Series,
+    Metadata,
+    FormatQuery,
+    BuildInfo,
+    /// In Cortex, but not yet here: what it is.
+    NotBuilt(&'static str),
+    Unknown,
+}
+
+/// A route and the name that metrics know it by.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Matched {
+    pub(crate) route: Route,
+    pub(crate) name: &'static str,
+}
+
+/// Finds the route of a path.
+pub(crate) fn route(options: &Options, path: &str) -> Matched {
+    let unknown = Matched {
+        route: Route::Unknown,
+        name: "other",
+    };
+    let Some(path) = path.strip_prefix(options.path_prefix.as_str()) else {
+        return unknown;
+    };
+    let fixed = match path {
+        "/" | "" => Some((Route::Index, "root")),
+        "/ready" | "/-/ready" => Some((Route::Ready, "ready")),
+        "/-/healthy" => Some((Route::Healthy, "healthy")),
+        "/metrics" => Some((Route::Metrics, "metrics")),
+        "/config" => Some((Route::Config, "config")),
+        "/services" => Some((Route::Services, "services")),
+        "/api/v1/push" => Some((Route::Push, "api_v1_push")),
+        _ => None,
+    };
+    if let Some((route, name)) = fixed {
+        return Matched { route, name };
+    }
+    let below = |prefix: &str| path.strip_prefix(prefix);
+    if let Some(rest) = below(&options.legacy_prefix) {
+        if rest == "/push" {
+            return Matched {
+                route: Route::Push,
+                name: "api_prom_push",
+            };
+        }
+        if let Some(rest) = rest.strip_prefix("/api/v1/") {
+            return api(rest, true);
+        }
+    }
+    match below(&options.prometheus_prefix).and_then(|rest| rest.strip_prefix("/api/v1/")) {
+        Some(rest) => api(rest, false),
+        None => unknown,
+    }
+}
+
+fn api(path: &str, legacy: bool) -> Matched {
+    // Both names in full: a label value is a static text, and the set of them is closed.
+    macro_rules! named {
+        ($endpoint:expr, $name:literal) => {
+            (
+                $endpoint,
+                [
+                    concat!("prometheus_api_v1_", $name),
+                    concat!("api_prom_api_v1_", $name),
+                ],
+            )
+        };
+    }
+    let (endpoint, names) = match path {
+        "query" => named!(Endpoint::Query, "query"),
+        "query_range" => named!(Endpoint::QueryRange, "query_range"),
+        "labels" => named!(Endpoint::Labels, "labels"),
+        "series" => named!(Endpoint::Series, "series"),
+        "metadata" => named!(Endpoint::Metadata, "metadata"),
+        "format_query" => named!(Endpoint::FormatQuery, "format_query"),
+        "status/buildinfo" => named!(Endpoint::BuildInfo, "status_buildinfo"),
+        "query_exemplars" => named!(Endpoint::NotBuilt("exemplars"), "query_exemplars"),
+        "read" => named!(Endpoint::NotBuilt("remote read"), "read"),
+        "rules" => named!(Endpoint::NotBuilt("the ruler"), "rules"),
+        "alerts" => named!(Endpoint::NotBuilt("the ruler"), "alerts"),
+        "parse_query" => named!(Endpoint::NotBuilt("parse_query"), "parse_query"),
+        path => match path
+            .strip_prefix("label/")
+            .and_then(|rest| rest.strip_suffix("/values"))
+        {
+            Some(name) if !name.contains('/') => {
+                let name = percent_decode_str(name).decode_utf8_lossy().into_owned();
+                named!(Endpoint::LabelValues(name), "label_name_values")
+            }
+            _ => named!(Endpoint::Unknown, "other"),
+        },
+    };
+    Matched {
+        route: Route::Api(endpoint),
+        name: names[usize::from(legacy)],
+    }
+}
+
+impl Route {
+    /// The methods that it takes, for `Allow`.
+    pub(crate) fn methods(&self) -> &'static [Method] {
+        const GET: &[Method] = &[Method::GET, Method::HEAD];
+        const GET_POST: &[Method] = &[Method::GET, Method::POST];
+        match self {
+            Route::Push => &[Method::POST],
+            Route::Api(
+                Endpoint::Query
+                | Endpoint::QueryRange
+                | Endpoint::Labels
+                | Endpoint::Series
+                | Endpoint::FormatQuery
+                | Endpoint::NotBuilt(_),
+            ) => GET_POST,
+            Route::Api(Endpoint::Unknown) | Route::Unknown => &[],
+            _ => GET,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::tenant::Tenancy;
+
+    fn options(path_prefix: &str) -> Options {
+        Options {
+            tenancy: Tenancy::Off,
+            path_prefix: path_prefix.to_owned(),
+            legacy_prefix: "/api/prom".to_owned(),
+            prometheus_prefix: "/prometheus".to_owned(),
+            gzip: true,
+            threads: 1,
+            connections_max: 1,
+            form_bytes_max: 1,
+            read_timeout: Duration::ZERO,
+            write_timeout: Duration::ZERO,
+            idle_timeout: Duration::ZERO,
+            now_ms: || 0,
+            config_page: String::new(),
+            version: "0",
+        }
+    }
+
+    #[test]
+    fn both_prefixes_lead_to_the_same_endpoints_under_different_names() {
+        for (path, endpoint, name) in [
+            (
+                "/prometheus/api/v1/query",
+                Endpoint::Query,
+                "prometheus_api_v1_query",
+            ),
+            (
+                "/api/prom/api/v1/query",
+                Endpoint::Query,
+                "api_prom_api_v1_query",
+            ),
+            (
+                "/prometheus/api/v1/label/job/values",
+                Endpoint::LabelValues("job".into()),
+                "prometheus_api_v1_label_name_values",
+            ),
+            (
+                "/prometheus/api/v1/label/a%2Fb%20c/values",
+                Endpoint::LabelValues("a/b c".into()),
+                "prometheus_api_v1_label_name_values",
+            ),
+            (
+                "/prometheus/api/v1/nope",
+                Endpoint::Unknown,
+                "prometheus_api_v1_other",
+            ),
+            (
+                "/api/prom/api/v1/label/a/b/values",
+                Endpoint::Unknown,
+                "api_prom_api_v1_other",
+            ),
+        ] {
+            assert_eq!(
+                route(&options(""), path),
+                Matched {
+                    route: Route::Api(endpoint),
+                    name
+                },
+                "{path}"
+            );
+        }
+    }
+
+    #[test]
+    fn pushes_have_two_paths_and_everything_can_have_a_prefix() {
+        let at = |prefix, path| route(&options(prefix), path).route;
+        assert_eq!(at("", "/api/v1/push"), Route::Push);
+        assert_eq!(at("", "/api/prom/push"), Route::Push);
+        assert_eq!(at("/m", "/m/api/v1/push"), Route::Push);
+        assert_eq!(at("/m", "/api/v1/push"), Route::Unknown);
+        assert_eq!(at("", "/"), Route::Index);
+        assert_eq!(at("/m", "/m"), Route::Index);
+        assert_eq!(at("", "/api/v1/query"), Route::Unknown);
+    }
+}

@@ -1,0 +1,311 @@
+//! The HTTP server: one acceptor, several threads with a single-threaded runtime each.
+//!
+//! The acceptor takes a connection only while fewer than the maximum are open (the rest wait in the listen queue of the system) and
+//! hands it to the next thread in turn; from then on everything about it happens on that thread, without locks. A panic while a
+//! request is served becomes a counted 500 and costs that connection only.
+//!
+//! To stop: the listener closes, idle connections close, those at work finish their request; what has not finished by the deadline
+//! is cut.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::{Request, Response, StatusCode};
+use http_body::Frame;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::LocalSet;
+use tokio::time::Instant;
+
+use crate::connection::{Patience, Phase, SharedPhase, Socket};
+use crate::handle;
+use crate::reply::{self, Body};
+use crate::state::{Gateway, Thread};
+
+/// Largest head of a request; a query by GET has to fit. Larger ones are answered 431.
+const HEAD_BYTES_MAX: usize = 256 << 10;
+
+/// Stack of a gateway thread.
+const STACK_BYTES: usize = 4 << 20;
+
+/// A connection on its way to its thread, with its place among the open ones.
+type Accepted = (std::net::TcpStream, OwnedSemaphorePermit);
+
+/// The running server.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    stop: watch::Sender<Option<Instant>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Binds and serves. Errors: the address cannot be bound, a thread not started.
+    pub fn start(gateway: Arc<Gateway>, address: SocketAddr) -> io::Result<Server> {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let (stop, stopped) = watch::channel(None);
+        let mut threads = Vec::new();
+        let mut ways = Vec::new();
+        for n in 0..gateway.options.threads.max(1) {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            ways.push(sender);
+            let (gateway, stopped) = (gateway.clone(), stopped.clone());
+            threads.push(spawn(
+                format!("gateway-{n}"),
+                serve(gateway, receiver, stopped),
+            )?);
+        }
+        let places = Arc::new(Semaphore::new(gateway.options.connections_max.max(1)));
+        threads.push(spawn(
+            "acceptor".to_owned(),
+            accept(listener, ways, places, stopped),
+        )?);
+        Ok(Server {
+            address,
+            stop,
+            threads,
+        })
+    }
+
+    /// Where it listens; the port is real also where 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops; requests in flight have until `grace` is over.
+    pub fn stop(self, grace: Duration) {
+        // Without a receiver all threads have ended already.
+        let _ = self.stop.send(Some(Instant::now() + grace));
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a gateway thread ended in a panic");
+            }
+        }
+    }
+}
+
+/// A thread with a runtime that runs one future; `make` is called on it, so the future need not be `Send`.
+fn spawn<F: Future<Output = ()>>(
+    name: String,
+    make: impl FnOnce() -> F + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    std::thread::Builder::new()
+        .name(name)
+        .stack_size(STACK_BYTES)
+        .spawn(move || {
+            let local = LocalSet::new();
+            local.block_on(&runtime, make());
+        })
+}
+
+fn accept(
+    listener: std::net::TcpListener,
+    ways: Vec<mpsc::UnboundedSender<Accepted>>,
+    places: Arc<Semaphore>,
+    mut stopped: watch::Receiver<Option<Instant>>,
+) -> impl FnOnce() -> Pin<Box<dyn Future<Output = ()>>> + Send {
+    move || {
+        Box::pin(async move {
+            let listener = TcpListener::from_std(listener).expect("a listener of this runtime");
+            for way in ways.iter().cycle() {
+                let next = async {
+                    let place = places.clone().acquire_owned().await.expect("never closed");
+                    (take(&listener).await, place)
+                };
+                let (stream, place) = tokio::select! {
+                    accepted = next => accepted,
+                    _ = stopped.changed() => return,
+                };
+                // A thread that has ended is stopping, and so are we.
+                let _ = way.send((stream, place));
+            }
+        })
+    }
+}
+
+/// The next connection. Errors of `accept` are of that connection, or of a system without descriptors: wait a little.
+async fn take(listener: &TcpListener) -> std::net::TcpStream {
+    loop {
+        match listener
+            .accept()
+            .await
+            .and_then(|(stream, _)| stream.into_std())
+        {
+            Ok(stream) => return stream,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+}
+
+fn serve(
+    gateway: Arc<Gateway>,
+    mut accepted: mpsc::UnboundedReceiver<Accepted>,
+    mut stopped: watch::Receiver<Option<Instant>>,
+) -> impl FnOnce() -> Pin<Box<dyn Future<Output = ()>>> + Send {
+    move || {
+        Box::pin(async move {
+            let thread = Rc::new(Thread::new(gateway));
+            let mut connections = tokio::task::JoinSet::new();
+            loop {
+                tokio::select! {
+                    Some((stream, place)) = accepted.recv() => {
+                        let (thread, stopped) = (thread.clone(), stopped.clone());
+                        connections.spawn_local(connection(thread, stream, place, stopped));
+                    }
+                    // So that those that have ended are not kept.
+                    Some(_) = connections.join_next() => {}
+                    _ = stopped.changed() => break,
+                }
+            }
+            let deadline = stopped.borrow().unwrap_or_else(Instant::now);
+            let rest = async { while connections.join_next().await.is_some() {} };
+            if tokio::time::timeout_at(deadline, rest).await.is_err() {
+                tracing::warn!("requests in flight were cut by the shutdown");
+            }
+        })
+    }
+}
+
+async fn connection(
+    thread: Rc<Thread>,
+    stream: std::net::TcpStream,
+    place: OwnedSemaphorePermit,
+    mut stopped: watch::Receiver<Option<Instant>>,
+) {
+    let gateway = thread.gateway.clone();
+    let _open = Up::new(&gateway.metrics.connections);
+    let Ok(stream) = TcpStream::from_std(stream) else {
+        return;
+    };
+    // Answers are written whole or in large pieces; waiting to fill packets only adds latency.
+    let _ = stream.set_nodelay(true);
+    let options = &gateway.options;
+    let patience = Patience {
+        idle: options.idle_timeout,
+        read: options.read_timeout,
+        write: options.write_timeout,
+    };
+    let phase: SharedPhase = Rc::new(std::cell::Cell::new(Phase::Idle));
+    let socket = Socket::new(stream, patience, phase.clone());
+    let service = service_fn(|request: Request<Incoming>| {
+        phase.set(Phase::Busy);
+        let (thread, phase) = (thread.clone(), phase.clone());
+        async move {
+            let response = guarded(&thread, request).await;
+            Ok::<_, Infallible>(response.map(|body| Sent { body, phase }))
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(socket), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        _ = stopped.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended");
+    }
+    drop(place);
+}
+
+/// Serves one request; a panic is a counted 500. When the client goes away, hyper drops this and with it the work.
+async fn guarded(thread: &Rc<Thread>, request: Request<Incoming>) -> Response<Body> {
+    let metrics = &thread.gateway.metrics;
+    let _inflight = Up::new(&metrics.inflight);
+    match AssertUnwindSafe(handle::request(thread, request))
+        .catch_unwind()
+        .await
+    {
+        Ok(response) => response,
+        Err(_) => {
+            metrics.panics.inc();
+            tracing::error!("panicked on a request");
+            let mut response = reply::text(StatusCode::INTERNAL_SERVER_ERROR, "internal error");
+            let close = http::HeaderValue::from_static("close");
+            response
+                .headers_mut()
+                .insert(http::header::CONNECTION, close);
+            response
+        }
+    }
+}
+
+/// The body of an answer; when it has been sent (or given up) the connection is idle again.
+struct Sent {
+    body: Body,
+    phase: SharedPhase,
+}
+
+impl http_body::Body for Sent {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        self.phase.set(Phase::Idle);
+    }
+}
+
+/// A gauge that is one higher while this lives.
+struct Up<'a>(&'a prometheus::IntGauge);
+
+impl<'a> Up<'a> {
+    fn new(gauge: &'a prometheus::IntGauge) -> Up<'a> {
+        gauge.inc();
+        Up(gauge)
+    }
+}
+
+impl Drop for Up<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,235 @@
+use std::io::{Read, Write};
+use std::net::TcpStream as Client;
+
+use prometheus::Registry;
+
+use super::*;
+use crate::state::{Options, Phase as NodePhase};
+use crate::tenant::Tenancy;
+
+fn options() -> Options {
+    Options {
+        tenancy: Tenancy::Header,
+        path_prefix: String::new(),
+        legacy_prefix: "/api/prom".to_owned(),
+        prometheus_prefix: "/prometheus".to_owned(),
+        gzip: true,
+        threads: 2,
+        connections_max: 100,
+        form_bytes_max: 1000,
+        read_timeout: Duration::from_millis(300),
+        write_timeout: Duration::from_millis(300),
+        idle_timeout: Duration::from_secs(60),
+        now_ms: || 0,
+        config_page: "target: all\n".to_owned(),
+        version: "0",
+    }
+}
+
+fn start(options: Options) -> (Server, Arc<Gateway>) {
+    let gateway = Arc::new(Gateway::new(options, &Registry::new()));
+    let server = Server::start(gateway.clone(), "127.0.0.1:0".parse().unwrap()).unwrap();
+    (server, gateway)
+}
+
+fn connect(server: &Server) -> Client {
+    let client = Client::connect(server.address()).unwrap();
+    client
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    client
+}
+
+/// Sends a request that closes the connection, and returns the whole answer.
+fn ask(server: &Server, head: &str, body: &str) -> String {
+    let mut client = connect(server);
+    let length = body.len();
+    write!(
+        client,
+        "{head}\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn get(server: &Server, path: &str) -> String {
+    ask(
+        server,
+        &format!("GET {path} HTTP/1.1\r\nX-Scope-OrgID: a"),
+        "",
+    )
+}
+
+#[test]
+fn while_the_log_is_replayed_probes_and_clients_are_told_so() {
+    let (server, gateway) = start(options());
+    gateway.set_phase(NodePhase::Replaying(42));
+    assert!(get(&server, "/-/healthy").starts_with("HTTP/1.1 200"));
+    let ready = get(&server, "/ready");
+    assert!(
+        ready.starts_with("HTTP/1.1 503") && ready.contains("42 %"),
+        "{ready}"
+    );
+    let query = get(&server, "/prometheus/api/v1/query?query=1");
+    assert!(
+        query.starts_with("HTTP/1.1 503") && query.contains("retry-after: 2"),
+        "{query}"
+    );
+    assert!(query.contains("\"errorType\":\"unavailable\""), "{query}");
+    let push = ask(
+        &server,
+        "POST /api/v1/push HTTP/1.1\r\nX-Scope-OrgID: a",
+        "x",
+    );
+    assert!(
+        push.starts_with("HTTP/1.1 503") && push.contains("retry-after: 2"),
+        "{push}"
+    );
+    server.stop(Duration::from_secs(1));
+}
+
+#[test]
+fn tenants_methods_and_paths_are_checked_before_anything_else() {
+    let (server, _) = start(options());
+    let without = ask(&server, "GET /prometheus/api/v1/labels HTTP/1.1", "");
+    assert!(
+        without.starts_with("HTTP/1.1 401") && without.ends_with("no org id"),
+        "{without}"
+    );
+    let bad = ask(
+        &server,
+        "GET /prometheus/api/v1/labels HTTP/1.1\r\nX-Scope-OrgID: a/b",
+        "",
+    );
+    assert!(
+        bad.starts_with("HTTP/1.1 400") && bad.contains("\"errorType\":\"bad_data\""),
+        "{bad}"
+    );
+    let put = ask(
+        &server,
+        "PUT /prometheus/api/v1/query HTTP/1.1\r\nX-Scope-OrgID: a",
+        "",
+    );
+    assert!(
+        put.starts_with("HTTP/1.1 405") && put.contains("allow: GET, POST"),
+        "{put}"
+    );
+    assert!(put.contains("\"status\":\"error\""), "{put}");
+    let nope = get(&server, "/prometheus/api/v1/nope");
+    assert!(
+        nope.starts_with("HTTP/1.1 404") && nope.contains("not_found"),
+        "{nope}"
+    );
+    assert!(get(&server, "/nope").starts_with("HTTP/1.1 404"));
+    let rules = get(&server, "/prometheus/api/v1/rules");
+    assert!(
+        rules.starts_with("HTTP/1.1 404") && rules.contains("not built yet"),
+        "{rules}"
+    );
+    let long = format!("query={}", "x".repeat(2000));
+    let form = "POST /prometheus/api/v1/query HTTP/1.1\r\nX-Scope-OrgID: a\r\nContent-Type: application/x-www-form-urlencoded";
+    assert!(ask(&server, form, &long).starts_with("HTTP/1.1 413"));
+    server.stop(Duration::from_secs(1));
+}
+
+#[test]
+fn clients_that_send_a_byte_now_and_then_are_hung_up_on_and_others_are_served() {
+    let (server, _) = start(options());
+    let begin = Instant::now();
+    let mut slow: Vec<Client> = (0..40).map(|_| connect(&server)).collect();
+    let mut open = vec![true; slow.len()];
+    while begin.elapsed() < Duration::from_millis(600) {
+        for (client, open) in slow.iter_mut().zip(&mut open) {
+            *open = *open && client.write_all(b"G").is_ok();
+        }
+        assert!(get(&server, "/-/healthy").starts_with("HTTP/1.1 200"));
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+    for client in &mut slow {
+        // The end of the stream, or a reset where bytes were left unread.
+        let end = client.read(&mut [0; 16]);
+        assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+    }
+    assert!(begin.elapsed() < Duration::from_secs(5));
+    server.stop(Duration::from_secs(1));
+}
+
+#[test]
+fn a_connection_may_rest_between_requests_for_longer_than_a_request_may_take() {
+    let (server, _) = start(options());
+    let mut client = connect(&server);
+    for _ in 0..2 {
+        write!(client, "GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut answer = [0; 17];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200 OK\r\n");
+        let mut rest = [0; 512];
+        assert!(client.read(&mut rest).unwrap() > 0);
+        std::thread::park_timeout(Duration::from_millis(500));
+    }
+    server.stop(Duration::from_secs(1));
+}
+
+#[test]
+fn a_body_that_does_not_come_is_answered_in_time() {
+    let (server, gateway) = start(options());
+    gateway.set_phase(NodePhase::Replaying(1));
+    let mut client = connect(&server);
+    write!(
+        client,
+        "POST /prometheus/api/v1/query HTTP/1.1\r\nHost: x\r\nX-Scope-OrgID: a\r\nConnection: close\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n\r\nquery="
+    )
+    .unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 400") && answer.contains("in time"),
+        "{answer}"
+    );
+    server.stop(Duration::from_secs(1));
+}
+
+#[test]
+fn above_the_maximum_a_connection_waits_until_another_closes() {
+    let (server, _) = start(Options {
+        connections_max: 1,
+        ..options()
+    });
+    let mut first = connect(&server);
+    write!(first, "GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    assert!(first.read(&mut [0; 512]).unwrap() > 0);
+    let mut second = connect(&server);
+    write!(second, "GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    second
+        .set_read_timeout(Some(Duration::from_millis(200)))
+        .unwrap();
+    assert!(
+        second.read(&mut [0; 512]).is_err(),
+        "served beyond the maximum"
+    );
+    drop(first);
+    second
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    assert!(second.read(&mut [0; 512]).unwrap() > 0);
+    server.stop(Duration::from_secs(1));
+}
+
+#[test]
+fn a_stop_ends_idle_connections_at_once_and_stuck_ones_after_the_grace() {
+    let (server, _) = start(Options {
+        read_timeout: Duration::ZERO,
+        ..options()
+    });
+    let idle = connect(&server);
+    let begin = Instant::now();
+    let mut stuck = connect(&server);
+    stuck.write_all(b"GET / HT").unwrap();
+    std::thread::park_timeout(Duration::from_millis(100));
+    server.stop(Duration::from_millis(300));
+    assert!(begin.elapsed() < Duration::from_secs(3));
+    drop(idle);
+}

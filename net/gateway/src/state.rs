@@ -1,0 +1,184 @@
+//! What the gateway's threads share, and what each has for itself.
+//!
+//! The server listens before the log is replayed, so that probes and clients get an answer; the parts that serve come later, once, by
+//! [`Gateway::serve`]. The state of the node is a value of [`Phase`] and what the cores publish.
+
+use std::cell::OnceCell;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use prometheus::Registry;
+use query::Engine;
+
+use crate::metadata::MetadataStore;
+use crate::metrics::Metrics;
+use crate::overrides::Overrides;
+use crate::push::PushService;
+use crate::tenant::Tenancy;
+
+/// Options of the HTTP server and its routes.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Whether requests name their tenant.
+    pub tenancy: Tenancy,
+    /// Before all paths, as `/myelin`, or empty.
+    pub path_prefix: String,
+    /// Before `/push` and the second copy of the query API, as `/api/prom`.
+    pub legacy_prefix: String,
+    /// Before the query API, as `/prometheus`.
+    pub prometheus_prefix: String,
+    /// Whether answers of the query API are compressed for those who accept it.
+    pub gzip: bool,
+    /// Threads that serve connections.
+    pub threads: usize,
+    /// Connections at once, over all threads.
+    pub connections_max: usize,
+    /// Largest posted form.
+    pub form_bytes_max: u64,
+    /// For the headers of a request, and for its body; zero is unlimited.
+    pub read_timeout: Duration,
+    /// Without progress of an answer; zero is unlimited.
+    pub write_timeout: Duration,
+    /// Between two requests; zero is unlimited.
+    pub idle_timeout: Duration,
+    /// The wall clock, milliseconds.
+    pub now_ms: fn() -> i64,
+    /// What the page `/config` shows.
+    pub config_page: String,
+    /// Of the binary, for `/api/v1/status/buildinfo`.
+    pub version: &'static str,
+}
+
+/// Where the node is on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The log is being replayed; so many percent of it are done.
+    Replaying(u8),
+    /// Everything serves.
+    Serving,
+    /// On its way out.
+    Stopping,
+}
+
+/// What serves once the log is replayed.
+pub struct Services {
+    /// The read path.
+    pub engine: Arc<Engine>,
+    /// The write path; each thread makes itself a sibling of it.
+    pub push: Arc<PushService>,
+    /// Limits per tenant.
+    pub overrides: Arc<Overrides>,
+    /// What senders say about their metrics.
+    pub metadata: Arc<MetadataStore>,
+    /// Why the cores cannot take traffic now, if so.
+    pub health: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
+}
+
+/// Shared by all threads of the gateway.
+pub struct Gateway {
+    pub(crate) options: Options,
+    pub(crate) metrics: Metrics,
+    services: OnceLock<Services>,
+    /// 0 to 100: replaying; 101: serving; 102: stopping.
+    phase: AtomicU8,
+    registries: Mutex<Vec<Registry>>,
+}
+
+const SERVING: u8 = 101;
+const STOPPING: u8 = 102;
+
+impl Gateway {
+    /// `registry` takes the gateway's own metrics, and is shown by `/metrics`.
+    pub fn new(options: Options, registry: &Registry) -> Gateway {
+        Gateway {
+            metrics: Metrics::new(registry),
+            options,
+            services: OnceLock::new(),
+            phase: AtomicU8::new(0),
+            registries: Mutex::new(vec![registry.clone()]),
+        }
+    }
+
+    /// Shows another registry under `/metrics`.
+    pub fn show(&self, registry: Registry) {
+        self.registries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(registry);
+    }
+
+    /// Everything that `/metrics` shows.
+    pub fn gather(&self) -> Vec<prometheus::proto::MetricFamily> {
+        let registries = self
+            .registries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        registries.iter().flat_map(Registry::gather).collect()
+    }
+
+    /// From now on requests are served. Panics when called twice.
+    pub fn serve(&self, services: Services) {
+        let first = self.services.set(services).is_ok();
+        assert!(first, "the parts of a node are made once");
+        self.set_phase(Phase::Serving);
+    }
+
+    /// Tells where the node is. Nothing leads back from [`Phase::Stopping`].
+    pub fn set_phase(&self, phase: Phase) {
+        let number = match phase {
+            Phase::Replaying(percent) => percent.min(100),
+            Phase::Serving => SERVING,
+            Phase::Stopping => STOPPING,
+        };
+        self.phase.fetch_max(number, Ordering::Relaxed);
+    }
+
+    /// Where the node is.
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Relaxed) {
+            STOPPING.. => Phase::Stopping,
+            SERVING => Phase::Serving,
+            percent => Phase::Replaying(percent),
+        }
+    }
+
+    /// Drops metadata that nobody repeats.
+    pub fn purge_metadata(&self, now_ms: i64) {
+        if let Some(services) = self.services.get() {
+            services.metadata.purge(now_ms);
+        }
+    }
+
+    /// What serves, or why nothing does yet.
+    pub(crate) fn services(&self) -> Result<&Services, String> {
+        self.services.get().ok_or_else(|| match self.phase() {
+            Phase::Replaying(percent) => format!("replaying the write-ahead log: {percent} %"),
+            _ => "shutting down".to_owned(),
+        })
+    }
+}
+
+/// One thread of the gateway: the shared part, and a write path of its own.
+pub(crate) struct Thread {
+    pub(crate) gateway: Arc<Gateway>,
+    push: OnceCell<Rc<PushService>>,
+}
+
+impl Thread {
+    pub(crate) fn new(gateway: Arc<Gateway>) -> Thread {
+        Thread {
+            gateway,
+            push: OnceCell::new(),
+        }
+    }
+
+    /// The write path of this thread, made when it is first needed.
+    pub(crate) fn push(&self, services: &Services) -> Rc<PushService> {
+        self.push
+            .get_or_init(|| Rc::new(services.push.sibling()))
+            .clone()
+    }
+}

@@ -1,0 +1,64 @@
+//! What a start prints: where it listens, where data lies, what to write into `prometheus.yml`, and what to open.
+
+use std::net::SocketAddr;
+
+use crate::VERSION;
+use crate::config::Config;
+
+/// The lines, for standard output.
+pub(crate) fn text(config: &Config, http: SocketAddr, grpc: SocketAddr) -> String {
+    let base = format!("http://{http}{}", config.server.http_path_prefix);
+    let tenant = match config.auth_enabled {
+        true => "\n          headers: {X-Scope-OrgID: <your tenant>}",
+        false => "",
+    };
+    let watch = if config.self_scrape.interval.is_zero() {
+        String::new()
+    } else {
+        let tenant = match config.auth_enabled {
+            true => format!(" in tenant {}", config.self_scrape.tenant),
+            false => String::new(),
+        };
+        format!("  its own metrics   {{job=\"myelin\"}}{tenant}\n")
+    };
+    format!(
+        "myelin {VERSION}\n  \
+         HTTP              {base}\n  \
+         gRPC              {grpc}\n  \
+         data              {data}\n{watch}\n\
+         For prometheus.yml:\n\n    \
+         remote_write:\n        \
+         - url: {base}/api/v1/push{tenant}\n\n\
+         Open {base}/ , or add {base}{prefix} to Grafana as a Prometheus data source.\n",
+        data = config.data_dir.display(),
+        prefix = config.api.prometheus_http_prefix,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(config: &Config) -> String {
+        text(
+            config,
+            "127.0.0.1:9009".parse().unwrap(),
+            "127.0.0.1:9095".parse().unwrap(),
+        )
+    }
+
+    #[test]
+    fn a_start_tells_where_to_write_and_what_to_open() {
+        let text = shown(&Config::defaults(false));
+        assert!(
+            text.contains("    remote_write:\n        - url: http://127.0.0.1:9009/api/v1/push\n")
+        );
+        assert!(text.contains("http://127.0.0.1:9009/prometheus") && text.contains("./data"));
+        assert!(!text.contains("X-Scope-OrgID"));
+    }
+
+    #[test]
+    fn with_tenants_the_header_is_shown() {
+        assert!(shown(&Config::defaults(true)).contains("X-Scope-OrgID"));
+    }
+}

@@ -1,0 +1,244 @@
+//! The effective configuration of a node: what flags, file and defaults came to.
+//!
+//! Precedence: flags over file over defaults. Raw text is parsed once, by the table in [`keys`], which is the one place that
+//! knows a key's YAML name, flag, help and example; this file knows the typed fields and their defaults, [`sources`] reads flags
+//! and file, [`reference`] writes `docs/config.md`, the help and the page `/config` from the same table.
+//!
+//! Two sets of defaults: without tenants nobody is limited by rate or number of series, with `auth_enabled: true` the numbers of
+//! Cortex apply. So `auth_enabled` is resolved first, from flags and file, before any other key is looked at.
+
+mod keys;
+mod nearest;
+mod reference;
+mod setting;
+mod sources;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use model::TenantLimits;
+
+pub(crate) use reference::{help, yaml};
+pub(crate) use setting::{ByteSize, Io, LogLevel};
+pub(crate) use sources::{Request, read};
+
+/// Everything an operator can set.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Config {
+    /// The parts that run; only `all` is built.
+    pub(crate) target: String,
+    /// Whether `X-Scope-OrgID` names the tenant.
+    pub(crate) auth_enabled: bool,
+    /// What stands before `/push` and the legacy query API.
+    pub(crate) http_prefix: String,
+    /// HTTP and gRPC listeners.
+    pub(crate) server: Server,
+    /// The query API's answers.
+    pub(crate) api: Api,
+    /// Bounds of the write path.
+    pub(crate) distributor: Distributor,
+    /// Bounds of the read path.
+    pub(crate) querier: Querier,
+    /// Largest form of a query.
+    pub(crate) frontend_max_body_size: ByteSize,
+    /// In force for every tenant.
+    pub(crate) limits: TenantLimits,
+    /// The node's own metrics.
+    pub(crate) self_scrape: SelfScrape,
+    /// Where the log lives.
+    pub(crate) data_dir: PathBuf,
+    /// How many pinned cores; 0 takes all CPUs of the affinity mask, capped by the cgroup quota.
+    pub(crate) cores: usize,
+    /// Which CPUs, as `0-3,8`; empty takes the affinity mask.
+    pub(crate) core_set: String,
+    /// How a core reaches its files.
+    pub(crate) io: Io,
+    /// Whether a corrupt segment's rest is dropped at start.
+    pub(crate) wal_salvage: bool,
+    /// How long a node whose log failed still answers reads.
+    pub(crate) poison_linger: Duration,
+}
+
+/// See [`Config::server`].
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Server {
+    pub(crate) http_listen_address: String,
+    pub(crate) http_listen_port: u16,
+    pub(crate) http_listen_conn_limit: usize,
+    pub(crate) grpc_listen_address: String,
+    pub(crate) grpc_listen_port: u16,
+    pub(crate) http_server_read_timeout: Duration,
+    pub(crate) http_server_write_timeout: Duration,
+    pub(crate) http_server_idle_timeout: Duration,
+    pub(crate) graceful_shutdown_timeout: Duration,
+    pub(crate) http_path_prefix: String,
+    pub(crate) gateway_threads: usize,
+    pub(crate) log_level: LogLevel,
+}
+
+/// See [`Config::api`].
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Api {
+    pub(crate) prometheus_http_prefix: String,
+    pub(crate) response_compression_enabled: bool,
+}
+
+/// See [`Config::distributor`].
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Distributor {
+    pub(crate) max_recv_msg_size: ByteSize,
+    pub(crate) max_inflight_bytes: ByteSize,
+    pub(crate) max_inflight_bytes_per_tenant: ByteSize,
+}
+
+/// See [`Config::querier`].
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Querier {
+    pub(crate) max_concurrent: usize,
+    pub(crate) max_waiting: usize,
+    pub(crate) timeout: Duration,
+    pub(crate) max_samples: u64,
+    pub(crate) default_evaluation_interval: Duration,
+    pub(crate) lookback_delta: Duration,
+    pub(crate) workers: usize,
+}
+
+/// See [`Config::self_scrape`].
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct SelfScrape {
+    pub(crate) interval: Duration,
+    pub(crate) tenant: String,
+}
+
+impl Config {
+    /// The defaults, which depend on whether there are tenants.
+    pub(crate) fn defaults(auth_enabled: bool) -> Config {
+        Config {
+            target: "all".to_owned(),
+            auth_enabled,
+            http_prefix: "/api/prom".to_owned(),
+            server: Server {
+                http_listen_address: "127.0.0.1".to_owned(),
+                http_listen_port: 9009,
+                http_listen_conn_limit: 8192,
+                grpc_listen_address: "127.0.0.1".to_owned(),
+                grpc_listen_port: 9095,
+                http_server_read_timeout: Duration::from_secs(30),
+                http_server_write_timeout: Duration::from_secs(30),
+                http_server_idle_timeout: Duration::from_secs(120),
+                graceful_shutdown_timeout: Duration::from_secs(5),
+                http_path_prefix: String::new(),
+                gateway_threads: 0,
+                log_level: LogLevel::Info,
+            },
+            api: Api {
+                prometheus_http_prefix: "/prometheus".to_owned(),
+                response_compression_enabled: true,
+            },
+            distributor: Distributor {
+                max_recv_msg_size: ByteSize(100 << 20),
+                max_inflight_bytes: ByteSize(512 << 20),
+                max_inflight_bytes_per_tenant: ByteSize(256 << 20),
+            },
+            querier: Querier {
+                max_concurrent: 20,
+                max_waiting: 100,
+                timeout: Duration::from_secs(120),
+                max_samples: 50_000_000,
+                default_evaluation_interval: Duration::from_secs(60),
+                lookback_delta: Duration::from_secs(300),
+                workers: 0,
+            },
+            frontend_max_body_size: ByteSize(10 << 20),
+            limits: if auth_enabled {
+                TenantLimits::cortex()
+            } else {
+                TenantLimits::unlimited()
+            },
+            self_scrape: SelfScrape {
+                interval: Duration::from_secs(15),
+                tenant: "fake".to_owned(),
+            },
+            data_dir: PathBuf::from("./data"),
+            cores: 0,
+            core_set: String::new(),
+            io: Io::Auto,
+            wal_salvage: false,
+            poison_linger: Duration::from_secs(60),
+        }
+    }
+
+    /// Checks what no single key can: relations between them, and names that must be well formed.
+    ///
+    /// Errors: a sentence that names the key.
+    pub(crate) fn validate(&self) -> Result<(), String> {
+        if self.target != "all" {
+            return Err(format!(
+                "target: {:?} is not built yet, only \"all\" is",
+                self.target
+            ));
+        }
+        for (key, prefix) in [
+            ("http_prefix", &self.http_prefix),
+            (
+                "api.prometheus_http_prefix",
+                &self.api.prometheus_http_prefix,
+            ),
+            ("server.http_path_prefix", &self.server.http_path_prefix),
+        ] {
+            let well_formed =
+                prefix.is_empty() || prefix.starts_with('/') && !prefix.ends_with('/');
+            if !well_formed {
+                return Err(format!(
+                    "{key}: {prefix:?} must begin with / and not end with it"
+                ));
+            }
+        }
+        if self.http_prefix == self.api.prometheus_http_prefix {
+            return Err("http_prefix: must differ from api.prometheus_http_prefix".to_owned());
+        }
+        model::TenantId::new(&self.self_scrape.tenant)
+            .map_err(|e| format!("self_scrape.tenant: {e}"))?;
+        let positive = [
+            ("querier.max_concurrent", self.querier.max_concurrent as u64),
+            (
+                "server.http_listen_conn_limit",
+                self.server.http_listen_conn_limit as u64,
+            ),
+            (
+                "distributor.max_recv_msg_size",
+                self.distributor.max_recv_msg_size.0,
+            ),
+            (
+                "distributor.max_inflight_bytes",
+                self.distributor.max_inflight_bytes.0,
+            ),
+            ("querier.max_samples", self.querier.max_samples),
+            ("querier.timeout", self.querier.timeout.as_millis() as u64),
+            (
+                "ingester.retention",
+                self.limits.retention.as_millis() as u64,
+            ),
+            (
+                "querier.lookback_delta",
+                self.querier.lookback_delta.as_millis() as u64,
+            ),
+            (
+                "querier.default_evaluation_interval",
+                self.querier.default_evaluation_interval.as_millis() as u64,
+            ),
+        ];
+        if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(format!("{key}: must be above zero"));
+        }
+        if 2 * self.distributor.max_recv_msg_size.0 > self.distributor.max_inflight_bytes.0 {
+            return Err("distributor.max_inflight_bytes: must hold a body of \
+                        distributor.max_recv_msg_size twice, packed and unpacked"
+                .to_owned());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,633 @@
+//! The table of keys: for each its name in the file, its flag, a value other than the default (for the tests and the reference), and
+//! its help. Everything else that knows keys is made from it: flags, file, `-help`, `/config`, `docs/config.md` and the tests that
+//! every key can be set by flag and by file and changes nothing but its own field.
+
+use std::sync::OnceLock;
+
+use super::Config;
+use super::setting::{Rate, Setting};
+
+/// One key.
+pub(super) struct Key {
+    /// Path in the file, sections joined by dots.
+    pub(super) yaml: &'static str,
+    /// The flag without dashes.
+    pub(super) flag: &'static str,
+    /// The word for its type.
+    pub(super) kind: &'static str,
+    /// A value that is not the default.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the tests set every key to it"))]
+    pub(super) example: &'static str,
+    /// One or two sentences.
+    pub(super) help: &'static str,
+    /// Reads the value into its field.
+    pub(super) set: fn(&mut Config, &str) -> Result<(), String>,
+    /// Shows the value of its field.
+    pub(super) get: fn(&Config) -> String,
+}
+
+impl Key {
+    /// Whether the flag may stand without a value, meaning true.
+    pub(super) fn is_switch(&self) -> bool {
+        self.kind == bool::KIND
+    }
+
+    /// Whether repeating the flag adds to a list.
+    pub(super) fn is_list(&self) -> bool {
+        self.kind == Vec::<String>::KIND
+    }
+}
+
+/// The word of a field's type.
+fn kind_of<T: Setting>(_: fn(&Config) -> &T) -> &'static str {
+    T::KIND
+}
+
+macro_rules! key {
+    ($yaml:literal, $flag:literal, $($field:ident).+, $example:literal, $help:literal) => {
+        Key {
+            yaml: $yaml,
+            flag: $flag,
+            kind: kind_of(|c: &Config| &c.$($field).+),
+            example: $example,
+            help: $help,
+            set: |c, text| {
+                c.$($field).+ = Setting::parse(text)?;
+                Ok(())
+            },
+            get: |c| Setting::show(&c.$($field).+),
+        }
+    };
+}
+
+/// All keys, in the order of the reference page.
+pub(super) fn keys() -> &'static [Key] {
+    static KEYS: OnceLock<Vec<Key>> = OnceLock::new();
+    KEYS.get_or_init(|| {
+        [process(), server(), paths(), limits()]
+            .into_iter()
+            .flatten()
+            .collect()
+    })
+}
+
+fn process() -> Vec<Key> {
+    vec![
+        key!(
+            "target",
+            "target",
+            target,
+            "ingester",
+            "Which parts run. Only `all`, the whole node, is built."
+        ),
+        key!(
+            "auth_enabled",
+            "auth.enabled",
+            auth_enabled,
+            "true",
+            "Whether the header `X-Scope-OrgID` names the tenant and must be there. Off: everything belongs to the tenant `fake`, \
+             and rates and numbers of series are not limited unless `limits` says so."
+        ),
+        key!(
+            "http_prefix",
+            "http.prefix",
+            http_prefix,
+            "/cortex",
+            "What stands before `/push` and before a second copy of the query API."
+        ),
+        key!(
+            "api.prometheus_http_prefix",
+            "http.prometheus-http-prefix",
+            api.prometheus_http_prefix,
+            "/prom",
+            "What stands before the query API, `/api/v1/query` and so on."
+        ),
+        key!(
+            "api.response_compression_enabled",
+            "api.response-compression-enabled",
+            api.response_compression_enabled,
+            "false",
+            "Whether answers of the query API are compressed for clients that accept gzip."
+        ),
+        key!(
+            "data.dir",
+            "data.dir",
+            data_dir,
+            "/var/lib/myelin",
+            "Directory of the write-ahead log. Locked against a second process."
+        ),
+        key!(
+            "cores",
+            "cores",
+            cores,
+            "2",
+            "Number of pinned cores. 0: one for each CPU of the inherited affinity mask, capped by the cgroup quota."
+        ),
+        key!(
+            "core_set",
+            "core-set",
+            core_set,
+            "0-1,3",
+            "The CPUs to pin to, as `0-3,8`; must lie inside the inherited affinity mask. Empty: the mask."
+        ),
+        key!(
+            "io",
+            "io",
+            io,
+            "threads",
+            "How cores reach their files: `uring`, `threads` (where a seccomp profile blocks io_uring) or `auto`, which tries."
+        ),
+        key!(
+            "wal.salvage",
+            "wal.salvage",
+            wal_salvage,
+            "true",
+            "Start in spite of a corrupt segment: the rest of that segment is dropped, told and counted. Without it the node refuses to start, \
+             naming file and offset."
+        ),
+        key!(
+            "poison.linger",
+            "poison.linger",
+            poison_linger,
+            "5s",
+            "After a failed write or sync of the log: how long the node still answers reads of durable data before it exits with an error."
+        ),
+        key!(
+            "self_scrape.interval",
+            "self-scrape.interval",
+            self_scrape.interval,
+            "1m",
+            "How often the node writes its own metrics (`job=\"myelin\"`) to itself. 0: never."
+        ),
+        key!(
+            "self_scrape.tenant",
+            "self-scrape.tenant",
+            self_scrape.tenant,
+            "ops",
+            "The tenant that the node's own metrics belong to."
+        ),
+    ]
+}
+
+fn server() -> Vec<Key> {
+    vec![
+        key!(
+            "server.http_listen_address",
+            "server.http-listen-address",
+            server.http_listen_address,
+            "0.0.0.0",
+            "Address of the HTTP server. Nothing authenticates: open it only behind something that does."
+        ),
+        key!(
+            "server.http_listen_port",
+            "server.http-listen-port",
+            server.http_listen_port,
+            "8080",
+            "Port of the HTTP server. 0: a free one, told at start."
+        ),
+        key!(
+            "server.http_listen_conn_limit",
+            "server.http-conn-limit",
+            server.http_listen_conn_limit,
+            "100",
+            "HTTP connections at once; above it new ones wait in the listen queue."
+        ),
+        key!(
+            "server.grpc_listen_address",
+            "server.grpc-listen-address",
+            server.grpc_listen_address,
+            "0.0.0.0",
+            "Address of the gRPC server."
+        ),
+        key!(
+            "server.grpc_listen_port",
+            "server.grpc-listen-port",
+            server.grpc_listen_port,
+            "9999",
+            "Port of the gRPC server, which serves the standard health service. 0: a free one, told at start."
+        ),
+        key!(
+            "server.http_server_read_timeout",
+            "server.http-read-timeout",
+            server.http_server_read_timeout,
+            "10s",
+            "Within this time a client must have sent its headers, and then its body. 0: no limit."
+        ),
+        key!(
+            "server.http_server_write_timeout",
+            "server.http-write-timeout",
+            server.http_server_write_timeout,
+            "10s",
+            "A client that takes nothing of its answer for this long is hung up on. 0: no limit."
+        ),
+        key!(
+            "server.http_server_idle_timeout",
+            "server.http-idle-timeout",
+            server.http_server_idle_timeout,
+            "1m",
+            "How long a connection may rest between requests. 0: no limit."
+        ),
+        key!(
+            "server.graceful_shutdown_timeout",
+            "server.graceful-shutdown-timeout",
+            server.graceful_shutdown_timeout,
+            "2s",
+            "How long a stop waits for requests in flight. A second signal ends the process at once."
+        ),
+        key!(
+            "server.http_path_prefix",
+            "server.path-prefix",
+            server.http_path_prefix,
+            "/myelin",
+            "What stands before all paths."
+        ),
+        key!(
+            "server.gateway_threads",
+            "server.gateway-threads",
+            server.gateway_threads,
+            "3",
+            "Threads that decode, validate and answer requests. 0: as many as cores."
+        ),
+        key!(
+            "server.log_level",
+            "log.level",
+            server.log_level,
+            "debug",
+            "What is logged to standard error: debug, info, warn or error."
+        ),
+    ]
+}
+
+fn paths() -> Vec<Key> {
+    vec![
+        key!(
+            "distributor.max_recv_msg_size",
+            "distributor.max-recv-msg-size",
+            distributor.max_recv_msg_size,
+            "10MiB",
+            "Largest push body, compressed and decompressed alike. Larger ones are answered 400."
+        ),
+        key!(
+            "distributor.max_inflight_bytes",
+            "distributor.max-inflight-bytes",
+            distributor.max_inflight_bytes,
+            "1GiB",
+            "Bytes of push bodies in work at once, packed and unpacked. Above it pushes are answered 503 with Retry-After."
+        ),
+        key!(
+            "distributor.max_inflight_bytes_per_tenant",
+            "distributor.max-inflight-bytes-per-tenant",
+            distributor.max_inflight_bytes_per_tenant,
+            "64MiB",
+            "The same for one tenant, so that one cannot take all. 0: no limit."
+        ),
+        key!(
+            "querier.max_concurrent",
+            "querier.max-concurrent",
+            querier.max_concurrent,
+            "4",
+            "Queries evaluated at once."
+        ),
+        key!(
+            "querier.max_waiting",
+            "querier.max-waiting",
+            querier.max_waiting,
+            "7",
+            "Queries that may wait for their turn; further ones are answered 503 with Retry-After."
+        ),
+        key!(
+            "querier.timeout",
+            "querier.timeout",
+            querier.timeout,
+            "30s",
+            "Longest time a query may take; the parameter `timeout` can only shorten it."
+        ),
+        key!(
+            "querier.max_samples",
+            "querier.max-samples",
+            querier.max_samples,
+            "1000000",
+            "Samples one query may hold in memory."
+        ),
+        key!(
+            "querier.default_evaluation_interval",
+            "querier.default-evaluation-interval",
+            querier.default_evaluation_interval,
+            "15s",
+            "Step of a subquery that names none."
+        ),
+        key!(
+            "querier.lookback_delta",
+            "querier.lookback-delta",
+            querier.lookback_delta,
+            "1m",
+            "How long a sample counts as current without a newer one."
+        ),
+        key!(
+            "querier.workers",
+            "querier.workers",
+            querier.workers,
+            "3",
+            "Threads of low priority that evaluate queries. 0: as many as CPUs."
+        ),
+        key!(
+            "frontend.max_body_size",
+            "frontend.max-body-size",
+            frontend_max_body_size,
+            "1MiB",
+            "Largest form of a query. Larger ones are answered 413."
+        ),
+        key!(
+            "ingester.retention",
+            "ingester.retention",
+            limits.retention,
+            "6h",
+            "How much sample time of each tenant is kept, counted back from its newest sample."
+        ),
+    ]
+}
+
+fn limits() -> Vec<Key> {
+    vec![
+        Key {
+            yaml: "limits.ingestion_rate",
+            flag: "distributor.ingestion-rate-limit",
+            kind: Rate::KIND,
+            example: "1234.5",
+            help: "Samples and metadata a second of one tenant; more is answered 429. 0: unlimited.",
+            set: |c, text| {
+                c.limits.ingestion_rate = Rate::parse(text)?.0;
+                Ok(())
+            },
+            get: |c| Rate(c.limits.ingestion_rate).show(),
+        },
+        key!(
+            "limits.ingestion_burst_size",
+            "distributor.ingestion-burst-size",
+            limits.ingestion_burst_size,
+            "777",
+            "Samples that may come at once within the rate. A larger push can never pass."
+        ),
+        key!(
+            "limits.max_series_per_user",
+            "ingester.max-series-per-user",
+            limits.max_series_per_user,
+            "1000",
+            "Series of one tenant in memory; samples of further ones are answered 400. 0: unlimited."
+        ),
+        key!(
+            "limits.max_series_per_metric",
+            "ingester.max-series-per-metric",
+            limits.max_series_per_metric,
+            "100",
+            "Series of one metric name in memory; samples of further ones are answered 400. 0: unlimited."
+        ),
+        key!(
+            "limits.max_label_names_per_series",
+            "validation.max-label-names-per-series",
+            limits.max_label_names_per_series,
+            "60",
+            "Labels of one series, the metric name included."
+        ),
+        key!(
+            "limits.max_label_name_length",
+            "validation.max-length-label-name",
+            limits.max_label_name_length,
+            "64",
+            "Bytes of a label name."
+        ),
+        key!(
+            "limits.max_label_value_length",
+            "validation.max-length-label-value",
+            limits.max_label_value_length,
+            "128",
+            "Bytes of a label value, the metric name included."
+        ),
+        key!(
+            "limits.max_labels_size_bytes",
+            "validation.max-labels-size-bytes",
+            limits.max_labels_size_bytes,
+            "4096",
+            "Bytes of all names and values of a series. 0: unlimited."
+        ),
+        key!(
+            "limits.max_metadata_length",
+            "validation.max-metadata-length",
+            limits.max_metadata_length,
+            "99",
+            "Bytes of a metric name, help or unit in metadata; longer ones are dropped and told."
+        ),
+        key!(
+            "limits.max_metadata_per_user",
+            "ingester.max-metadata-per-user",
+            limits.max_metadata_per_user,
+            "11",
+            "Metric names of one tenant with metadata. 0: unlimited."
+        ),
+        key!(
+            "limits.max_metadata_per_metric",
+            "ingester.max-metadata-per-metric",
+            limits.max_metadata_per_metric,
+            "3",
+            "Metadata records of one metric name. 0: unlimited."
+        ),
+        key!(
+            "limits.enforce_metric_name",
+            "validation.enforce-metric-name",
+            limits.enforce_metric_name,
+            "false",
+            "Whether every series must have a valid metric name."
+        ),
+        key!(
+            "limits.reject_old_samples",
+            "validation.reject-old-samples",
+            limits.reject_old_samples,
+            "true",
+            "Whether samples older than `reject_old_samples_max_age` are refused."
+        ),
+        key!(
+            "limits.reject_old_samples_max_age",
+            "validation.reject-old-samples.max-age",
+            limits.reject_old_samples_max_age,
+            "1h",
+            "See `reject_old_samples`."
+        ),
+        key!(
+            "limits.creation_grace_period",
+            "validation.create-grace-period",
+            limits.creation_grace_period,
+            "1m",
+            "How far ahead of the clock a sample may be."
+        ),
+        key!(
+            "limits.drop_labels",
+            "distributor.drop-label",
+            limits.drop_labels,
+            "pod_uid,replica",
+            "Labels removed from every series. The flag may be repeated."
+        ),
+        key!(
+            "limits.ack",
+            "limits.ack",
+            limits.ack,
+            "written",
+            "When a push is acknowledged: `durable`, after the sync, so that a power cut loses nothing; `written`, before it, so that \
+             only a crash of the process loses nothing."
+        ),
+        key!(
+            "limits.max_query_length",
+            "store.max-query-length",
+            limits.max_query_length,
+            "31d",
+            "Longest time range of a query, ranges and offsets included. 0: unlimited."
+        ),
+        key!(
+            "limits.max_query_lookback",
+            "querier.max-query-lookback",
+            limits.max_query_lookback,
+            "7d",
+            "How far back a query may begin; earlier starts are moved. 0: unlimited."
+        ),
+        key!(
+            "limits.max_fetched_series_per_query",
+            "querier.max-fetched-series-per-query",
+            limits.max_fetched_series_per_query,
+            "100000",
+            "Series one query may read; more is answered 422. 0: unlimited."
+        ),
+        key!(
+            "limits.max_fetched_chunk_bytes_per_query",
+            "querier.max-fetched-chunk-bytes-per-query",
+            limits.max_fetched_chunk_bytes_per_query,
+            "1000000",
+            "Bytes of chunks one query may read; more is answered 422. 0: unlimited."
+        ),
+        key!(
+            "limits.max_samples_per_query",
+            "ingester.max-samples-per-query",
+            limits.max_samples_per_query,
+            "1000",
+            "Samples one query of this tenant may hold in memory, within `querier.max_samples`. 0: only that bound."
+        ),
+    ]
+}
+
+/// Parts of Cortex that are not built: the beginning of a key's path (or of a flag), and what it belongs to. A known key wins.
+pub(super) const NOT_BUILT: &[(&str, &str)] = &[
+    ("ruler", "the ruler"),
+    ("alertmanager", "the Alertmanager"),
+    ("blocks_storage", "blocks storage"),
+    ("blocks-storage", "blocks storage"),
+    ("experimental.tsdb", "blocks storage"),
+    ("experimental.blocks", "blocks storage"),
+    ("tsdb", "blocks storage"),
+    ("storage", "long-term storage"),
+    ("chunk_store", "long-term storage"),
+    ("store.", "long-term storage"),
+    ("schema", "long-term storage"),
+    ("table_manager", "the table manager"),
+    ("table-manager", "the table manager"),
+    ("dynamodb", "DynamoDB storage"),
+    ("s3.", "S3 storage"),
+    ("gcs.", "GCS storage"),
+    ("bigtable", "Bigtable storage"),
+    ("cassandra", "Cassandra storage"),
+    ("boltdb", "BoltDB storage"),
+    ("local.", "long-term storage"),
+    ("compactor", "the compactor"),
+    ("store_gateway", "the store gateway"),
+    ("store-gateway", "the store gateway"),
+    ("purger", "the purger"),
+    ("deletes", "deletion of series"),
+    ("configs", "the configs service"),
+    ("config.expand-env", "environment variables in the file"),
+    ("runtime_config", "the runtime configuration"),
+    ("runtime-config", "the runtime configuration"),
+    ("memberlist", "the cluster"),
+    ("ring", "the cluster"),
+    ("consul", "the cluster"),
+    ("etcd", "the cluster"),
+    ("multi.", "the cluster"),
+    ("ingester_client", "the cluster"),
+    ("ingester.client", "the cluster"),
+    ("ingester.lifecycler", "the cluster"),
+    ("ingester.num-tokens", "the cluster"),
+    (
+        "ingester.walconfig",
+        "the log of Cortex' chunks storage (ours is always on)",
+    ),
+    (
+        "ingester.wal",
+        "the log of Cortex' chunks storage (ours is always on)",
+    ),
+    ("ingester.", "this part of the ingester"),
+    ("distributor.ha", "the HA tracker"),
+    ("distributor.ring", "the cluster"),
+    ("distributor.replication-factor", "the cluster"),
+    (
+        "distributor.instance_limits",
+        "instance limits of Cortex (see distributor.max_inflight_bytes)",
+    ),
+    (
+        "distributor.instance-limits",
+        "instance limits of Cortex (see distributor.max-inflight-bytes)",
+    ),
+    ("distributor.otlp", "OTLP"),
+    ("distributor.shard", "the cluster"),
+    ("distributor.remote", "the cluster"),
+    ("distributor.health", "the cluster"),
+    ("distributor.pool", "the cluster"),
+    ("distributor.zone", "the cluster"),
+    ("distributor.extra", "the cluster"),
+    ("querier.frontend", "the query frontend"),
+    ("querier.scheduler", "the query scheduler"),
+    ("querier.query_", "long-term storage"),
+    ("querier.query-", "long-term storage"),
+    ("querier.store", "the store gateway"),
+    ("querier.split", "the query frontend"),
+    ("querier.cache", "the results cache"),
+    ("querier.align", "the query frontend"),
+    ("querier.dns", "the query frontend"),
+    ("querier.worker-", "the query frontend"),
+    ("frontend", "the query frontend"),
+    ("frontend_worker", "the query frontend"),
+    ("query_range", "the query frontend"),
+    ("query_scheduler", "the query scheduler"),
+    ("query-scheduler", "the query scheduler"),
+    ("query-frontend", "the query frontend"),
+    ("parquet_converter", "the parquet converter"),
+    ("parquet-converter", "the parquet converter"),
+    ("tenant_federation", "tenant federation"),
+    ("tenant-federation", "tenant federation"),
+    ("tracing", "tracing"),
+    ("resource_monitor", "the resource monitor"),
+    ("name_validation_scheme", "the choice of name validation"),
+    ("name-validation-scheme", "the choice of name validation"),
+    ("flusher", "the flusher"),
+    ("server.http_tls", "TLS"),
+    ("server.http-tls", "TLS"),
+    ("server.grpc_tls", "TLS"),
+    ("server.grpc-tls", "TLS"),
+    ("limits.accept_ha", "the HA tracker"),
+    ("limits.ha_", "the HA tracker"),
+    ("limits.ruler_", "the ruler"),
+    ("limits.alertmanager_", "the Alertmanager"),
+    ("limits.compactor_", "the compactor"),
+    ("limits.store_gateway", "the store gateway"),
+    ("limits.max_global", "the cluster"),
+    ("limits.max_native_histogram", "native histograms"),
+    ("limits.native_histogram", "native histograms"),
+    ("limits.enable_native_histograms", "native histograms"),
+    ("limits.max_exemplars", "exemplars"),
+    ("limits.out_of_order_time_window", "the out-of-order window"),
+    ("limits.metric_relabel_configs", "relabelling"),
+    ("limits.ingestion_rate_strategy", "the cluster"),
+    ("limits.ingestion_tenant_shard_size", "the cluster"),
+    ("limits.max_query_parallelism", "the query frontend"),
+    ("limits.max_cache_freshness", "the results cache"),
+    ("limits.max_outstanding", "the query frontend"),
+    ("limits.max_queriers", "the query frontend"),
+    ("limits.per_tenant_override", "the runtime configuration"),
+    ("limits.promote_resource", "OTLP"),
+    ("limits.s3_", "S3 storage"),
+];

@@ -1,0 +1,316 @@
+//! How a value of a key is read from text and shown: the types that a setting can have.
+//!
+//! Durations as Go writes them (`1h30m`, `250ms`) and with `d`, `w`, `y` besides; sizes in bytes or with `KiB`, `MiB`, `GiB`.
+//! What is shown can be read again.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use model::Ack;
+
+/// A type that a key can have.
+pub(super) trait Setting: Sized {
+    /// The word for the reference page.
+    const KIND: &'static str;
+    /// Reads a value; the error says what was expected.
+    fn parse(text: &str) -> Result<Self, String>;
+    /// Writes a value as `parse` reads it.
+    fn show(&self) -> String;
+}
+
+/// A number of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ByteSize(pub(crate) u64);
+
+/// How a core reaches its files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Io {
+    /// io_uring where the kernel lets us, threads else.
+    Auto,
+    /// io_uring or no start.
+    Uring,
+    /// A helper thread with plain system calls.
+    Threads,
+}
+
+/// What is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogLevel {
+    /// All.
+    Debug,
+    /// What an operator wants to have read once.
+    Info,
+    /// What is wrong but handled.
+    Warn,
+    /// What needs a human.
+    Error,
+}
+
+/// A rate a second of which zero means unlimited.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Rate(pub(super) f64);
+
+impl Setting for bool {
+    const KIND: &'static str = "boolean";
+    fn parse(text: &str) -> Result<bool, String> {
+        match text {
+            "true" | "1" | "t" | "T" | "TRUE" | "True" => Ok(true),
+            "false" | "0" | "f" | "F" | "FALSE" | "False" => Ok(false),
+            _ => Err(format!("{text:?} is neither true nor false")),
+        }
+    }
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// Whole numbers; `1e6` is one too, as in YAML.
+fn whole(text: &str, max: u64) -> Result<u64, String> {
+    let number = match text.parse::<u64>() {
+        Ok(number) => Some(number),
+        Err(_) => text
+            .parse::<f64>()
+            .ok()
+            .filter(|f| f.fract() == 0.0 && (0.0..=9.0e15).contains(f))
+            .map(|f| f as u64),
+    };
+    match number {
+        Some(number) if number <= max => Ok(number),
+        _ => Err(format!("{text:?} is not a whole number from 0 to {max}")),
+    }
+}
+
+macro_rules! whole_number {
+    ($($kind:ty),*) => {$(
+        impl Setting for $kind {
+            const KIND: &'static str = "number";
+            fn parse(text: &str) -> Result<$kind, String> {
+                whole(text, <$kind>::MAX as u64).map(|n| n as $kind)
+            }
+            fn show(&self) -> String {
+                self.to_string()
+            }
+        }
+    )*};
+}
+whole_number!(u16, u32, u64, usize);
+
+impl Setting for Rate {
+    const KIND: &'static str = "number";
+    fn parse(text: &str) -> Result<Rate, String> {
+        match text.parse::<f64>() {
+            Ok(0.0) => Ok(Rate(f64::INFINITY)),
+            Ok(rate) if rate > 0.0 => Ok(Rate(rate)),
+            _ => Err(format!("{text:?} is not a number of zero or above")),
+        }
+    }
+    fn show(&self) -> String {
+        if self.0.is_infinite() {
+            "0".to_owned()
+        } else {
+            self.0.to_string()
+        }
+    }
+}
+
+impl Setting for String {
+    const KIND: &'static str = "text";
+    fn parse(text: &str) -> Result<String, String> {
+        Ok(text.to_owned())
+    }
+    fn show(&self) -> String {
+        self.clone()
+    }
+}
+
+impl Setting for PathBuf {
+    const KIND: &'static str = "path";
+    fn parse(text: &str) -> Result<PathBuf, String> {
+        if text.is_empty() {
+            return Err("a path must not be empty".to_owned());
+        }
+        Ok(PathBuf::from(text))
+    }
+    fn show(&self) -> String {
+        self.display().to_string()
+    }
+}
+
+/// Names joined by commas.
+impl Setting for Vec<String> {
+    const KIND: &'static str = "list";
+    fn parse(text: &str) -> Result<Vec<String>, String> {
+        Ok(text
+            .split(',')
+            .map(str::trim)
+            .filter(|s| !s.is_empty())
+            .map(str::to_owned)
+            .collect())
+    }
+    fn show(&self) -> String {
+        self.join(",")
+    }
+}
+
+impl Setting for ByteSize {
+    const KIND: &'static str = "bytes";
+    fn parse(text: &str) -> Result<ByteSize, String> {
+        let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("B", 0)];
+        let (digits, shift) = units
+            .iter()
+            .find_map(|&(unit, shift)| Some((text.strip_suffix(unit)?.trim(), shift)))
+            .unwrap_or((text, 0));
+        let wrong = || format!("{text:?} is not a size such as 1048576 or 64MiB");
+        let count = whole(digits, u64::MAX >> 1).map_err(|_| wrong())?;
+        count
+            .checked_mul(1 << shift)
+            .map(ByteSize)
+            .ok_or_else(wrong)
+    }
+    fn show(&self) -> String {
+        [(30, "GiB"), (20, "MiB"), (10, "KiB")]
+            .iter()
+            .find(|&&(shift, _)| self.0 != 0 && self.0 % (1 << shift) == 0)
+            .map_or_else(
+                || self.0.to_string(),
+                |(shift, unit)| format!("{}{unit}", self.0 >> shift),
+            )
+    }
+}
+
+/// Units of durations in nanoseconds, as Go and Prometheus know them.
+const UNITS: [(&str, u64); 10] = [
+    ("ns", 1),
+    ("us", 1_000),
+    ("µs", 1_000),
+    ("ms", 1_000_000),
+    ("s", 1_000_000_000),
+    ("m", 60_000_000_000),
+    ("h", 3_600_000_000_000),
+    ("d", 86_400_000_000_000),
+    ("w", 7 * 86_400_000_000_000),
+    ("y", 365 * 86_400_000_000_000),
+];
+
+impl Setting for Duration {
+    const KIND: &'static str = "duration";
+    fn parse(text: &str) -> Result<Duration, String> {
+        let wrong = || format!("{text:?} is not a duration such as 30s or 1h30m");
+        if text == "0" {
+            return Ok(Duration::ZERO);
+        }
+        let mut rest = text;
+        let mut total = 0.0;
+        while !rest.is_empty() {
+            let digits = rest
+                .find(|c: char| !c.is_ascii_digit() && c != '.')
+                .unwrap_or(rest.len());
+            let number: f64 = rest[..digits].parse().map_err(|_| wrong())?;
+            let tail = &rest[digits..];
+            let letters = tail
+                .find(|c: char| c.is_ascii_digit())
+                .unwrap_or(tail.len());
+            let (_, unit) = UNITS
+                .iter()
+                .find(|(name, _)| *name == &tail[..letters])
+                .ok_or_else(wrong)?;
+            total += number * *unit as f64;
+            rest = &tail[letters..];
+        }
+        if text.is_empty() || total > u64::MAX as f64 {
+            return Err(wrong());
+        }
+        Ok(Duration::from_nanos(total as u64))
+    }
+    fn show(&self) -> String {
+        let mut nanos = self.as_nanos();
+        if nanos == 0 {
+            return "0s".to_owned();
+        }
+        let mut text = String::new();
+        for unit in ["h", "m", "s", "ms", "us", "ns"] {
+            let size = UNITS
+                .iter()
+                .find(|(name, _)| *name == unit)
+                .map_or(1, |(_, n)| u128::from(*n));
+            if nanos >= size {
+                text.push_str(&format!("{}{unit}", nanos / size));
+                nanos %= size;
+            }
+        }
+        text
+    }
+}
+
+macro_rules! words {
+    ($kind:ty, $($word:literal = $value:path),+) => {
+        impl Setting for $kind {
+            const KIND: &'static str = concat!($("`", $word, "` "),+);
+            fn parse(text: &str) -> Result<$kind, String> {
+                match text {
+                    $($word => Ok($value),)+
+                    _ => Err(format!("{text:?} is none of: {}", [$($word),+].join(", "))),
+                }
+            }
+            fn show(&self) -> String {
+                match self {
+                    $($value => $word.to_owned(),)+
+                }
+            }
+        }
+    };
+}
+words!(
+    Io,
+    "auto" = Io::Auto,
+    "uring" = Io::Uring,
+    "threads" = Io::Threads
+);
+words!(
+    LogLevel,
+    "debug" = LogLevel::Debug,
+    "info" = LogLevel::Info,
+    "warn" = LogLevel::Warn,
+    "error" = LogLevel::Error
+);
+words!(Ack, "durable" = Ack::Durable, "written" = Ack::Written);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_go_and_prometheus_write_them() {
+        let ms = |text: &str| Duration::parse(text).map(|d| d.as_millis());
+        assert_eq!(ms("1h30m"), Ok(5_400_000));
+        assert_eq!(ms("1.5s"), Ok(1_500));
+        assert_eq!(ms("250ms"), Ok(250));
+        assert_eq!(ms("1d"), Ok(86_400_000));
+        assert_eq!(ms("0"), Ok(0));
+        for text in ["", "5", "s", "1x", "-1s", "1h 5m", "1..5s", "9999999999y"] {
+            assert!(Duration::parse(text).is_err(), "{text:?} passed");
+        }
+        for text in ["1h30m", "24h", "250ms", "2m", "0s"] {
+            assert_eq!(Duration::parse(text).unwrap().show(), text);
+        }
+    }
+
+    #[test]
+    fn sizes_have_binary_units_and_whole_numbers_may_have_exponents() {
+        assert_eq!(ByteSize::parse("64MiB"), Ok(ByteSize(64 << 20)));
+        assert_eq!(ByteSize::parse("104857600").unwrap().show(), "100MiB");
+        assert_eq!(ByteSize::parse("1000").unwrap().show(), "1000");
+        assert!(ByteSize::parse("1MB").is_err() && ByteSize::parse("-1").is_err());
+        assert!(ByteSize::parse("99999999999GiB").is_err());
+        assert_eq!(u64::parse("1e6"), Ok(1_000_000));
+        assert!(u16::parse("65536").is_err() && u32::parse("1.5").is_err());
+    }
+
+    #[test]
+    fn a_rate_of_zero_is_unlimited_and_shown_as_zero() {
+        assert_eq!(Rate::parse("0"), Ok(Rate(f64::INFINITY)));
+        assert_eq!(Rate::parse("0").unwrap().show(), "0");
+        assert_eq!(Rate::parse("2.5"), Ok(Rate(2.5)));
+        assert!(Rate::parse("-1").is_err() && Rate::parse("NaN").is_err());
+    }
+}

@@ -1,0 +1,222 @@
+use super::*;
+use crate::config::yaml;
+
+fn flags(args: &[&str]) -> Result<Config, String> {
+    match read(args.iter().map(|a| (*a).to_owned())) {
+        Ok(Request::Run(config)) => Ok(*config),
+        Ok(other) => panic!("{other:?}"),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+fn file(text: &str) -> Result<Config, String> {
+    from_yaml(text)
+        .and_then(|given| resolve(&given))
+        .map_err(|e| e.to_string())
+}
+
+#[test]
+fn one_dash_two_dashes_equals_and_space_mean_the_same() {
+    for args in [
+        &["-server.http-listen-port=8080"][..],
+        &["--server.http-listen-port=8080"],
+        &["-server.http-listen-port", "8080"],
+        &[
+            "-server.http-listen-port=1",
+            "-server.http-listen-port=8080",
+        ],
+    ] {
+        assert_eq!(
+            flags(args).unwrap().server.http_listen_port,
+            8080,
+            "{args:?}"
+        );
+    }
+}
+
+#[test]
+fn a_switch_stands_alone_and_does_not_eat_the_next_flag() {
+    let config = flags(&["-auth.enabled", "-cores", "2"]).unwrap();
+    assert!(config.auth_enabled && config.cores == 2);
+    assert!(!flags(&["-auth.enabled=false"]).unwrap().auth_enabled);
+    assert!(flags(&["-auth.enabled", "false"]).is_err());
+}
+
+#[test]
+fn help_and_version_are_asked_for_with_one_dash() {
+    let ask = |arg: &str| read([arg.to_owned()].into_iter()).unwrap();
+    assert!(matches!(ask("-help"), Request::Help) && matches!(ask("-h"), Request::Help));
+    assert!(matches!(ask("-version"), Request::Version));
+}
+
+#[test]
+fn every_key_can_be_set_by_flag_and_by_file_and_changes_its_own_field_only() {
+    let defaults = Config::defaults(false);
+    for key in keys() {
+        let mut config = defaults.clone();
+        (key.set)(&mut config, key.example).unwrap_or_else(|e| panic!("{}: {e}", key.yaml));
+        assert_ne!(
+            (key.get)(&config),
+            (key.get)(&defaults),
+            "{}: example is the default",
+            key.yaml
+        );
+        for other in keys().iter().filter(|other| other.yaml != key.yaml) {
+            assert_eq!(
+                (other.get)(&config),
+                (other.get)(&defaults),
+                "{} moved {}",
+                key.yaml,
+                other.yaml
+            );
+        }
+        // What is shown is read again as the same.
+        let mut again = defaults.clone();
+        (key.set)(&mut again, &(key.get)(&config)).unwrap();
+        assert_eq!(again, config, "{}", key.yaml);
+        if ["target", "auth_enabled"].contains(&key.yaml) {
+            continue; // One is refused, the other moves the defaults: tested below.
+        }
+        assert_eq!(
+            flags(&[&format!("-{}={}", key.flag, key.example)]).unwrap(),
+            config,
+            "{}",
+            key.flag
+        );
+        let nested =
+            key.yaml.replace('.', ": {") + ": " + &serde_json::to_string(key.example).unwrap();
+        let text = format!("{{{nested}{}}}", "}".repeat(key.yaml.matches('.').count()));
+        assert_eq!(file(&text).unwrap(), config, "{text}");
+    }
+}
+
+#[test]
+fn the_page_config_is_a_file_that_gives_the_same_configuration() {
+    let mut config = Config::defaults(true);
+    config.limits.drop_labels = vec!["a".into(), "b".into()];
+    config.server.http_listen_port = 1;
+    assert_eq!(file(&yaml(&config)).unwrap(), config);
+}
+
+#[test]
+fn flags_win_over_the_file_and_the_file_over_defaults() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("myelin.yaml");
+    std::fs::write(
+        &path,
+        "server: {http_listen_port: 1, grpc_listen_port: 2}\n",
+    )
+    .unwrap();
+    let config = flags(&[
+        "-server.http-listen-port=3",
+        "-config.file",
+        path.to_str().unwrap(),
+    ])
+    .unwrap();
+    assert_eq!(
+        (
+            config.server.http_listen_port,
+            config.server.grpc_listen_port
+        ),
+        (3, 2)
+    );
+    assert!(
+        flags(&["-config.file=/nowhere/x.yaml"])
+            .unwrap_err()
+            .contains("/nowhere/x.yaml")
+    );
+}
+
+#[test]
+fn tenants_bring_the_limits_of_cortex_unless_the_file_says_otherwise() {
+    assert!(file("").unwrap().limits.ingestion_rate.is_infinite());
+    let cortex = file("auth_enabled: true\nlimits:\n  max_series_per_user: 0\n").unwrap();
+    assert_eq!(cortex.limits.ingestion_rate, 25_000.0);
+    assert_eq!(cortex.limits.max_series_per_user, 0);
+    assert_eq!(cortex.limits.max_series_per_metric, 50_000);
+    let unlimited = file("limits:\n  ingestion_rate: 0\nauth_enabled: true\n").unwrap();
+    assert!(unlimited.limits.ingestion_rate.is_infinite());
+}
+
+#[test]
+fn unknown_names_are_told_with_the_nearest_known_one() {
+    assert_eq!(
+        file("server:\n  http_listen_prot: 1\n").unwrap_err(),
+        "unknown key server.http_listen_prot; did you mean server.http_listen_port?"
+    );
+    assert_eq!(
+        flags(&["-server.http-listen-prot=1"]).unwrap_err(),
+        "unknown flag -server.http-listen-prot; did you mean server.http-listen-port?"
+    );
+    assert!(
+        file("zzzzzz: 1\n")
+            .unwrap_err()
+            .contains("unknown key zzzzzz")
+    );
+}
+
+#[test]
+fn parts_of_cortex_that_are_not_built_say_so() {
+    for (text, part) in [
+        (
+            "ruler:\n  enable_api: true\n",
+            "key ruler: the ruler is not built yet",
+        ),
+        (
+            "alertmanager: {}\n",
+            "key alertmanager: the Alertmanager is not built yet",
+        ),
+        (
+            "blocks_storage: {backend: s3}\n",
+            "blocks storage is not built yet",
+        ),
+        (
+            "limits: {ruler_max_rules_per_rule_group: 1}\n",
+            "the ruler is not built yet",
+        ),
+        (
+            "distributor: {ha_tracker: {}}\n",
+            "the HA tracker is not built yet",
+        ),
+        ("target: ingester\n", "not built yet"),
+    ] {
+        let error = file(text).unwrap_err();
+        assert!(error.contains(part), "{text}: {error}");
+    }
+    assert!(
+        flags(&["-ruler.enable-api"])
+            .unwrap_err()
+            .contains("the ruler is not built yet")
+    );
+    assert!(
+        flags(&["-store.engine=tsdb"])
+            .unwrap_err()
+            .contains("not built yet")
+    );
+}
+
+#[test]
+fn bad_values_and_shapes_name_their_key() {
+    for (text, part) in [
+        (
+            "server: {http_listen_port: 70000}\n",
+            "server.http_listen_port",
+        ),
+        ("server: 5\n", "expected a section"),
+        ("cores: [1]\n", "cores"),
+        ("poison: {linger: often}\n", "poison.linger"),
+        ("querier: {max_concurrent: 0}\n", "querier.max_concurrent"),
+        ("http_prefix: api\n", "http_prefix"),
+        ("self_scrape: {tenant: a/b}\n", "self_scrape.tenant"),
+        ("a: b: c\n", "not YAML"),
+    ] {
+        let error = file(text).unwrap_err();
+        assert!(error.contains(part), "{text}: {error}");
+    }
+    assert!(flags(&["-cores"]).unwrap_err().contains("needs a value"));
+    assert!(
+        flags(&["serve"])
+            .unwrap_err()
+            .contains("unexpected argument")
+    );
+}

@@ -1,0 +1,31 @@
+use super::*;
+
+#[test]
+fn the_reference_page_is_what_the_table_says() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/config.md");
+    let wanted = reference::markdown();
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::create_dir_all(std::path::Path::new(path).parent().unwrap()).unwrap();
+        std::fs::write(path, &wanted).unwrap();
+    }
+    let found = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        found == wanted,
+        "docs/config.md is out of date: UPDATE_GOLDEN=1 cargo test -p myelin"
+    );
+}
+
+#[test]
+fn defaults_are_valid_with_and_without_tenants() {
+    for auth_enabled in [false, true] {
+        assert_eq!(Config::defaults(auth_enabled).validate(), Ok(()));
+    }
+}
+
+#[test]
+fn the_help_names_every_flag() {
+    let text = help();
+    for key in keys::keys() {
+        assert!(text.contains(&format!("  -{} ", key.flag)), "{}", key.flag);
+    }
+}

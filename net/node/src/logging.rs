@@ -1,0 +1,152 @@
+//! The log: one line of `key=value` pairs per event, to standard error.
+
+use std::fmt::{self, Write as _};
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::config::LogLevel;
+
+/// Events of our crates at `level` and above, of all others warnings only. Called once.
+pub(crate) fn start(level: LogLevel) {
+    let ours = match level {
+        LogLevel::Debug => "debug",
+        LogLevel::Info => "info",
+        LogLevel::Warn => "warn",
+        LogLevel::Error => "error",
+    };
+    let mut filter = if level == LogLevel::Error {
+        "error"
+    } else {
+        "warn"
+    }
+    .to_owned();
+    for name in [
+        "myelin", "gateway", "query", "promql", "shard", "wal", "reactor", "chunk", "wire",
+    ] {
+        let _ = write!(filter, ",{name}={ours}");
+    }
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
+        .with_writer(std::io::stderr)
+        .event_format(Logfmt)
+        .init();
+}
+
+/// `ts=2026-01-02T03:04:05.678901Z level=info part=shard msg="..." key=value`
+struct Logfmt;
+
+impl<S, N> FormatEvent<S, N> for Logfmt
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let level = match *event.metadata().level() {
+            Level::ERROR => "error",
+            Level::WARN => "warn",
+            Level::INFO => "info",
+            Level::DEBUG => "debug",
+            Level::TRACE => "trace",
+        };
+        writer.write_str("ts=")?;
+        SystemTime.format_time(&mut writer)?;
+        let part = event
+            .metadata()
+            .target()
+            .split("::")
+            .next()
+            .unwrap_or_default();
+        write!(writer, " level={level} part={part}")?;
+        let mut fields = Fields {
+            writer: &mut writer,
+            result: Ok(()),
+        };
+        event.record(&mut fields);
+        fields.result?;
+        writeln!(writer)
+    }
+}
+
+struct Fields<'a, 'w> {
+    writer: &'a mut Writer<'w>,
+    result: fmt::Result,
+}
+
+impl Fields<'_, '_> {
+    fn put(&mut self, field: &Field, text: &str) {
+        let name = if field.name() == "message" {
+            "msg"
+        } else {
+            field.name()
+        };
+        let plain = !text.is_empty()
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_graphic() && b != b'"' && b != b'=' && b != b'\\');
+        self.result = self.result.and_then(|()| match plain {
+            true => write!(self.writer, " {name}={text}"),
+            false => write!(self.writer, " {name}={text:?}"),
+        });
+    }
+}
+
+impl Visit for Fields<'_, '_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field, value);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.put(field, &format!("{value:?}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_event_is_one_line_of_pairs_with_quotes_where_needed() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .event_format(Logfmt)
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(count = 3, path = "a b\n", "it is \"so\"");
+        });
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert!(text.starts_with("ts=20"), "{text}");
+        assert!(
+            text.ends_with(
+                " level=info part=myelin msg=\"it is \\\"so\\\"\" count=3 path=\"a b\\n\"\n"
+            ),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,442 @@
+//! A node from start to end: the only place where the parts are put together.
+//!
+//! 1. The servers listen, so that probes and clients get an answer at once; until the log is replayed it is 503 with
+//!    `Retry-After`, and `/ready` tells how far the replay is.
+//! 2. The cores start, on their own threads, and replay.
+//! 3. Read path and write path are made over their mailboxes, and the gateway serves.
+//! 4. From then on this thread waits for signals, watches the health of the cores, and writes the node's own metrics.
+//!
+//! A signal stops in the opposite order: no new connections, requests in flight finish within the grace, then the cores finish what
+//! they have taken. A second signal ends the process at once, which loses nothing acknowledged. A log that failed ends the
+//! process with an error once the cores have answered reads for long enough.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, anyhow, bail};
+use gateway::alias::Secret;
+use gateway::metadata::MetadataStore;
+use gateway::overrides::Overrides;
+use gateway::push::{PushOptions, PushService};
+use gateway::tenant::Tenancy;
+use gateway::{Gateway, GrpcServer, Phase, Server, Services};
+use prometheus::Registry;
+use query::Engine;
+use reactor::IoMode;
+use shard::{Cores, ReplayProgress};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::config::{Config, Io};
+use crate::process::Process;
+use crate::self_scrape::SelfScrape;
+use crate::{VERSION, banner};
+
+/// How often the health of the cores is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How often metadata that nobody repeats is dropped.
+const PURGE: Duration = Duration::from_secs(60);
+
+/// Exit code of a process that a second signal ended, as shells have it for SIGINT.
+const ENDED_AT_ONCE: i32 = 130;
+
+/// Runs the node until it is stopped.
+///
+/// Errors: it cannot start (address in use, data directory locked or corrupt, CPUs outside of the mask), or its log failed.
+pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let local = tokio::task::LocalSet::new();
+    let result = local.block_on(&runtime, live(config));
+    // Threads of a replay that was interrupted end with the process.
+    runtime.shutdown_background();
+    result
+}
+
+async fn live(config: &Config) -> anyhow::Result<()> {
+    let mut signals = Signals::listen()?;
+    let registry = Registry::new();
+    let started = now_ms() as f64 / 1000.0;
+    registry
+        .register(Box::new(Process::new(started)))
+        .context("metrics of the process")?;
+    let gateway = Arc::new(Gateway::new(gateway_options(config)?, &registry));
+    let servers = Servers::start(config, &gateway)?;
+    println!(
+        "{}",
+        banner::text(config, servers.http.address(), servers.grpc.address())
+    );
+    let cores = tokio::select! {
+        cores = start_cores(config, &gateway) => cores?,
+        () = signals.next() => {
+            tracing::info!("stopped during the replay");
+            gateway.set_phase(Phase::Stopping);
+            return Ok(());
+        }
+    };
+    let push = assemble(config, &gateway, &registry, &cores)?;
+    tracing::info!(http = %servers.http.address(), "serving");
+    let failed = attend(config, &gateway, &servers, &cores, &push, &mut signals).await;
+    gateway.set_phase(Phase::Stopping);
+    match failed {
+        // What is in memory cannot be synced any more: the log has the truth.
+        Some(reason) => bail!("the write-ahead log failed: {reason}"),
+        None => stop(config, servers, cores, signals).await,
+    }
+}
+
+/// Makes both paths over the cores and lets the gateway serve.
+fn assemble(
+    config: &Config,
+    gateway: &Gateway,
+    registry: &Registry,
+    cores: &Cores,
+) -> anyhow::Result<Arc<PushService>> {
+    gateway.show(cores.registry().clone());
+    let overrides = Arc::new(Overrides::new(config.limits.clone()));
+    let metadata = Arc::new(MetadataStore::default());
+    let mailboxes = cores.mailboxes().clone();
+    let push = PushService::new(
+        push_options(config)?,
+        Arc::new(mailboxes.clone()),
+        overrides.clone(),
+        metadata.clone(),
+        registry,
+        Arc::new(now_ms),
+    );
+    let push = Arc::new(push.map_err(|e| anyhow!("write path: {e}"))?);
+    let watch = cores.watch();
+    gateway.serve(Services {
+        engine: Arc::new(Engine::start(query_options(config), mailboxes, registry)),
+        push: push.clone(),
+        overrides,
+        metadata,
+        health: Box::new(move || {
+            let health = watch.health();
+            match health.poisoned {
+                Some(refusal) => Err(refusal.to_string()),
+                None if !health.ready => Err("a core does not serve".to_owned()),
+                None => Ok(()),
+            }
+        }),
+    });
+    Ok(push)
+}
+
+/// The life of a serving node; ends with a signal (`None`) or a log that has failed long enough ago (why).
+async fn attend(
+    config: &Config,
+    gateway: &Arc<Gateway>,
+    servers: &Servers,
+    cores: &Cores,
+    push: &PushService,
+    signals: &mut Signals,
+) -> Option<String> {
+    let own = SelfScrape::new(config, gateway.clone(), servers.http.address());
+    let mut look = interval(LOOK);
+    let mut purge = interval(PURGE);
+    for timer in [&mut look, &mut purge] {
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    }
+    let scrape = own.run(push);
+    let mut scrape = std::pin::pin!(scrape);
+    let mut told = false;
+    loop {
+        tokio::select! {
+            () = signals.next() => return None,
+            _ = purge.tick() => gateway.purge_metadata(now_ms()),
+            never = scrape.as_mut() => match never {},
+            _ = look.tick() => {
+                let health = cores.health();
+                let Some(refusal) = health.poisoned else { continue };
+                if health.linger_over {
+                    return Some(refusal.to_string());
+                }
+                if !told {
+                    let linger = config.poison_linger.as_secs();
+                    tracing::error!(%refusal, linger, "writes are refused, reads of durable data go on");
+                    told = true;
+                }
+            }
+        }
+    }
+}
+
+async fn stop(
+    config: &Config,
+    servers: Servers,
+    cores: Cores,
+    mut signals: Signals,
+) -> anyhow::Result<()> {
+    tracing::info!("stopping; a second signal ends the process at once");
+    let grace = config.server.graceful_shutdown_timeout;
+    let (done, stopped) = oneshot::channel();
+    let stop = move || {
+        servers.stop(grace);
+        cores.stop();
+        // Without a receiver the process is ending already.
+        let _ = done.send(());
+    };
+    std::thread::Builder::new()
+        .name("stop".to_owned())
+        .spawn(stop)?;
+    tokio::select! {
+        stopped = stopped => stopped.context("the stop panicked")?,
+        () = signals.next() => {
+            tracing::warn!("ended by a second signal");
+            std::process::exit(ENDED_AT_ONCE);
+        }
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Replays and starts the cores, on a thread of its own.
+async fn start_cores(config: &Config, gateway: &Arc<Gateway>) -> anyhow::Result<Cores> {
+    let options = shard_options(config)?;
+    let shown = Arc::new(Replay::default());
+    let gateway = gateway.clone();
+    let progress = move |progress| {
+        if let Some(percent) = shown.percent(progress) {
+            gateway.set_phase(Phase::Replaying(percent));
+            tracing::info!(percent, samples = progress.samples, "replaying");
+        }
+    };
+    let (sender, receiver) = oneshot::channel();
+    let start = move || {
+        // Without a receiver the node is on its way out.
+        let _ = sender.send(Cores::start(options, progress));
+    };
+    std::thread::Builder::new()
+        .name("start".to_owned())
+        .spawn(start)?;
+    let cores = receiver.await.context("the start panicked")??;
+    let started = cores.started();
+    if let Some(reason) = &started.io_fallback {
+        tracing::warn!(io = started.io, reason, "io_uring is not used");
+    }
+    if let Some(reason) = &started.not_direct {
+        tracing::warn!(reason, "the log is not written with O_DIRECT");
+    }
+    for note in &started.notes {
+        tracing::warn!(note, "found in the log");
+    }
+    let (series, samples, count) = (started.series, started.samples, cores.count());
+    tracing::info!(
+        cores = count,
+        io = started.io,
+        series,
+        samples,
+        "cores serve"
+    );
+    Ok(cores)
+}
+
+/// How far the replay is over all cores.
+#[derive(Debug, Default)]
+struct Replay {
+    /// Per core bytes done and in all, and the last percentage told.
+    state: Mutex<(Vec<(u64, u64)>, Option<u8>)>,
+}
+
+impl Replay {
+    /// The percentage, when it has reached another tenth.
+    fn percent(&self, progress: ReplayProgress) -> Option<u8> {
+        let (cores, told) = &mut *self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let core = usize::from(progress.core.0);
+        if cores.len() <= core {
+            cores.resize(core + 1, (0, 0));
+        }
+        cores[core] = (progress.bytes_done, progress.bytes_total);
+        let sum = |part: fn(&(u64, u64)) -> u64| cores.iter().map(part).sum::<u64>();
+        let (done, total) = (sum(|c| c.0), sum(|c| c.1));
+        let percent = (done * 100).checked_div(total).unwrap_or(100).min(100) as u8;
+        let due = told
+            .is_none_or(|last| percent >= last.saturating_add(10) || percent == 100 && last < 100);
+        due.then(|| *told.insert(percent))
+    }
+}
+
+struct Servers {
+    http: Server,
+    grpc: GrpcServer,
+}
+
+impl Servers {
+    fn start(config: &Config, gateway: &Arc<Gateway>) -> anyhow::Result<Servers> {
+        let server = &config.server;
+        let http = address(&server.http_listen_address, server.http_listen_port)?;
+        let grpc = address(&server.grpc_listen_address, server.grpc_listen_port)?;
+        Ok(Servers {
+            http: Server::start(gateway.clone(), http)
+                .with_context(|| format!("cannot listen on {http} (-server.http-listen-port)"))?,
+            grpc: GrpcServer::start(gateway.clone(), grpc)
+                .with_context(|| format!("cannot listen on {grpc} (-server.grpc-listen-port)"))?,
+        })
+    }
+
+    fn stop(self, grace: Duration) {
+        self.http.stop(grace);
+        self.grpc.stop();
+    }
+}
+
+/// An address from its two settings; a name is resolved once.
+fn address(host: &str, port: u16) -> anyhow::Result<SocketAddr> {
+    use std::net::ToSocketAddrs;
+    let host = if host.is_empty() { "0.0.0.0" } else { host };
+    let mut found = (host, port)
+        .to_socket_addrs()
+        .with_context(|| format!("address {host:?}"))?;
+    found
+        .next()
+        .with_context(|| format!("address {host:?} has no addresses"))
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Signals> {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Signals {
+            terminate,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// The wall clock, milliseconds; before 1970 it is 1970.
+pub(crate) fn now_ms() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn gateway_options(config: &Config) -> anyhow::Result<gateway::Options> {
+    let server = &config.server;
+    let threads = match server.gateway_threads {
+        0 => cpus(config)?.len(),
+        count => count,
+    };
+    Ok(gateway::Options {
+        tenancy: if config.auth_enabled {
+            Tenancy::Header
+        } else {
+            Tenancy::Off
+        },
+        path_prefix: server.http_path_prefix.clone(),
+        legacy_prefix: config.http_prefix.clone(),
+        prometheus_prefix: config.api.prometheus_http_prefix.clone(),
+        gzip: config.api.response_compression_enabled,
+        threads,
+        connections_max: server.http_listen_conn_limit,
+        form_bytes_max: config.frontend_max_body_size.0,
+        read_timeout: server.http_server_read_timeout,
+        write_timeout: server.http_server_write_timeout,
+        idle_timeout: server.http_server_idle_timeout,
+        now_ms,
+        config_page: crate::config::yaml(config),
+        version: VERSION,
+    })
+}
+
+fn push_options(config: &Config) -> anyhow::Result<PushOptions> {
+    let distributor = &config.distributor;
+    Ok(PushOptions {
+        recv_bytes_max: usize::try_from(distributor.max_recv_msg_size.0)?,
+        inflight_bytes_max: distributor.max_inflight_bytes.0,
+        inflight_bytes_per_tenant_max: distributor.max_inflight_bytes_per_tenant.0,
+        body_timeout: config.server.http_server_read_timeout,
+        secret: Secret::random(),
+        ..PushOptions::default()
+    })
+}
+
+fn query_options(config: &Config) -> query::Options {
+    let querier = &config.querier;
+    let workers = match querier.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        count => count,
+    };
+    query::Options {
+        workers,
+        concurrent_max: querier.max_concurrent,
+        waiting_max: querier.max_waiting,
+        timeout: querier.timeout,
+        samples_max: querier.max_samples,
+        lookback: querier.lookback_delta,
+        subquery_step: querier.default_evaluation_interval,
+    }
+}
+
+/// The CPUs of the cores.
+fn cpus(config: &Config) -> anyhow::Result<Vec<usize>> {
+    let count = (config.cores > 0).then_some(config.cores);
+    let set = Some(config.core_set.as_str()).filter(|set| !set.is_empty());
+    Ok(shard::topology::cores(count, set)?)
+}
+
+fn shard_options(config: &Config) -> anyhow::Result<shard::Options> {
+    Ok(shard::Options {
+        io: match config.io {
+            Io::Auto => IoMode::Auto,
+            Io::Uring => IoMode::Uring,
+            Io::Threads => IoMode::Threads,
+        },
+        retention: config.limits.retention,
+        salvage: config.wal_salvage,
+        poison_linger: config.poison_linger,
+        ..shard::Options::new(config.data_dir.clone(), cpus(config)?)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use model::CoreId;
+
+    use super::*;
+
+    #[test]
+    fn the_replay_is_told_in_tenths_over_all_cores() {
+        let replay = Replay::default();
+        let at = |core, bytes_done| {
+            let core = CoreId(core);
+            replay.percent(ReplayProgress {
+                core,
+                bytes_done,
+                bytes_total: 100,
+                samples: 0,
+            })
+        };
+        assert_eq!(at(0, 0), Some(0));
+        assert_eq!(at(1, 10), None);
+        assert_eq!(at(1, 40), Some(20));
+        assert_eq!(at(1, 41), None);
+        assert_eq!(at(0, 100), Some(70));
+        assert_eq!(at(1, 100), Some(100));
+        assert_eq!(at(1, 100), None);
+    }
+
+    #[test]
+    fn addresses_may_be_names_and_nonsense_is_told() {
+        assert_eq!(address("localhost", 1).unwrap().port(), 1);
+        assert!(address("", 1).unwrap().ip().is_unspecified());
+        assert!(address("no such host!", 1).is_err());
+    }
+}
