@@ -222,7 +222,8 @@ impl Checkpoint {
 
     /// Takes an event of this checkpoint.
     ///
-    /// Errors: what failed. The checkpoint is abandoned then (drop it); the log is as it was, and another one may be begun later.
+    /// Errors: what failed. The checkpoint is abandoned then (drop it); the log is as it was, and another one may be begun later. Only when
+    /// the directory cannot be synced is the log poisoned with it: [`Log::health`] tells.
     pub fn on_event(
         &mut self,
         reactor: &mut Reactor,
@@ -234,6 +235,12 @@ impl Checkpoint {
             unreachable!("owned")
         };
         if let Err(error) = self.complete(log, result) {
+            // The directory is the log's too: a sync of it that fails may have lost, for good, the name of a segment.
+            if self.step == Step::SyncDir
+                && let Error::Io(failure) = &error
+            {
+                log.poison(failure);
+            }
             self.step = Step::Failed;
             if let Some(file) = self.file.take() {
                 log.close_later(reactor, file);

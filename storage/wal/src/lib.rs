@@ -37,6 +37,8 @@ mod record;
 mod replay;
 mod samples;
 mod tenants;
+#[cfg(test)]
+mod testing;
 
 pub use checkpoint::{Checkpoint, CheckpointState};
 pub use error::Error;

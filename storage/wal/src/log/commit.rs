@@ -265,7 +265,13 @@ impl Log {
         let flight = self.flight.take().expect("one is in flight");
         let done = match result {
             Ok(done) => done,
-            Err(failure) => return Err(self.poison(&failure)),
+            Err(mut failure) => {
+                // The file has got its name since it was opened.
+                if let Some(current) = &self.current {
+                    failure.path = names::segment(&self.dir, current.sequence).into();
+                }
+                return Err(self.poison(&failure));
+            }
         };
         match (flight, done) {
             (
@@ -313,7 +319,7 @@ impl Log {
     }
 
     /// Nothing is written from here on.
-    fn poison(&mut self, failure: &Failure) -> Error {
+    pub(crate) fn poison(&mut self, failure: &Failure) -> Error {
         let reason = failure.to_string();
         if self.poisoned.is_none() {
             self.poisoned = Some(reason.clone());

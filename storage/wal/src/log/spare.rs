@@ -140,6 +140,14 @@ impl Spare {
         matches!(self.state, State::Waiting(_))
     }
 
+    /// The segment whose file is ready.
+    pub(super) fn ready_sequence(&self) -> Option<u32> {
+        match &self.state {
+            State::Ready(ready) => Some(ready.sequence),
+            _ => None,
+        }
+    }
+
     /// Why no file could be had at the last attempt, until there is one.
     pub(super) fn no_space(&self) -> Option<&str> {
         self.no_space.as_deref()

@@ -224,7 +224,7 @@ fn a_tenant_is_named_once_per_file() {
         labels: labels.packed(),
     });
     let (one, two) = (
-        encode(&[record.clone()]).len(),
+        encode(std::slice::from_ref(&record)).len(),
         encode(&[record.clone(), record]).len(),
     );
     assert_eq!(two - one, 4 + 1 + 24 + labels.packed().len());

@@ -329,7 +329,12 @@ impl<'a, 's> Run<'a, 's> {
         match end {
             End::Void => Ok(()),
             End::Missing { offset, remnant } => {
-                self.ended(files, index, offset, bound, remnant, "a frame is damaged")
+                let what = if remnant {
+                    "a frame is damaged"
+                } else {
+                    "there is no frame"
+                };
+                self.ended(files, index, offset, bound, remnant, what)
             }
             End::Undecodable { offset, reason } => self.corrupt(&file.path, offset, bound, reason),
         }
@@ -598,12 +603,15 @@ impl Broken {
     }
 }
 
+/// Takes the records of a frame and its offset.
+type See<'a> = dyn FnMut(&[u8], u64) -> Result<(), Stop> + 'a;
+
 /// Hands the records of a checkpoint's frames, with the offset of the frame, to `see`, to the end; the outer error is that of the disk.
 fn walk_checkpoint(
     reactor: &mut Reactor,
     reader: &mut Reader,
     header: &FileHeader,
-    see: &mut dyn FnMut(&[u8], u64) -> Result<(), Stop>,
+    see: &mut See<'_>,
 ) -> Result<Result<(), Broken>, Error> {
     let owner = Owner {
         core: header.core,

@@ -191,8 +191,8 @@ impl<'a> Life<'a> {
 
     fn step(&mut self, rng: &mut SmallRng) {
         match rng.random_range(0..10) {
-            0..=3 => self.batch(rng),
-            4 | 5 => {
+            0..=2 => self.batch(rng),
+            3..=5 => {
                 let durable = !self.shape.relaxed || rng.random_bool(0.4);
                 self.log.submit(&mut self.reactor, durable);
             }
@@ -209,7 +209,7 @@ impl<'a> Life<'a> {
     }
 
     fn batch(&mut self, rng: &mut SmallRng) {
-        let most = if rng.random_bool(0.1) { 2000 } else { 100 };
+        let most = if rng.random_bool(0.03) { 3000 } else { 500 };
         let samples = rng.random_range(1..=most);
         match self.log.admit(samples * 16) {
             Ok(()) => {}
@@ -317,8 +317,11 @@ impl<'a> Life<'a> {
                 self.model.counts.checkpoints += 1;
                 self.checkpoint = None;
             }
-            // Abandoned; the log goes on.
-            Err(_) => self.checkpoint = None,
+            // Abandoned; the log goes on, unless it was the directory that could not be synced.
+            Err(_) => {
+                self.checkpoint = None;
+                self.poisoned |= matches!(self.log.health(), Health::Poisoned(_));
+            }
         }
     }
 

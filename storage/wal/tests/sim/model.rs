@@ -3,7 +3,7 @@
 //! A sample's value is its number, unique over all lives, so that each item replayed can be told from any other. *Memory* is what a core would hold: the rows
 //! of each series in the order in which they were appended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use wal::{Place, Record, Replayed};
 
@@ -200,6 +200,7 @@ impl Model {
             );
         }
         let mut memory = seen.checkpoint;
+        let known: HashSet<u64> = memory.values().flatten().copied().collect();
         for item in &seen.items {
             match *item {
                 What::Series(series) => {
@@ -209,7 +210,7 @@ impl Model {
                     let rows = memory
                         .get_mut(&series)
                         .expect("a series is logged before its samples");
-                    if !rows.contains(&number) {
+                    if !known.contains(&number) {
                         rows.push(number);
                     }
                 }
