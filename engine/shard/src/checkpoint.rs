@@ -270,5 +270,9 @@ impl Core {
     pub(crate) fn checkpoint_event(&mut self, event: Event) {
         self.checkpoints
             .on_event(&mut self.reactor, &mut self.log, event);
+        // The sync of the directory, which they share, may have failed.
+        if let wal::Health::Poisoned(reason) = self.log.health() {
+            self.poison(reason);
+        }
     }
 }

@@ -42,15 +42,15 @@ impl Core {
             }
             let mut push = self.pushes.pop_front().expect("looked at above");
             if let Err(error) = admitted {
-                let reply = Reply::Push(push, PushOutcome::default());
+                let reply = Reply::Push(Box::new((push, PushOutcome::default())));
                 reply.send(Err(self.refusal(&error)), self.id, &self.mailboxes);
                 continue;
             }
             samples += push.known.keys.len() + push.fresh.times.len() + 1;
             let ack = push.limits.ack;
             let outcome = self.store(&mut push);
-            self.release
-                .wait(ack, self.log.tail(), Reply::Push(push, outcome));
+            let reply = Reply::Push(Box::new((push, outcome)));
+            self.release.wait(ack, self.log.tail(), reply);
             durable |= ack == Ack::Durable;
         }
         self.submit(durable);

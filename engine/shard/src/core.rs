@@ -9,7 +9,6 @@
 //! quick; *stopped*.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -54,8 +53,9 @@ pub(crate) struct Core {
     stop: Option<Box<dyn FnOnce() + Send>>,
     stopped: bool,
     events: Vec<Event>,
-    /// Wall clock of this turn.
+    /// Clocks of this turn.
     pub(crate) wall_ms: i64,
+    now: Tick,
     pub(crate) counts: Counts,
     published: Arc<Published>,
     observers: Observers,
@@ -70,6 +70,8 @@ pub(crate) struct Counts {
     pushes: u64,
     turns: u64,
     stalls: u64,
+    /// Time in turns, waiting and system calls of the reactor apart.
+    busy: Duration,
 }
 
 /// What a core is made of.
@@ -123,6 +125,7 @@ impl Core {
             stopped: false,
             events: Vec::new(),
             wall_ms,
+            now: Tick::ZERO,
             counts: Counts::default(),
             published: parts.published,
             observers: parts.observers,
@@ -156,6 +159,7 @@ impl Core {
             false => self.reactor.wait(until, &mut events),
         }
         let begun = self.reactor.now();
+        self.now = begun;
         self.wall_ms = self.reactor.wall_ms();
         for event in events.drain(..) {
             self.apply(event);
@@ -169,6 +173,7 @@ impl Core {
         self.finish_stop();
         self.counts.turns += 1;
         let took = self.reactor.now().since(begun);
+        self.counts.busy += took;
         self.counts.stalls += u64::from(took > Duration::from_millis(STALL_MS));
         self.publish();
         !self.stopped
@@ -212,8 +217,8 @@ impl Core {
                 self.counts.pushes += 1;
                 self.pushes.push_back(push);
             }
-            Message::Select(select) => self.reads.push(Ask::Select(select)),
-            Message::Labels(query) => self.reads.push(Ask::Labels(query)),
+            Message::Select(select) => self.reads.push(Ask::Select(select), self.now),
+            Message::Labels(query) => self.reads.push(Ask::Labels(query), self.now),
             Message::Stats(query) => self.answer_stats(query),
             Message::Checkpoint(reply) => match &self.poison {
                 Some(refusal) => reply(Err(refusal.to_string())),
@@ -254,6 +259,8 @@ impl Core {
     fn slice(&mut self) {
         if let Some(answer) = self.reads.slice(&mut self.memtable, &self.hidden) {
             self.mailboxes.of(self.id).read_done();
+            let took = self.reactor.now().since(answer.begun);
+            self.observers.read_seconds.observe(took.as_secs_f64());
             match self.poison {
                 None => self
                     .release
@@ -368,10 +375,12 @@ impl Core {
             (&published.reads, self.reads.answered),
             (&published.turns, counts.turns),
             (&published.stalls, counts.stalls),
+            (&published.busy_us, counts.busy.as_micros() as u64),
             (&published.commits, log.commits),
             (&published.log_record_bytes, log.record_bytes),
             (&published.log_bytes, log.commit_bytes),
             (&published.segments, self.log.segment_count() as u64),
+            (&published.memory_bytes, self.memtable.accounts.sum() as u64),
             (&published.poisoned, u64::from(self.poison.is_some())),
         ] {
             Published::set(counter, value);

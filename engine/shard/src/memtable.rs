@@ -148,6 +148,8 @@ pub(crate) struct Memtable {
     pub(crate) chunk_samples_max: u16,
     retention_default_ms: i64,
     pub(crate) totals: Totals,
+    /// As of the last round of collection.
+    pub(crate) accounts: Accounts,
 }
 
 impl Memtable {
@@ -172,6 +174,7 @@ impl Memtable {
             chunk_samples_max,
             retention_default_ms,
             totals: Totals::default(),
+            accounts: Accounts::default(),
         }
     }
 
@@ -249,7 +252,7 @@ impl Memtable {
     }
 }
 
-/// Heap bytes of a memtable, by what holds them.
+/// Heap bytes of a memtable, by what holds them. Brought up to date by each round of collection, which visits all rows anyway.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Accounts {
     pub(crate) rows: usize,
@@ -265,30 +268,6 @@ pub(crate) struct Accounts {
 impl Accounts {
     pub(crate) fn sum(&self) -> usize {
         self.rows + self.colds + self.chunks + self.pairs + self.ids + self.indexes
-    }
-}
-
-impl Memtable {
-    /// Adds up all that is held. Cost: a visit of every row and pair; for tests and for the day's log line, not for metrics.
-    pub(crate) fn accounts(&self) -> Accounts {
-        let mut accounts = Accounts {
-            rows: self.rows.bytes(),
-            colds: self.colds.bytes(),
-            ids: self.ids.bytes(),
-            ..Accounts::default()
-        };
-        for series in 0..self.rows.count() {
-            let cold = &self.colds[series];
-            let sealed: usize = cold.sealed.iter().map(|chunk| chunk.bytes.len() + 16).sum();
-            accounts.chunks += self.rows[series].chunk.heap_bytes()
-                + sealed
-                + cold.sealed.capacity() * size_of::<Sealed>();
-            accounts.pairs += size_of_val(&*cold.pairs);
-        }
-        for tenant in self.tenants.iter().flatten() {
-            accounts.indexes += tenant.index.bytes() + size_of::<Tenant>();
-        }
-        accounts
     }
 }
 
@@ -348,14 +327,6 @@ impl<T> Pages<T> {
         self.0
             .get(number as usize / PAGE_ROWS)?
             .get(number as usize % PAGE_ROWS)
-    }
-
-    /// As [`Pages::get`].
-    #[inline(always)]
-    pub(crate) fn get_mut(&mut self, number: u32) -> Option<&mut T> {
-        self.0
-            .get_mut(number as usize / PAGE_ROWS)?
-            .get_mut(number as usize % PAGE_ROWS)
     }
 
     /// Heap bytes.

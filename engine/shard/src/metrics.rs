@@ -103,6 +103,13 @@ fn rows() -> Vec<Row> {
             |p| &p.chunk_bytes,
         ),
         row(
+            "myelin_core_memory_bytes",
+            "Heap bytes of each core's memtable, as of its last round of collection.",
+            GAUGE,
+            true,
+            |p| &p.memory_bytes,
+        ),
+        row(
             "cortex_ingester_memory_series_created_total",
             "Series created.",
             COUNTER,
@@ -171,6 +178,13 @@ fn rows() -> Vec<Row> {
             COUNTER,
             true,
             |p| &p.turns,
+        ),
+        row(
+            "myelin_core_busy_microseconds_total",
+            "Time that each core spent in its turns, waiting and system calls of the reactor apart.",
+            COUNTER,
+            true,
+            |p| &p.busy_us,
         ),
         row(
             "myelin_core_stalls_total",

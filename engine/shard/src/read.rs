@@ -15,6 +15,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering;
 
 use model::{Ack, Labels, TenantId};
+use reactor::Tick;
 
 use crate::index::resolve::{Candidates, Resolution};
 use crate::index::{NameId, PairId};
@@ -27,7 +28,7 @@ use crate::release::Deliver;
 #[derive(Default)]
 pub(crate) struct Reads {
     active: VecDeque<Read>,
-    waiting: VecDeque<Ask>,
+    waiting: VecDeque<(Ask, Tick)>,
     /// Number of the read that begins next.
     next: u64,
     /// Reads answered.
@@ -43,6 +44,8 @@ pub(crate) enum Ask {
 /// A finished read, to be released by the log.
 pub(crate) struct Answer {
     pub(crate) ack: Ack,
+    /// When the question came.
+    pub(crate) begun: Tick,
     pub(crate) deliver: Deliver,
 }
 
@@ -54,6 +57,7 @@ struct Read {
     slot: u32,
     stage: Stage,
     ask: Ask,
+    begun: Tick,
     /// Result of a selection.
     series: Vec<SelectedSeries>,
     bytes: u64,
@@ -80,8 +84,8 @@ enum Stage {
 
 impl Reads {
     /// Takes a read in.
-    pub(crate) fn push(&mut self, ask: Ask) {
-        self.waiting.push_back(ask);
+    pub(crate) fn push(&mut self, ask: Ask, now: Tick) {
+        self.waiting.push_back((ask, now));
     }
 
     /// Whether there is something to do.
@@ -143,24 +147,27 @@ impl Reads {
     /// Does a slice of the read whose turn it is; returns its answer if that was the last.
     pub(crate) fn slice(&mut self, memtable: &mut Memtable, hidden: &Hidden) -> Option<Answer> {
         while self.active.len() < GATHERS_MAX
-            && let Some(ask) = self.waiting.pop_front()
+            && let Some((ask, begun)) = self.waiting.pop_front()
         {
             self.next += 1;
             let number = self.next - 1;
-            match Read::begin(number, ask, memtable) {
+            match Read::begin(number, ask, begun, memtable) {
                 Ok(read) => self.active.push_back(read),
                 Err(ask) => {
                     // A tenant of which this core holds nothing.
                     self.answered += 1;
-                    let empty = Read::new(number, u32::MAX, ask);
+                    let empty = Read::new(number, u32::MAX, ask, begun);
+                    let deliver = empty.deliver(memtable);
                     return Some(Answer {
                         ack: Ack::Durable,
-                        deliver: empty.deliver(memtable),
+                        begun,
+                        deliver,
                     });
                 }
             }
         }
         let mut read = self.active.pop_front()?;
+        let begun = read.begun;
         match read.slice(memtable, hidden) {
             Ok(false) => {
                 self.active.push_back(read);
@@ -168,11 +175,11 @@ impl Reads {
             }
             Ok(true) => {
                 self.answered += 1;
-                let ack = memtable.tenants[read.slot as usize]
-                    .as_ref()
-                    .map_or(Ack::Durable, |t| t.ack);
+                let tenant = memtable.tenants[read.slot as usize].as_ref();
+                let ack = tenant.map_or(Ack::Durable, |tenant| tenant.ack);
                 Some(Answer {
                     ack,
+                    begun,
                     deliver: read.deliver(memtable),
                 })
             }
@@ -180,6 +187,7 @@ impl Reads {
                 self.answered += 1;
                 Some(Answer {
                     ack: Ack::Durable,
+                    begun,
                     deliver: read.ask.fail(error),
                 })
             }
@@ -189,7 +197,9 @@ impl Reads {
     /// Ends every read with an error; the deliveries need not wait for the log.
     pub(crate) fn abort(&mut self, error: &ReadError) -> Vec<Deliver> {
         let active = self.active.drain(..).map(|read| read.ask);
-        let asks: Vec<Ask> = active.chain(self.waiting.drain(..)).collect();
+        let asks: Vec<Ask> = active
+            .chain(self.waiting.drain(..).map(|(ask, _)| ask))
+            .collect();
         asks.into_iter()
             .map(|ask| ask.fail(error.clone()))
             .collect()
@@ -228,12 +238,13 @@ impl Ask {
 }
 
 impl Read {
-    fn new(number: u64, slot: u32, ask: Ask) -> Read {
+    fn new(number: u64, slot: u32, ask: Ask, begun: Tick) -> Read {
         Read {
             number,
             slot,
             stage: Stage::Resolve(None),
             ask,
+            begun,
             series: Vec::new(),
             bytes: 0,
             pairs: HashSet::new(),
@@ -243,11 +254,11 @@ impl Read {
     }
 
     /// Begins a read; gives the question back where the tenant is not known here.
-    fn begin(number: u64, ask: Ask, memtable: &mut Memtable) -> Result<Read, Ask> {
+    fn begin(number: u64, ask: Ask, begun: Tick, memtable: &mut Memtable) -> Result<Read, Ask> {
         let Some(slot) = memtable.find_tenant(ask.tenant()) else {
             return Err(ask);
         };
-        let mut read = Read::new(number, slot, ask);
+        let mut read = Read::new(number, slot, ask, begun);
         read.restart(memtable);
         Ok(read)
     }

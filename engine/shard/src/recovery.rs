@@ -27,7 +27,7 @@ use reactor::Reactor;
 use wal::{Lock, Log, Manifest, Record, ReplayOptions, Replayed};
 
 use crate::Error;
-use crate::checkpoint::{self, Checkpoints};
+use crate::checkpoint::Checkpoints;
 use crate::cores::ReplayProgress;
 use crate::memtable::Memtable;
 use crate::memtable::gc::seconds;

@@ -23,7 +23,7 @@ pub(crate) type Deliver = Box<dyn FnOnce(Result<(), ReadError>) + Send>;
 /// What waits.
 pub(crate) enum Reply {
     /// A push; its columns are kept until then, with [`NOT_STORED`] where nothing was stored.
-    Push(Push, PushOutcome),
+    Push(Box<(Push, PushOutcome)>),
     /// A read.
     Read(Deliver),
 }
@@ -73,8 +73,8 @@ impl Release {
     ) -> HashMap<u32, i64> {
         let mut hidden = HashMap::new();
         for (_, reply) in self.durable.drain(..).chain(self.written.drain(..)) {
-            if let Reply::Push(push, outcome) = &reply {
-                hide(push, outcome, &mut hidden);
+            if let Reply::Push(pushed) = &reply {
+                hide(&pushed.0, &pushed.1, &mut hidden);
             }
             reply.send(Err(refusal.clone()), core, boxes);
         }
@@ -86,7 +86,8 @@ impl Reply {
     /// Sends it: as it is, or the refusal instead.
     pub(crate) fn send(self, result: Result<(), Refusal>, core: CoreId, boxes: &Mailboxes) {
         match self {
-            Reply::Push(push, outcome) => {
+            Reply::Push(pushed) => {
+                let (push, outcome) = *pushed;
                 let outcome = match result {
                     Ok(()) => outcome,
                     Err(refusal) => PushOutcome {

@@ -1,3 +1,5 @@
+//! Claims about the head index: pairs, postings, matchers.
+
 use std::collections::BTreeMap;
 
 use model::{Labels, MatchOp, Matcher};

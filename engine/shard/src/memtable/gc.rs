@@ -12,7 +12,7 @@
 //! the dead then wait in `retired` until neither a segment nor a checkpoint names them.
 
 use super::append::hash_of;
-use super::{Memtable, NO_TENANT, Retired};
+use super::{Accounts, Memtable, NO_TENANT, Retired, Sealed, Tenant};
 use crate::limits::{FUTURE_GRACE_MS, OLD_SERIES_LINGER_S};
 
 /// How far a round of collection is.
@@ -23,6 +23,7 @@ pub(crate) struct Collection {
     tenants: Vec<(i64, i64)>,
     sweeping: Option<u32>,
     now_s: u32,
+    accounts: Accounts,
 }
 
 impl Memtable {
@@ -47,6 +48,7 @@ impl Memtable {
             tenants: (0..self.tenants.len()).map(of_slot).collect(),
             sweeping: None,
             now_s: seconds(wall_ms),
+            accounts: Accounts::default(),
         }
     }
 
@@ -79,6 +81,10 @@ impl Memtable {
         }
         let slot = round.sweeping.expect("looked at above");
         if slot as usize == self.tenants.len() {
+            round.accounts.rows = self.rows.bytes();
+            round.accounts.colds = self.colds.bytes();
+            round.accounts.ids = self.ids.bytes();
+            self.accounts = round.accounts;
             return true;
         }
         if let Some(tenant) = &mut self.tenants[slot as usize] {
@@ -91,6 +97,7 @@ impl Memtable {
                 segment,
                 read,
             }));
+            round.accounts.indexes += tenant.index.bytes() + size_of::<Tenant>();
             if tenant.series == 0 {
                 self.forget_tenant(slot);
             }
@@ -133,6 +140,16 @@ impl Memtable {
             }
         }
         *oldest = (*oldest).min(self.first_time(series));
+        self.account_series(series, &mut round.accounts);
+    }
+
+    fn account_series(&self, series: u32, accounts: &mut Accounts) {
+        let cold = &self.colds[series];
+        let sealed: usize = cold.sealed.iter().map(|chunk| chunk.bytes.len() + 16).sum();
+        accounts.chunks += self.rows[series].chunk.heap_bytes()
+            + sealed
+            + cold.sealed.capacity() * size_of::<Sealed>();
+        accounts.pairs += size_of_val(&*cold.pairs);
     }
 
     fn remove_series(&mut self, series: u32) {

@@ -1,3 +1,5 @@
+//! Claims about the memtable: admission, cuts, reads in range, collection.
+
 use std::sync::Arc;
 
 use model::{Labels, TenantId, identity};

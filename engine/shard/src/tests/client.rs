@@ -38,7 +38,6 @@ pub(crate) struct Ledger {
 
 /// A push on its way, on one core.
 pub(crate) struct Sent {
-    pub(crate) core: CoreId,
     pub(crate) tenant: TenantId,
     pub(crate) body: Body,
     /// Series of the known part and of the fresh part, as sent.
@@ -162,7 +161,6 @@ impl Client {
             },
         );
         Sent {
-            core,
             tenant: tenant.clone(),
             body,
             known: known_names,
@@ -373,6 +371,41 @@ impl Ledger {
                 );
             }
         }
+    }
+
+    /// What a read has shown must be there after any crash: as good as acknowledged.
+    pub(crate) fn note_shown(&mut self, tenant: &TenantId, found: &Found) {
+        for (labels, samples) in found {
+            let series = self.samples.get_mut(&(tenant.clone(), labels.clone()));
+            let series = series.expect("checked by `check_sent`");
+            for (time, bits) in samples {
+                let known = series.get_mut(time).expect("checked by `check_sent`");
+                let before = known.acknowledged.replace(*bits);
+                assert!(
+                    before.is_none_or(|before| before == *bits),
+                    "another value was shown"
+                );
+            }
+        }
+    }
+
+    /// How many acknowledged samples are not among those found.
+    pub(crate) fn missing(&self, tenant: &TenantId, found: &Found) -> usize {
+        let mine = self
+            .samples
+            .iter()
+            .filter(|((owner, _), _)| owner == tenant);
+        let there = |labels, time| {
+            found
+                .get(labels)
+                .is_some_and(|s: &BTreeMap<i64, u64>| s.contains_key(time))
+        };
+        mine.flat_map(|((_, labels), samples)| {
+            samples
+                .iter()
+                .filter(move |(time, known)| known.acknowledged.is_some() && !there(labels, time))
+        })
+        .count()
     }
 
     /// The acknowledgements as of now.

@@ -57,7 +57,9 @@ fn a_series_with_six_samples_takes_less_than_400_bytes() {
                 .append(sample as i64 * 15_000, value);
         }
     }
-    let accounts = memtable.accounts();
+    let mut round = memtable.begin_collection(0);
+    while !memtable.collect(&mut round, 0, 0, 1000) {}
+    let accounts = memtable.accounts;
     let per_series = |bytes: usize| bytes as f64 / SERIES as f64;
     println!("bytes per series, {SERIES} series of 10 labels with 6 samples each:");
     println!("  rows    {:6.1}", per_series(accounts.rows));

@@ -329,5 +329,5 @@ fn matching<'a>(
 
 #[test]
 fn random_operations_agree_with_the_model() {
-    seeds("random_operations_agree_with_the_model", run);
+    seeds("random_operations_agree_with_the_model", 20, run);
 }

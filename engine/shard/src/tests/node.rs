@@ -10,7 +10,7 @@ use crate::core::{Core, Parts};
 use crate::health::Published;
 use crate::message::Message;
 use crate::metrics::Observers;
-use crate::recovery::{self, Node, Plan};
+use crate::recovery::{self, Node};
 use crate::{Error, Mailboxes, Options};
 
 /// See the module. Dropping it is what a kill or a power cut leaves of the process.
@@ -20,7 +20,6 @@ pub(crate) struct TestNode {
     pub(crate) published: Vec<Arc<Published>>,
     pub(crate) samples_replayed: u64,
     pub(crate) notes: Vec<String>,
-    pub(crate) replaced: bool,
     _keeper: Node,
 }
 
@@ -71,7 +70,6 @@ impl TestNode {
             published: (0..count).map(|_| Arc::default()).collect(),
             samples_replayed: 0,
             notes: Vec::new(),
-            replaced: matches!(plan, Plan::Replace { .. }),
             _keeper: keeper,
         };
         for (core, ((reactor, state), observers)) in
@@ -111,21 +109,31 @@ impl TestNode {
 
     /// Takes a checkpoint on every core and waits for it.
     pub(crate) fn checkpoint(&mut self) -> Result<(), String> {
+        let results = self.ask_checkpoints(|| false);
+        assert_eq!(results.len(), self.cores.len(), "a checkpoint is answered");
+        results.into_iter().collect()
+    }
+
+    /// The same on a machine that may lose its power meanwhile.
+    pub(crate) fn checkpoint_or_off(&mut self, sim: &Sim) {
+        self.ask_checkpoints(|| sim.is_off());
+    }
+
+    fn ask_checkpoints(&mut self, give_up: impl Fn() -> bool) -> Vec<Result<(), String>> {
         let (sender, receiver) = std::sync::mpsc::channel();
         for core in 0..self.mailboxes.count() {
             let sender = sender.clone();
-            let reply = Box::new(move |result| sender.send(result).unwrap());
+            let reply = Box::new(move |result| sender.send(result).unwrap_or_default());
             self.mailboxes
                 .send(CoreId(core), Message::Checkpoint(reply));
         }
         let mut results = Vec::new();
         let count = self.cores.len();
-        let done = self.turn_until(10_000, || {
+        self.turn_until(10_000, || {
             results.extend(receiver.try_iter());
-            results.len() == count
+            results.len() == count || give_up()
         });
-        assert!(done, "a checkpoint is answered");
-        results.into_iter().collect()
+        results
     }
 
     /// Stops gracefully.

@@ -1,0 +1,434 @@
+//! One claim each: what a core answers to what.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use ::model::{CoreId, Generation, Labels, Matcher, SeriesKey, TenantId, TenantLimits, identity};
+use reactor::Sim;
+
+use super::node::{TestNode, options};
+use crate::message::*;
+
+/// A node of one core and the raw messages to it.
+struct One {
+    sim: Sim,
+    node: TestNode,
+}
+
+fn labels(pairs: &[(&str, &str)]) -> Labels {
+    Labels::from_pairs(pairs.iter().copied()).unwrap()
+}
+
+impl One {
+    fn new() -> One {
+        let sim = Sim::new(3);
+        let node = TestNode::start(&sim, &options(1)).unwrap();
+        One { sim, node }
+    }
+
+    fn restart(self) -> One {
+        let One { sim, node } = self;
+        drop(node);
+        sim.crash();
+        let node = TestNode::start(&sim, &options(1)).unwrap();
+        One { sim, node }
+    }
+
+    fn send(&self, push: Push) {
+        let mut permits = self.node.mailboxes.reserve(&[(CoreId(0), 100)]).unwrap();
+        permits.send(CoreId(0), push);
+    }
+
+    /// Sends and waits for the outcome.
+    fn push(&mut self, push: impl FnOnce(Reply) -> Push) -> PushOutcome {
+        let (reply, outcome) = channel();
+        self.send(push(Box::new(move |o| reply.send(o).unwrap())));
+        self.wait(&outcome)
+    }
+
+    fn wait<T>(&mut self, receiver: &Receiver<T>) -> T {
+        let mut found = None;
+        self.node.turn_until(1000, || {
+            found = found.take().or_else(|| receiver.try_recv().ok());
+            found.is_some()
+        });
+        let log = &self.node.cores[0].log;
+        found.unwrap_or_else(|| {
+            panic!(
+                "no answer: {:?} tail {:?} written {:?} {:?}",
+                log.health(),
+                log.tail(),
+                log.written(),
+                log.stats()
+            )
+        })
+    }
+
+    fn stats(&mut self) -> Vec<TenantStats> {
+        let (reply, stats) = channel();
+        let query = StatsQuery {
+            tenant: None,
+            reply: Box::new(move |s| reply.send(s).unwrap()),
+        };
+        self.node.mailboxes.send(CoreId(0), Message::Stats(query));
+        self.wait(&stats)
+    }
+
+    fn select(
+        &mut self,
+        change: impl FnOnce(&mut Select),
+    ) -> Result<Vec<SelectedSeries>, ReadError> {
+        let (reply, result) = channel();
+        let mut select = Select {
+            tenant: TenantId::fake(),
+            matchers: Arc::from([]),
+            min_time: i64::MIN,
+            max_time: i64::MAX,
+            with_chunks: true,
+            series_max: 0,
+            bytes_max: 0,
+            canceled: Arc::default(),
+            reply: Box::new(move |r| reply.send(r).unwrap()),
+        };
+        change(&mut select);
+        self.node.mailboxes.send(CoreId(0), Message::Select(select));
+        self.wait(&result)
+    }
+}
+
+type Reply = Box<dyn FnOnce(PushOutcome) + Send>;
+
+fn empty(tenant: &str, limits: TenantLimits, reply: Reply) -> Push {
+    Push {
+        tenant: TenantId::new(tenant).unwrap(),
+        limits: Arc::new(limits),
+        known: KnownSamples::default(),
+        fresh: FreshSamples::default(),
+        others: Vec::new(),
+        credits: 0,
+        reply,
+    }
+}
+
+/// A push of fresh series, one sample each.
+fn fresh(tenant: &str, series: &[Labels], time: i64, limits: TenantLimits, reply: Reply) -> Push {
+    let mut push = empty(tenant, limits, reply);
+    for labels in series {
+        push.fresh.labels.extend_from_slice(labels.packed());
+        push.fresh.times.push(time);
+        push.fresh.values.push(time as f64);
+        push.fresh.series.push(FreshSeries {
+            id: identity::series_id(&push.tenant, labels.packed(), &mut Vec::new()),
+            labels_end: push.fresh.labels.len() as u32,
+            samples_end: push.fresh.times.len() as u32,
+        });
+    }
+    push
+}
+
+fn known(tenant: &str, keys: &[SeriesKey], time: i64, value: f64, reply: Reply) -> Push {
+    let mut push = empty(tenant, TenantLimits::unlimited(), reply);
+    push.known.keys = keys.to_vec();
+    push.known.times = vec![time; keys.len()];
+    push.known.values = vec![value; keys.len()];
+    push
+}
+
+fn unlimited() -> TenantLimits {
+    TenantLimits::unlimited()
+}
+
+#[test]
+fn the_same_labels_are_one_series_in_a_push_in_the_next_and_after_a_restart() {
+    let mut one = One::new();
+    let up = labels(&[("__name__", "up"), ("job", "a")]);
+    // As the gateway makes it of labels in another order: the canonical form is the same.
+    let permuted = labels(&[("job", "a"), ("__name__", "up")]);
+    let outcome = one.push(|r| fresh("fake", &[up.clone(), permuted], 1, unlimited(), r));
+    assert_eq!((outcome.stored, outcome.repeated), (1, 1));
+    assert_eq!(outcome.keys[0], outcome.keys[1]);
+    let again = one.push(|r| fresh("fake", std::slice::from_ref(&up), 2, unlimited(), r));
+    assert_eq!(again.keys[0], outcome.keys[0]);
+    let mut one = one.restart();
+    let after = one.push(|r| fresh("fake", std::slice::from_ref(&up), 3, unlimited(), r));
+    assert_eq!((after.stored, after.keys[0]), (1, outcome.keys[0]));
+    let stats = one.stats();
+    assert_eq!((stats.len(), stats[0].series, stats[0].samples), (1, 1, 3));
+    assert_eq!((stats[0].min_time, stats[0].max_time), (1, 3));
+}
+
+#[test]
+fn a_key_of_another_tenant_or_generation_is_dead_and_stores_nothing() {
+    let mut one = One::new();
+    let up = labels(&[("__name__", "up")]);
+    let mine = one.push(|r| fresh("a", &[up], 1, unlimited(), r)).keys[0].unwrap();
+    one.push(|r| fresh("b", &[labels(&[("__name__", "x")])], 1, unlimited(), r));
+    let old = SeriesKey {
+        generation: Generation(mine.generation.0 + 1),
+        ..mine
+    };
+    let beyond = SeriesKey {
+        series: ::model::SeriesRef(1 << 30),
+        ..mine
+    };
+    let outcome = one.push(|r| known("b", &[mine, old, beyond], 2, 7.0, r));
+    assert_eq!((outcome.dead, outcome.stored), (vec![0, 1, 2], 0));
+    let outcome = one.push(|r| known("a", &[old, mine], 2, 7.0, r));
+    assert_eq!((outcome.dead, outcome.stored), (vec![0], 1));
+}
+
+#[test]
+fn a_retry_waits_for_the_commit_of_its_original() {
+    let mut one = One::new();
+    let up = labels(&[("__name__", "up")]);
+    let (reply, outcomes) = channel();
+    for name in ["original", "retry"] {
+        let reply = reply.clone();
+        let tell: Reply = Box::new(move |o| reply.send((name, o.stored, o.repeated)).unwrap());
+        one.send(fresh(
+            "fake",
+            std::slice::from_ref(&up),
+            1,
+            unlimited(),
+            tell,
+        ));
+        // Takes the message; the clock of the machine, and with it the disk, stands still.
+        one.node.cores[0].turn_until(Some(reactor::Tick::ZERO));
+        assert!(outcomes.try_recv().is_err(), "the {name} is not durable");
+    }
+    assert_eq!(one.wait(&outcomes), ("original", 1, 0));
+    assert_eq!(one.wait(&outcomes), ("retry", 0, 1));
+}
+
+#[test]
+fn a_read_of_what_is_in_a_commit_waits_for_it() {
+    let mut one = One::new();
+    let (reply, outcome) = channel();
+    let tell: Reply = Box::new(move |o| reply.send(o.stored).unwrap());
+    one.send(fresh(
+        "fake",
+        &[labels(&[("__name__", "up")])],
+        1,
+        unlimited(),
+        tell,
+    ));
+    one.node.cores[0].turn_until(Some(reactor::Tick::ZERO));
+    let found = one.select(|_| {}).unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(outcome.try_recv(), Ok(1), "what was read is acknowledged");
+}
+
+#[test]
+fn limits_refuse_new_series_tell_the_first_and_let_known_ones_go_on() {
+    let mut one = One::new();
+    let series = |i: usize| labels(&[("__name__", "up"), ("i", &i.to_string())]);
+    let limits = || TenantLimits {
+        max_series_per_user: 2,
+        ..unlimited()
+    };
+    let all: Vec<Labels> = (0..4).map(series).collect();
+    let outcome = one.push(|r| fresh("fake", &all, 5, limits(), r));
+    assert_eq!(outcome.stored, 2);
+    assert_eq!(
+        outcome.keys.iter().map(Option::is_some).collect::<Vec<_>>(),
+        [true, true, false, false]
+    );
+    let [rejection] = &outcome.rejected[..] else {
+        panic!("{:?}", outcome.rejected)
+    };
+    assert_eq!(rejection.reason, RejectReason::PerUserSeriesLimit);
+    assert_eq!(
+        (rejection.count, rejection.limit, rejection.first_index),
+        (2, 2, 2)
+    );
+    assert_eq!(rejection.first, (series(2), 5, 5.0));
+    let keys: Vec<SeriesKey> = outcome.keys.into_iter().flatten().collect();
+    let outcome = one.push(|r| known("fake", &keys, 6, 1.0, r));
+    assert_eq!((outcome.stored, outcome.rejected.len()), (2, 0));
+    // Another tenant has limits of its own.
+    assert_eq!(
+        one.push(|r| fresh("other", &all[..2], 5, limits(), r))
+            .stored,
+        2
+    );
+}
+
+#[test]
+fn kinds_that_are_not_built_are_told_and_the_floats_beside_them_stored() {
+    let mut one = One::new();
+    let up = labels(&[("__name__", "up")]);
+    let key = one
+        .push(|r| fresh("fake", std::slice::from_ref(&up), 1, unlimited(), r))
+        .keys[0]
+        .unwrap();
+    let outcome = one.push(|r| {
+        let mut push = known("fake", &[key], 2, 1.0, r);
+        push.others.push(OtherSample::StartTimestamp(key, 2));
+        push
+    });
+    assert_eq!(outcome.stored, 1);
+    assert_eq!(outcome.rejected[0].reason, RejectReason::NotBuilt);
+    assert_eq!(outcome.rejected[0].first.0, up);
+}
+
+#[test]
+fn a_time_at_the_end_of_time_is_refused_and_any_other_accepted() {
+    let mut one = One::new();
+    let series = [labels(&[("__name__", "up")])];
+    for (time, stored) in [(i64::MIN, 1), (0, 1), (i64::MAX - 1, 1), (i64::MAX, 0)] {
+        let outcome = one.push(|r| fresh("fake", &series, time, unlimited(), r));
+        assert_eq!(outcome.stored, stored, "{time}");
+    }
+    let found = one.select(|_| {}).unwrap();
+    assert_eq!(found[0].chunks.len(), 3);
+    let mut one = one.restart();
+    assert_eq!(one.select(|_| {}).unwrap()[0].chunks.len(), 3);
+}
+
+#[test]
+fn reads_keep_to_their_bounds_and_end_when_nobody_waits() {
+    let mut one = One::new();
+    let all: Vec<Labels> = (0..10)
+        .map(|i| labels(&[("__name__", "up"), ("i", &i.to_string())]))
+        .collect();
+    one.push(|r| fresh("fake", &all, 1, unlimited(), r));
+    let error = one.select(|select| select.series_max = 9).unwrap_err();
+    assert_eq!(error, ReadError::TooManySeries { limit: 9 });
+    assert_eq!(
+        one.select(|select| select.series_max = 10).unwrap().len(),
+        10
+    );
+    let error = one.select(|select| select.bytes_max = 30).unwrap_err();
+    assert_eq!(error, ReadError::TooManyBytes { limit: 30 });
+    let gone = Arc::new(AtomicBool::new(true));
+    assert_eq!(
+        one.select(|select| select.canceled = gone).unwrap_err(),
+        ReadError::Canceled
+    );
+    let only = one.select(|select| {
+        select.matchers = Arc::from([Matcher::equal("i", "3")]);
+        select.with_chunks = false;
+    });
+    let only = only.unwrap();
+    assert_eq!(
+        (only.len(), only[0].chunks.len(), &only[0].labels),
+        (1, 0, &all[3])
+    );
+    let nothing = one.select(|select| select.tenant = TenantId::new("nobody").unwrap());
+    assert!(nothing.unwrap().is_empty());
+}
+
+#[test]
+fn without_space_writes_are_refused_reads_go_on_and_writes_come_back() {
+    let mut one = One::new();
+    let series = |i: usize| labels(&[("__name__", "up"), ("i", &i.to_string().repeat(300))]);
+    let mut stored = 0;
+    // The first segments are there; the next one cannot be had.
+    one.sim.set_capacity(one.sim.used() + (1 << 20));
+    let refusal = loop {
+        let batch: Vec<Labels> = (0..50).map(|i| series(stored + i)).collect();
+        let outcome = one.push(|r| fresh("fake", &batch, 1, unlimited(), r));
+        match outcome.refused {
+            Some(refusal) => break refusal,
+            None => stored += 50,
+        }
+        assert!(stored < 100_000, "the disk is never full");
+    };
+    assert!(matches!(&refusal, Refusal::NoSpace(_)), "{refusal}");
+    assert_eq!(
+        one.select(|select| select.with_chunks = false)
+            .unwrap()
+            .len(),
+        stored
+    );
+    one.sim.set_capacity(u64::MAX);
+    let mut tries = 0;
+    loop {
+        one.sim.advance(Duration::from_secs(1));
+        let outcome = one.push(|r| fresh("fake", &[series(1_000_000)], 1, unlimited(), r));
+        if outcome.refused.is_none() {
+            break;
+        }
+        tries += 1;
+        assert!(tries < 100, "writes never come back");
+    }
+    let mut one = one.restart();
+    assert_eq!(
+        one.select(|select| select.with_chunks = false)
+            .unwrap()
+            .len(),
+        stored + 1
+    );
+}
+
+#[test]
+fn old_series_leave_numbers_come_back_after_two_checkpoints_and_old_keys_stay_dead() {
+    let mut one = One::new();
+    let hour = 3_600_000;
+    let now = one.node.cores[0].reactor.wall_ms();
+    let series = |i: usize| labels(&[("__name__", "up"), ("i", &i.to_string())]);
+    let all: Vec<Labels> = (0..100).map(series).collect();
+    let outcome = one.push(|r| fresh("fake", &all, now, unlimited(), r));
+    let keys: Vec<SeriesKey> = outcome.keys.into_iter().flatten().collect();
+    // A day and two hours later only one series is still written.
+    one.sim.advance(Duration::from_secs(26 * 3600));
+    assert_eq!(
+        one.push(|r| known("fake", &keys[..1], now + 26 * hour, 1.0, r))
+            .stored,
+        1
+    );
+    one.sim.advance(Duration::from_secs(61));
+    one.node.turn_until(200, || false);
+    assert_eq!(one.stats()[0].series, 1);
+    assert_eq!(
+        one.push(|r| known("fake", &keys[1..2], now, 1.0, r)).dead,
+        [0]
+    );
+    // Their numbers may still be named.
+    let next = one.push(|r| fresh("fake", &[series(1000)], now + 26 * hour, unlimited(), r));
+    assert_eq!(next.keys[0].unwrap().series.0, 100);
+    for round in 0..3 {
+        one.push(|r| known("fake", &keys[..1], now + 27 * hour + round, 1.0, r));
+        one.node.checkpoint().unwrap();
+    }
+    one.sim.advance(Duration::from_secs(61));
+    one.node.turn_until(200, || false);
+    let again = one.push(|r| fresh("fake", &[series(1001)], now + 28 * hour, unlimited(), r));
+    let again = again.keys[0].unwrap();
+    let before = keys
+        .iter()
+        .find(|key| key.series == again.series)
+        .expect("a number of the dead");
+    assert_ne!(again.generation, before.generation);
+    assert_eq!(
+        one.push(|r| known("fake", &[*before], now + 29 * hour, 1.0, r))
+            .dead,
+        [0]
+    );
+    // And replay tells the new from the old.
+    let mut one = one.restart();
+    let found = one.select(|select| select.matchers = Arc::from([Matcher::equal("i", "1001")]));
+    assert_eq!(found.unwrap().len(), 1);
+    assert_eq!(one.stats()[0].series, 3);
+}
+
+#[test]
+fn thousands_of_tenants_cost_little_each() {
+    let mut one = One::new();
+    let up = [labels(&[("__name__", "up"), ("job", "node")])];
+    for tenant in 0..2000 {
+        let outcome = one.push(|r| fresh(&format!("t{tenant}"), &up, 1, unlimited(), r));
+        assert_eq!(outcome.stored, 1);
+    }
+    one.sim.advance(Duration::from_secs(61));
+    one.node.turn_until(5000, || false);
+    let accounts = one.node.cores[0].memtable.accounts;
+    println!(
+        "bytes per tenant with one series: {}",
+        accounts.sum() / 2000
+    );
+    assert!(accounts.sum() / 2000 < 2048, "{accounts:?}");
+    assert_eq!(one.stats().len(), 2000);
+}
