@@ -14,7 +14,7 @@ mod select;
 
 pub(crate) use count_values::count_values;
 pub(crate) use partial::Partial;
-pub(crate) use select::{Best, check_parameter, select, sizes};
+pub(crate) use select::{Best, check_parameter, select};
 
 /// The aggregation operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -28,7 +28,7 @@ use std::sync::PoisonError;
 pub(crate) use binary::scalar_operation;
 pub use budget::{Budget, Stats};
 
-use self::budget::Meter;
+use self::budget::{Mark, Meter};
 use self::rows::Scalars;
 use crate::annotations::{Annotations, Notes};
 use crate::error::Error;
@@ -164,6 +164,7 @@ impl Evaluator<'_> {
                     let value = one.values[0];
                     let points = if is_absent(value) { 0 } else { count - 1 };
                     self.meter.charge(points as u64)?;
+                    self.meter.charge_cells(count - 1)?;
                     one.values = vec![value; count];
                 }
                 Value::Vector(series)
@@ -244,12 +245,15 @@ impl Evaluator<'_> {
     }
 
     /// Whatever was held since `mark` is gone but for `value`.
-    fn settle(&self, mark: u64, value: &Value) -> Result<(), Error> {
-        let points = match value {
-            Value::Vector(series) => points(series),
-            _ => 0,
+    fn settle(&self, mark: Mark, value: &Value) -> Result<(), Error> {
+        let (points, cells) = match value {
+            Value::Vector(series) => (
+                points(series),
+                series.iter().map(|one| one.values.len()).sum(),
+            ),
+            _ => (0, 0),
         };
-        self.meter.settle(mark, points)
+        self.meter.settle(mark, points, cells)
     }
 
     fn notes<'n>(
@@ -297,11 +301,7 @@ impl Evaluator<'_> {
             range.range_ms,
             *step_ms,
         );
-        if inner_steps.count as u64 > self.meter.samples_max() {
-            return Err(Error::TooManySamples {
-                samples_max: self.meter.samples_max(),
-            });
-        }
+        self.meter.check_steps(inner_steps.count)?;
         if inner_steps.count == 0 {
             return Ok(Some((Vec::new(), inner_steps)));
         }
@@ -368,5 +368,7 @@ pub(crate) fn without_empty(mut series: Vec<VectorSeries>) -> Vec<VectorSeries> 
     series
 }
 
+#[cfg(test)]
+mod reference;
 #[cfg(test)]
 mod tests;

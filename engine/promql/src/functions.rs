@@ -16,6 +16,7 @@ pub(crate) mod quantile;
 mod rate;
 mod regression;
 mod scalars;
+mod slide;
 mod table;
 #[cfg(test)]
 mod testing;
@@ -69,8 +70,26 @@ pub struct RangeFunction {
     pub anchored: bool,
     /// May be used with `smoothed` selectors.
     pub smoothed: bool,
+    /// The same for all windows of a column at once, where that is cheaper. Only for [`Edges::Plain`].
+    pub(crate) column: Option<ColumnFn>,
     /// Refuses scalar arguments; the evaluator asks at every step that has a window, and the text becomes an execution error.
     pub check: Option<CheckFn>,
+}
+
+/// `(times, values, windows, out)`: pushes one value or ABSENT per window. Windows neither start nor end before the one before.
+pub(crate) type ColumnFn = fn(&[i64], &[f64], &[Bounds], &mut Vec<f64>);
+
+/// One window: samples `low..high` of a column, for the range `(start, end]` in milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// First sample.
+    pub(crate) low: usize,
+    /// Sample after the last.
+    pub(crate) high: usize,
+    /// Left, open end of the range.
+    pub(crate) start: i64,
+    /// Right, closed end of the range.
+    pub(crate) end: i64,
 }
 
 /// `(scalar arguments at a step) -> why they are refused`.

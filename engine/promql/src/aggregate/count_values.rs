@@ -1,6 +1,7 @@
 //! `count_values`: how many series of a group have which value, the value in a label.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use model::Labels;
 
@@ -10,36 +11,39 @@ use crate::value::{ABSENT, VectorSeries, is_absent};
 /// One series per group and value that occurs in it, sorted by labels.
 ///
 /// `groups[i]` is the group of `series[i]`, `group_labels` the labels of each group. The label replaces one of the same name; groups that
-/// become equal by that count together. Errors: a name that is no label's name.
+/// become equal by that count together. `hold` is asked before a column of so many places is made: values that change from step to step make a
+/// column each. Errors: a name that is no label's name; what `hold` says.
 pub(crate) fn count_values(
     groups: &[u32],
     group_labels: &[Labels],
     series: &[VectorSeries],
     label: &str,
     steps: usize,
+    hold: impl Fn(usize) -> Result<(), Error>,
 ) -> Result<Vec<VectorSeries>, Error> {
     assert_eq!(groups.len(), series.len());
     if label.is_empty() || label.contains('\u{fffd}') {
         return Err(Error::execution(format!("invalid label name {label:?}")));
     }
-    // By bits first: most values repeat, and bits are cheaper to compare than texts.
-    let mut counts: BTreeMap<(u32, u64), Vec<u32>> = BTreeMap::new();
+    let mut found: Vec<(u32, u64, u32)> = Vec::new();
     for (group, one) in groups.iter().zip(series) {
-        for (step, value) in one.values.iter().enumerate() {
-            if !is_absent(*value) {
-                counts
-                    .entry((*group, value.to_bits()))
-                    .or_insert_with(|| vec![0; steps])[step] += 1;
-            }
-        }
+        let present = (0u32..).zip(&one.values).filter(|(_, v)| !is_absent(**v));
+        found.extend(present.map(|(step, value)| (*group, value.to_bits(), step)));
     }
+    found.sort_unstable();
     let mut results: BTreeMap<Labels, Vec<u32>> = BTreeMap::new();
-    for ((group, bits), count) in counts {
-        let value = value_text(f64::from_bits(bits));
-        let labels = group_labels[group as usize].with(label, &value);
-        let total = results.entry(labels).or_insert_with(|| vec![0; steps]);
-        for (total, count) in total.iter_mut().zip(count) {
-            *total += count;
+    for same in found.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
+        let (group, bits, _) = same[0];
+        let labels = group_labels[group as usize].with(label, &value_text(f64::from_bits(bits)));
+        let counts = match results.entry(labels) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                hold(steps)?;
+                new.insert(vec![0; steps])
+            }
+        };
+        for (_, _, step) in same {
+            counts[*step as usize] += 1;
         }
     }
     Ok(results
@@ -81,7 +85,15 @@ mod tests {
             series(&[1.0, ABSENT]),
             series(&[f64::NAN, 1e21]),
         ];
-        let result = count_values(&[0, 0, 1], &[group("a"), group("b")], &input, "v", 2).unwrap();
+        let result = count_values(
+            &[0, 0, 1],
+            &[group("a"), group("b")],
+            &input,
+            "v",
+            2,
+            |_| Ok(()),
+        )
+        .unwrap();
         let shown: Vec<_> = result
             .iter()
             .map(|one| {
@@ -108,9 +120,31 @@ mod tests {
     fn groups_that_differ_only_in_the_overwritten_label_count_together() {
         let group = |name: &str| Labels::from_pairs([("job", name)]).unwrap();
         let input = [series(&[6.0]), series(&[6.0])];
-        let result = count_values(&[0, 1], &[group("a"), group("b")], &input, "job", 1).unwrap();
+        let result = count_values(&[0, 1], &[group("a"), group("b")], &input, "job", 1, |_| {
+            Ok(())
+        })
+        .unwrap();
         assert_eq!(result.len(), 1);
         assert_eq!(result[0].values, [2.0]);
-        assert!(count_values(&[], &[], &[], "", 1).is_err());
+        assert!(count_values(&[], &[], &[], "", 1, |_| Ok(())).is_err());
+    }
+
+    #[test]
+    fn a_column_is_asked_for_before_it_is_made() {
+        let input = [series(&[1.0, 2.0, 1.0])];
+        let held = std::cell::Cell::new(0);
+        let count = |cells_max| {
+            held.set(0);
+            count_values(&[0], &[Labels::empty()], &input, "v", 3, |cells| {
+                held.set(held.get() + cells);
+                if held.get() > cells_max {
+                    Err(Error::Canceled)
+                } else {
+                    Ok(())
+                }
+            })
+        };
+        assert_eq!(count(6).unwrap().len(), 2);
+        assert!(matches!(count(5), Err(Error::Canceled)));
     }
 }

@@ -174,10 +174,10 @@ impl Sums {
         count_in(&mut self.count, values);
         let state = self.sum.iter_mut().zip(&mut self.correction);
         for ((sum, correction), value) in state.zip(values) {
-            let (new_sum, new_correction) = kahan::increase(*value, *sum, *correction);
+            let (next, lost) = kahan::two_sum(*sum, *value);
             let absent = is_absent(*value);
-            *sum = if absent { *sum } else { new_sum };
-            *correction = if absent { *correction } else { new_correction };
+            *sum = if absent { *sum } else { next };
+            *correction += if absent { 0.0 } else { lost };
         }
     }
 

@@ -74,7 +74,7 @@ pub(crate) fn select(
     assert_eq!(groups.len(), series.len());
     match op {
         AggregateOp::Topk | AggregateOp::Bottomk => {
-            let mut best = Best::new(op, parameter, &sizes(groups));
+            let mut best = Best::new(op, parameter);
             for (i, (group, one)) in groups.iter().zip(&series).enumerate() {
                 best.add(*group, i as u32, &one.values);
             }
@@ -87,7 +87,7 @@ pub(crate) fn select(
 }
 
 /// How many series each group has.
-pub(crate) fn sizes(groups: &[u32]) -> Vec<u32> {
+fn sizes(groups: &[u32]) -> Vec<u32> {
     let mut sizes = Vec::new();
     for group in groups {
         let group = *group as usize;
@@ -108,14 +108,39 @@ pub(crate) struct Best {
     order: Order,
     /// k per step, at least 0.
     limits: Vec<u32>,
-    /// Room per heap, by group.
-    rooms: Vec<u32>,
-    /// Where a group's heaps begin in `entries`.
-    starts: Vec<usize>,
-    /// Heaps by group, then step; the worst entry of a heap is its first.
+    /// By group; those not met yet are empty or missing.
+    groups: Vec<Heaps>,
+}
+
+/// The heaps of one group, one per step.
+#[derive(Debug, Clone, Default)]
+struct Heaps {
+    /// Room per heap. Grows with what is offered, so that an absurd k costs nothing.
+    room: usize,
+    /// `room` places per step, the worst entry of a heap first.
     entries: Vec<Entry>,
-    /// Entries per heap, by group, then step.
+    /// Entries per heap.
     lengths: Vec<u32>,
+}
+
+impl Heaps {
+    fn heap(&self, step: usize) -> &[Entry] {
+        let length = self.lengths.get(step).map_or(0, |length| *length as usize);
+        &self.entries[step * self.room..][..length]
+    }
+
+    /// Doubles the room, for `steps` heaps.
+    fn grow(&mut self, steps: usize) {
+        let room = (2 * self.room).max(2);
+        let mut entries = vec![(ABSENT, 0); room * steps];
+        for step in 0..steps {
+            let heap = self.heap(step);
+            entries[step * room..][..heap.len()].copy_from_slice(heap);
+        }
+        self.lengths.resize(steps, 0);
+        self.entries = entries;
+        self.room = room;
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,30 +164,17 @@ impl Order {
 }
 
 impl Best {
-    /// Nothing chosen yet. `parameter` is k per step; `sizes` the number of series per group, all partitions together, which bounds the
-    /// memory: min(largest k, size) entries per group and step.
-    pub(crate) fn new(op: AggregateOp, parameter: &[f64], sizes: &[u32]) -> Best {
+    /// Nothing chosen yet. `parameter` is k per step. Memory: at most twice what is chosen, per group at its fullest step.
+    pub(crate) fn new(op: AggregateOp, parameter: &[f64]) -> Best {
         let order = match op {
             AggregateOp::Topk => Order::LargestFirst,
             AggregateOp::Bottomk => Order::SmallestFirst,
             _ => panic!("{} has no best values", op.name()),
         };
-        let limits: Vec<u32> = parameter.iter().map(|k| whole_limit(*k)).collect();
-        let k_max = limits.iter().copied().max().unwrap_or(0);
-        let rooms: Vec<u32> = sizes.iter().map(|size| k_max.min(*size)).collect();
-        let mut starts = Vec::with_capacity(rooms.len());
-        let mut end = 0usize;
-        for room in &rooms {
-            starts.push(end);
-            end += *room as usize * limits.len();
-        }
         Best {
             order,
-            entries: vec![(ABSENT, 0); end],
-            lengths: vec![0; rooms.len() * limits.len()],
-            limits,
-            rooms,
-            starts,
+            limits: parameter.iter().map(|k| whole_limit(*k)).collect(),
+            groups: Vec::new(),
         }
     }
 
@@ -179,40 +191,37 @@ impl Best {
     /// Offers all that another partition has chosen.
     pub(crate) fn merge(&mut self, other: &Best) {
         assert_eq!((&self.limits, self.order), (&other.limits, other.order));
-        for group in 0..other.rooms.len() {
+        for (group, heaps) in other.groups.iter().enumerate() {
             for step in 0..other.limits.len() {
-                for entry in other.heap(group, step) {
+                for entry in heaps.heap(step) {
                     self.offer(group, step, *entry);
                 }
             }
         }
     }
 
-    fn place(&self, group: usize, step: usize) -> (usize, usize) {
-        (
-            self.starts[group] + step * self.rooms[group] as usize,
-            group * self.limits.len() + step,
-        )
-    }
-
-    fn heap(&self, group: usize, step: usize) -> &[Entry] {
-        let (start, index) = self.place(group, step);
-        &self.entries[start..start + self.lengths[index] as usize]
-    }
-
     #[inline]
     fn offer(&mut self, group: usize, step: usize, entry: Entry) {
-        let (start, index) = self.place(group, step);
-        let limit = self.limits[step].min(self.rooms[group]) as usize;
-        let length = self.lengths[index] as usize;
-        let order = self.order;
+        let (limit, order) = (self.limits[step] as usize, self.order);
+        if limit == 0 {
+            return;
+        }
+        if group >= self.groups.len() {
+            self.groups.resize_with(group + 1, Heaps::default);
+        }
+        let heaps = &mut self.groups[group];
+        let length = heaps.heap(step).len();
+        if length < limit && length == heaps.room {
+            heaps.grow(self.limits.len());
+        }
+        let start = step * heaps.room;
         if length < limit {
-            let heap = &mut self.entries[start..=start + length];
+            let heap = &mut heaps.entries[start..=start + length];
             heap[length] = entry;
             sift_up(heap, order);
-            self.lengths[index] += 1;
-        } else if limit > 0 {
-            let heap = &mut self.entries[start..start + limit];
+            heaps.lengths[step] += 1;
+        } else {
+            let heap = &mut heaps.entries[start..start + length];
             if order.compare(entry, heap[0]).is_lt() {
                 heap[0] = entry;
                 sift_down(heap, order);
@@ -220,11 +229,18 @@ impl Best {
         }
     }
 
+    /// All heaps, group by group, step by step.
+    fn heaps(&self) -> impl Iterator<Item = (usize, &[Entry])> {
+        self.groups
+            .iter()
+            .flat_map(|heaps| (0..self.limits.len()).map(move |step| (step, heaps.heap(step))))
+    }
+
     /// The numbers of the series chosen at some step, ascending.
     pub(crate) fn chosen(&self) -> Vec<u32> {
-        let mut numbers: Vec<u32> = (0..self.rooms.len())
-            .flat_map(|group| (0..self.limits.len()).map(move |step| (group, step)))
-            .flat_map(|(group, step)| self.heap(group, step))
+        let mut numbers: Vec<u32> = self
+            .heaps()
+            .flat_map(|(_, heap)| heap)
             .map(|entry| entry.1)
             .collect();
         numbers.sort_unstable();
@@ -242,15 +258,13 @@ impl Best {
             })
             .collect();
         let mut order: Vec<u32> = Vec::new();
-        for group in 0..self.rooms.len() {
-            for step in 0..self.limits.len() {
-                let mut heap = self.heap(group, step).to_vec();
-                heap.sort_unstable_by(|a, b| self.order.compare(*a, *b));
-                for (value, number) in heap {
-                    let one = kept[number as usize].as_mut().expect("not taken yet");
-                    one.values[step] = value;
-                    order.push(number);
-                }
+        for (step, heap) in self.heaps() {
+            let mut heap = heap.to_vec();
+            heap.sort_unstable_by(|a, b| self.order.compare(*a, *b));
+            for (value, number) in heap {
+                let one = kept[number as usize].as_mut().expect("not taken yet");
+                one.values[step] = value;
+                order.push(number);
             }
         }
         if !instant {

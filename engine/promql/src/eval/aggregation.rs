@@ -7,7 +7,7 @@ use model::Labels;
 use super::numbering::{Chosen, Numbering};
 use super::rows::Program;
 use super::{Evaluator, without_empty};
-use crate::aggregate::{AggregateOp, Best, Partial, check_parameter, count_values, select, sizes};
+use crate::aggregate::{AggregateOp, Best, Partial, check_parameter, count_values, select};
 use crate::annotations::Annotations;
 use crate::error::Error;
 use crate::expr::Grouping;
@@ -118,7 +118,9 @@ impl Evaluator<'_> {
             AggregateOp::Limitk | AggregateOp::LimitRatio | AggregateOp::CountValues => {
                 let (of, series) = self.kept(&program, &groups)?;
                 if op == AggregateOp::CountValues {
-                    count_values(&of, &groups.labels, &series, label, steps.count)?
+                    count_values(&of, &groups.labels, &series, label, steps.count, |cells| {
+                        self.meter.charge_cells(cells)
+                    })?
                 } else {
                     select(op, &of, series, &parameter, self.plan.params.is_instant())
                 }
@@ -183,10 +185,9 @@ impl Evaluator<'_> {
         parameter: &[f64],
         steps: Steps,
     ) -> Result<Vec<VectorSeries>, Error> {
-        let sizes = sizes(&groups.of);
         let pieces = self.run_indexed(
             program,
-            || (Best::new(op, parameter, &sizes), Vec::<u32>::new()),
+            || (Best::new(op, parameter), Vec::<u32>::new()),
             |(best, dropped), index, _, drop_name, values| {
                 best.add(groups.of[index], index as u32, values);
                 if drop_name {
@@ -199,12 +200,15 @@ impl Evaluator<'_> {
         let mut pieces = pieces.into_iter();
         let (mut best, mut dropped) = pieces
             .next()
-            .unwrap_or_else(|| (Best::new(op, parameter, &sizes), Vec::new()));
+            .unwrap_or_else(|| (Best::new(op, parameter), Vec::new()));
         for (other, more) in pieces {
             best.merge(&other);
             dropped.extend(more);
         }
         let chosen = best.chosen();
+        // Few points can be chosen of many series, and each gets a column.
+        self.meter
+            .charge_cells(chosen.len().saturating_mul(steps.count))?;
         let all = labels
             .iter()
             .enumerate()

@@ -1,7 +1,8 @@
 //! The bounds of a running query, and what it has used of them.
 //!
 //! Samples are counted as Prometheus does: every point that is held at a time (selected, in the current window, computed) counts
-//! against the bound; every sample that a selector looks at counts for the total.
+//! against the bound; every sample that a selector looks at counts for the total. Beside that the places of columns are bounded, present
+//! or not: a query with many steps over sparse series would else hold far more memory than its samples say.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,9 +28,23 @@ pub struct Stats {
     pub peak_samples: u64,
 }
 
+/// Places of columns that may be held for each sample that may be held. Eight bytes each, so with this factor as much memory as Prometheus
+/// would use for its points of sixteen bytes.
+const CELLS_PER_SAMPLE: u64 = 2;
+/// A single column may have one place for this many samples that may be held, since every worker holds one or two.
+const SAMPLES_PER_STEP: u64 = 4;
+
+/// What was held at some time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mark {
+    held: u64,
+    cells: u64,
+}
+
 #[derive(Default)]
 struct Counters {
     held: AtomicU64,
+    cells: AtomicU64,
     peak: AtomicU64,
     total: AtomicU64,
 }
@@ -62,8 +77,28 @@ impl<'a> Meter<'a> {
         }
     }
 
-    pub(crate) fn samples_max(&self) -> u64 {
-        self.samples_max
+    /// Fails when a subquery has more steps than a column may have.
+    pub(crate) fn check_steps(&self, steps: usize) -> Result<(), Error> {
+        if steps as u64 > (self.samples_max / SAMPLES_PER_STEP).max(1) {
+            return Err(self.too_many());
+        }
+        Ok(())
+    }
+
+    fn too_many(&self) -> Error {
+        Error::TooManySamples {
+            samples_max: self.samples_max,
+        }
+    }
+
+    /// Holds columns of `cells` places.
+    pub(crate) fn charge_cells(&self, cells: usize) -> Result<(), Error> {
+        let cells = cells as u64;
+        let held = self.counters.cells.fetch_add(cells, Ordering::Relaxed) + cells;
+        if held > self.samples_max.saturating_mul(CELLS_PER_SAMPLE) {
+            return Err(self.too_many());
+        }
+        Ok(())
     }
 
     /// Fails when the query is to stop.
@@ -91,22 +126,27 @@ impl<'a> Meter<'a> {
     fn saw(&self, held: u64) -> Result<(), Error> {
         self.counters.peak.fetch_max(held, Ordering::Relaxed);
         if held > self.samples_max {
-            return Err(Error::TooManySamples {
-                samples_max: self.samples_max,
-            });
+            return Err(self.too_many());
         }
         Ok(())
     }
 
     /// What is held now.
-    pub(crate) fn mark(&self) -> u64 {
-        self.counters.held.load(Ordering::Relaxed)
+    pub(crate) fn mark(&self) -> Mark {
+        Mark {
+            held: self.counters.held.load(Ordering::Relaxed),
+            cells: self.counters.cells.load(Ordering::Relaxed),
+        }
     }
 
-    /// Of all that was held since `mark` only `points` are left. Only between pieces, never within.
-    pub(crate) fn settle(&self, mark: u64, points: u64) -> Result<(), Error> {
-        self.counters.held.store(mark + points, Ordering::Relaxed);
-        self.saw(mark + points)
+    /// Of all that was held since `mark` only `points` in columns of `cells` places are left. Only between pieces, never within.
+    pub(crate) fn settle(&self, mark: Mark, points: u64, cells: usize) -> Result<(), Error> {
+        self.counters.cells.store(mark.cells, Ordering::Relaxed);
+        self.charge_cells(cells)?;
+        self.counters
+            .held
+            .store(mark.held + points, Ordering::Relaxed);
+        self.saw(mark.held + points)
     }
 
     /// A selector looked at `samples` samples.

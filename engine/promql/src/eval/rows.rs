@@ -13,7 +13,7 @@ use super::{Evaluator, binary};
 use crate::annotations::Annotations;
 use crate::error::Error;
 use crate::expr::{BinaryOp, Span};
-use crate::functions::{Edges, EngineFunction, Kind, MapFn, RangeFunction, Window};
+use crate::functions::{Bounds, Edges, EngineFunction, Kind, MapFn, RangeFunction, Window};
 use crate::plan::{CallNode, Instant, Moment, Node, NodeKind, RangeInput, RangeNode};
 use crate::source::{Columns, Series};
 use crate::value::{ABSENT, Steps, Value, ValueType, VectorSeries, is_absent};
@@ -94,6 +94,7 @@ pub(super) struct Program<'p> {
 /// What a piece needs for one series after the other.
 struct Scratch {
     columns: Columns,
+    bounds: Vec<Bounds>,
     args: Vec<f64>,
     annotations: Annotations,
 }
@@ -122,7 +123,7 @@ impl Evaluator<'_> {
             if at.once && steps.count > 1 && !outermost {
                 break Base::Columns(self.vector(at, steps)?);
             }
-            outermost = false;
+            let itself = std::mem::take(&mut outermost);
             match &at.kind {
                 NodeKind::Instant(instant) => {
                     break Base::Instant {
@@ -152,7 +153,8 @@ impl Evaluator<'_> {
                         drop_name |= !function.keeps_name;
                         break self.window_base(call, Some(function), steps)?;
                     }
-                    Kind::Engine(EngineFunction::AbsentOverTime) => {
+                    // Presence over time; what is made of it is no row program.
+                    Kind::Engine(EngineFunction::AbsentOverTime) if itself => {
                         break self.window_base(call, None, steps)?;
                     }
                     Kind::Engine(EngineFunction::Timestamp) => {
@@ -319,6 +321,7 @@ impl Evaluator<'_> {
             let mut state = start();
             let mut scratch = Scratch {
                 columns: Columns::default(),
+                bounds: Vec::new(),
                 args: Vec::new(),
                 annotations: Annotations::default(),
             };
@@ -333,6 +336,10 @@ impl Evaluator<'_> {
                 if points > 0 {
                     self.meter.charge(points as u64)?;
                     each(&mut state, index, labels, drop_name, &mut values)?;
+                    if values.is_empty() {
+                        // The column was taken, so it stays.
+                        self.meter.charge_cells(program.steps.count)?;
+                    }
                 }
             }
             self.keep(scratch.annotations);
@@ -441,6 +448,7 @@ impl Evaluator<'_> {
         const WORK: u64 = 1 << 20;
         let Scratch {
             columns,
+            bounds: bounds_of_steps,
             args,
             annotations,
         } = scratch;
@@ -454,17 +462,26 @@ impl Evaluator<'_> {
         );
         out.clear();
         out.reserve(steps.count);
-        let (mut total, mut checked, mut widest, mut found) = (0u64, 0u64, 0, false);
+        let (mut total, mut checked, mut widest) = (0u64, 0u64, 0);
+        let column = program
+            .function
+            .and_then(|function| function.column)
+            .filter(|_| edges == Edges::Plain);
+        bounds_of_steps.clear();
         let mut notes = self.notes(annotations, program.spans, metric);
         for (step, time) in steps.times().enumerate() {
             let bounds = windows.at(time);
             let length = (bounds.high - bounds.low) as u64;
+            total += length;
+            widest = widest.max(length);
+            if column.is_some() {
+                bounds_of_steps.push(bounds);
+                continue;
+            }
             if length == 0 {
                 out.push(ABSENT);
                 continue;
             }
-            total += length;
-            widest = widest.max(length);
             if total - checked > WORK {
                 checked = total;
                 self.meter.check()?;
@@ -487,13 +504,15 @@ impl Evaluator<'_> {
                 step_time: time,
                 edges,
             };
-            let value = (function.eval)(&window, args, &mut notes);
-            found |= !is_absent(value);
-            out.push(value);
+            out.push((function.eval)(&window, args, &mut notes));
         }
-        if found
-            && program.function.is_some_and(|function| function.counter)
+        if let Some(column) = column {
+            column(&columns.times, &columns.values, bounds_of_steps, out);
+            debug_assert_eq!(out.len(), steps.count);
+        }
+        if program.function.is_some_and(|function| function.counter)
             && !metric.is_empty()
+            && out.iter().any(|value| !is_absent(*value))
             && !["_total", "_sum", "_count", "_bucket"]
                 .iter()
                 .any(|suffix| metric.ends_with(suffix))

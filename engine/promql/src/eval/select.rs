@@ -3,7 +3,7 @@
 //! Times of steps never decrease, so one pass with pointers that only move forward serves all steps.
 
 use crate::error::Error;
-use crate::functions::Edges;
+use crate::functions::{Bounds, Edges};
 use crate::plan::Moment;
 use crate::source::Columns;
 use crate::value::{ABSENT, Steps, is_absent};
@@ -124,14 +124,6 @@ pub(super) struct Windows<'a> {
     after: i64,
     low: usize,
     high: usize,
-}
-
-/// One window: samples `low..high`, for the range `(start, end]`.
-pub(super) struct Bounds {
-    pub(super) low: usize,
-    pub(super) high: usize,
-    pub(super) start: i64,
-    pub(super) end: i64,
 }
 
 impl<'a> Windows<'a> {

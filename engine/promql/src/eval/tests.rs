@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use model::{FloatPoint, InstantSample, Labels, QueryValue, SeriesId, SeriesValue, stale_nan};
 use proptest::prelude::*;
 
+use super::reference::{Failure, Input, Reference};
 use crate::parser::generated;
 use crate::{
     Budget, Columns, Error, Evaluated, Executor, Inline, Params, Plan, Series, Source, SourceError,
@@ -195,8 +196,16 @@ fn a_query_stops_at_its_bounds() {
         matches!(error, Error::TooManySamples { samples_max: 1_000 }),
         "{error}"
     );
-    let error = run(&data, "vector(1)[100y:1ms]", Params::instant(0)).unwrap_err();
-    assert!(matches!(error, Error::TooManySamples { .. }), "{error}");
+    for hostile in [
+        "vector(1)[100y:1ms]",
+        "max_over_time(foo[200000m:1m])",
+        "max_over_time({le='1'}[200000m:1m])",
+    ] {
+        let outcome = run(&data, hostile, Params::instant(1_800_000));
+        let stopped = matches!(outcome, Err(Error::TooManySamples { .. }));
+        // One sparse column is within bounds, twelve are not.
+        assert_eq!(stopped, !hostile.contains("foo"), "{hostile}");
+    }
 
     let plan = plan(&parse("foo").unwrap(), &params).unwrap();
     let selected = Selected::new(&data, &plan);
@@ -288,6 +297,27 @@ fn the_longest_chains_of_operators_need_little_stack() {
         .unwrap()
         .join()
         .unwrap();
+}
+
+#[test]
+fn absence_over_time_within_an_expression_is_absence() {
+    // Found against a real Prometheus: as part of a larger row program its windows were taken for the result.
+    let data = Data::default().with(&[("__name__", "x")], &[(0, 1.0)]);
+    let count =
+        |text: &str, time| table(run(&data, text, Params::instant(time)).unwrap().value).len();
+    for text in [
+        "absent_over_time(x[1m])",
+        "floor(absent_over_time(x[1m]))",
+        "absent_over_time(x[1m]) * 2",
+        "sum(absent_over_time(x[1m]))",
+        "topk(1, absent_over_time(x[1m]))",
+    ] {
+        assert_eq!(
+            (count(text, 30_000), count(text, 600_000)),
+            (0, 1),
+            "{text}"
+        );
+    }
 }
 
 #[test]
@@ -438,6 +468,48 @@ proptest! {
                 prop_assert_eq!(table(whole.value), expected, "{}", text);
             }
             Err(error) => prop_assert!(failed, "{}: only the range failed: {}", text, error),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn the_engine_and_a_naive_evaluator_agree(text in generated::vector(), time in 0..1_900_000i64) {
+        let data = mixed();
+        let text = text.replace("start()", "300").replace("end()", "900");
+        let reference = Reference {
+            series: data
+                .0
+                .iter()
+                .map(|raw| Input { labels: &raw.labels, times: &raw.times, values: &raw.values })
+                .collect(),
+        };
+        // Naive, so subqueries within subqueries would take minutes.
+        if text.matches("h:").count() > 1 {
+            return Ok(());
+        }
+        let expected = reference.evaluate(&parse(&text).unwrap(), time);
+        if expected == Err(Failure::Unknown) {
+            return Ok(());
+        }
+        let found = run(&data, &text, Params::instant(time));
+        prop_assert_eq!(found.is_err(), expected.is_err(), "{}: {:?} {:?}", text, found, expected);
+        let (Ok(found), Ok(expected)) = (found, expected) else {
+            return Ok(());
+        };
+        let QueryValue::Vector(series) = found.value else { panic!("a vector") };
+        let mut got: Vec<(String, f64)> =
+            series.iter().map(|s| (s.labels.to_string(), float(s))).collect();
+        got.sort_by(|a, b| a.0.cmp(&b.0));
+        prop_assert_eq!(got.len(), expected.len(), "{}: {:?} {:?}", text, got, expected);
+        for (got, want) in got.iter().zip(&expected) {
+            prop_assert_eq!(&got.0, &want.0, "{}", text);
+            // Sums are compensated in the engine only.
+            let near = (got.1 - want.1).abs() <= 1e-9 * want.1.abs().max(1e-9);
+            let same = got.1 == want.1 || (got.1.is_nan() && want.1.is_nan());
+            prop_assert!(near || same, "{}: {:?} {:?}", text, got, want);
         }
     }
 }

@@ -14,6 +14,9 @@ use crate::functions::quantile::{check, go_number};
 use crate::functions::{Call, date};
 use crate::value::{ABSENT, Value, VectorSeries, is_absent};
 
+/// Places in the columns that `histogram_quantiles` may make (400 MB). A quantile that changes with the step makes a column for every step.
+const CELLS_MAX: u64 = 50_000_000;
+
 /// The bucket series of one histogram, by ascending bound.
 struct Group {
     /// Labels without `le`.
@@ -143,6 +146,12 @@ pub(super) fn histogram_quantiles(mut call: Call<'_>) -> Result<Value, Error> {
                         .entry(quantiles[step].to_bits())
                         .or_insert_with(|| vec![ABSENT; call.steps.count])[step] = value;
                 }
+            }
+            let columns = (results.len() + by_quantile.len()) as u64;
+            if columns.saturating_mul(call.steps.count as u64) > CELLS_MAX {
+                return Err(Error::TooManySamples {
+                    samples_max: CELLS_MAX,
+                });
             }
             for (q, values) in by_quantile {
                 let labels = group.labels.with(label, &open_metrics(f64::from_bits(q)));

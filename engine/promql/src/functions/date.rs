@@ -1,7 +1,7 @@
 //! Functions of dates: a value as seconds since 1970, in UTC, by the proleptic Gregorian calendar.
 //!
-//! Without an argument they tell the time of the step. What is no number of seconds that fits 64 bits (NaN, infinities) counts as the
-//! smallest one, as it does in Go on amd64, so that such values give the same strange dates.
+//! Without an argument they tell the time of the step. What is no number of seconds that fits 64 bits (NaN, infinities) gives the same strange
+//! date as in Go on amd64.
 
 use model::Labels;
 
@@ -62,16 +62,26 @@ impl Date {
     }
 }
 
-/// A float as Go's `int64(f)` has it on amd64: towards zero, the smallest number where it does not fit.
-fn whole(value: f64) -> i64 {
-    if (-9.223_372_036_854_776e18..9.223_372_036_854_776e18).contains(&value) {
-        value as i64
+/// Seconds after which the calendar repeats itself, weekdays included: 400 years.
+const CYCLE: i64 = 146_097 * DAY;
+
+/// What a value stands for: a second, and years to add to its date.
+///
+/// What does not fit 64 bits becomes the smallest number in Go on amd64, whose calendar then wraps around to 2^63 seconds: the 4th of December
+/// 292277026596.
+fn second_of(value: f64) -> (i64, i64) {
+    const BEYOND: i128 = 1 << 63;
+    if (-9.223_372_036_854_776e18..9.223_372_036_854_776e18).contains(&value)
+        && value as i64 > i64::MIN
+    {
+        (value as i64, 0)
     } else {
-        i64::MIN
+        let cycle = CYCLE as i128;
+        ((BEYOND % cycle) as i64, 400 * (BEYOND / cycle) as i64)
     }
 }
 
-fn map(call: Call<'_>, part: fn(i64) -> f64) -> Result<Value, Error> {
+fn map(call: Call<'_>, part: fn(i64, i64) -> f64) -> Result<Value, Error> {
     let mut series = match call.args.into_iter().next() {
         Some(Value::Vector(series)) => series,
         _ => {
@@ -82,37 +92,38 @@ fn map(call: Call<'_>, part: fn(i64) -> f64) -> Result<Value, Error> {
     for one in &mut series {
         one.drop_name = true;
         for value in one.values.iter_mut().filter(|v| !is_absent(**v)) {
-            *value = part(whole(*value));
+            let (second, years) = second_of(*value);
+            *value = part(second, years);
         }
     }
     Ok(Value::Vector(series))
 }
 
 macro_rules! dates {
-    ($($(#[$doc:meta])* $name:ident: $seconds:ident => $body:expr;)*) => {
+    ($($(#[$doc:meta])* $name:ident: ($seconds:ident, $years:ident) => $body:expr;)*) => {
         $($(#[$doc])* pub(super) fn $name(call: Call<'_>) -> Result<Value, Error> {
-            map(call, |$seconds| $body as f64)
+            map(call, |$seconds, $years| $body as f64)
         })*
     };
 }
 
 dates! {
     /// `minute`: 0 to 59.
-    minute: t => t.div_euclid(60).rem_euclid(60);
+    minute: (t, _y) => t.div_euclid(60).rem_euclid(60);
     /// `hour`: 0 to 23.
-    hour: t => t.div_euclid(3600).rem_euclid(24);
+    hour: (t, _y) => t.div_euclid(3600).rem_euclid(24);
     /// `day_of_week`: 0 is Sunday.
-    day_of_week: t => (t.div_euclid(DAY) + 4).rem_euclid(7);
+    day_of_week: (t, _y) => (t.div_euclid(DAY) + 4).rem_euclid(7);
     /// `day_of_month`: 1 to 31.
-    day_of_month: t => Date::of(t).day;
+    day_of_month: (t, _y) => Date::of(t).day;
     /// `day_of_year`: 1 to 366.
-    day_of_year: t => Date::of(t).day_of_year();
+    day_of_year: (t, _y) => Date::of(t).day_of_year();
     /// `days_in_month`: 28 to 31.
-    days_in_month: t => Date::of(t).days_in_month();
+    days_in_month: (t, _y) => Date::of(t).days_in_month();
     /// `month`: 1 to 12.
-    month: t => Date::of(t).month;
+    month: (t, _y) => Date::of(t).month;
     /// `year`.
-    year: t => Date::of(t).year;
+    year: (t, years) => (Date::of(t).year + years);
 }
 
 /// A time in milliseconds as RFC 3339 has it, to the second.
@@ -175,9 +186,14 @@ mod tests {
             -1e300,
             9.3e18,
         ] {
-            assert_eq!(whole(value), i64::MIN);
+            let (second, years) = second_of(value);
+            let date = Date::of(second);
+            assert_eq!(
+                (date.year + years, date.month, date.day),
+                (292_277_026_596, 12, 4)
+            );
         }
-        assert_eq!(whole(-1.9), -1);
+        assert_eq!(second_of(-1.9), (-1, 0));
         let _ = Date::of(i64::MIN).day_of_year();
         let _ = Date::of(i64::MAX).day_of_year();
     }

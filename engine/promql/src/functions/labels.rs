@@ -220,13 +220,14 @@ fn sorted_by_label(call: Call<'_>, direction: fn(Ordering) -> Ordering) -> Resul
     let (mut series, names) = vector_and_texts(call.args);
     if call.instant {
         series.sort_by(|a, b| {
-            let by_names = names.iter().map(|name| {
-                let value =
-                    |one: &'_ VectorSeries| one.labels.get(name).unwrap_or_default().to_owned();
-                natural::compare(&value(a), &value(b))
-            });
-            let order = by_names
-                .into_iter()
+            let order = names
+                .iter()
+                .map(|name| {
+                    natural::compare(
+                        a.labels.get(name).unwrap_or_default(),
+                        b.labels.get(name).unwrap_or_default(),
+                    )
+                })
                 .find(|order| order.is_ne())
                 .unwrap_or_else(|| a.labels.cmp(&b.labels));
             direction(order)

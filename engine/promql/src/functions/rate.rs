@@ -12,8 +12,8 @@ use crate::functions::{Edges, Window};
 use crate::value::ABSENT;
 
 /// What becomes of a change.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Change {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
     /// `rate`: of a counter, per second.
     Rate,
     /// `increase`: of a counter.
@@ -39,21 +39,38 @@ pub(super) fn delta(window: &Window<'_>, _: &[f64], _: &mut Notes<'_>) -> f64 {
 
 fn change(window: &Window<'_>, kind: Change) -> f64 {
     match window.edges {
-        Edges::Plain => extrapolated(window.times, window.values, window.start, window.end, kind),
+        Edges::Plain => extrapolated(
+            window.times,
+            window.values,
+            (window.start, window.end),
+            kind,
+            falls(window.values),
+        ),
         Edges::Anchored => extended(window, kind, false),
         Edges::Smoothed => extended(window, kind, true),
     }
 }
 
-fn extrapolated(times: &[i64], values: &[f64], start: i64, end: i64, kind: Change) -> f64 {
+/// The change over the range `(start, end]`. `falls` is false if it is known that no value is smaller than the one before.
+pub(super) fn extrapolated(
+    times: &[i64],
+    values: &[f64],
+    (start, end): (i64, i64),
+    kind: Change,
+    falls: bool,
+) -> f64 {
     debug_assert_eq!(times.len(), values.len());
     let last = times.len().wrapping_sub(1);
     if times.len() < 2 {
         return ABSENT;
     }
     let mut result = values[last] - values[0];
-    if kind != Change::Delta {
-        result = restore_resets(result, values);
+    if falls && kind != Change::Delta {
+        // A counter that fell had started from zero again: what it had counted is added.
+        result = values
+            .windows(2)
+            .filter(|pair| pair[1] < pair[0])
+            .fold(result, |change, pair| change + pair[0]);
     }
     let mut to_start = seconds(start, times[0]);
     let mut to_end = seconds(times[last], end);
@@ -83,21 +100,14 @@ fn extrapolated(times: &[i64], values: &[f64], start: i64, end: i64, kind: Chang
     result * factor
 }
 
-/// Adds to a change what the counter had counted each time it fell.
+/// Whether any value is smaller than the one before. Most windows hold no reset; looking for one first vectorises.
 #[inline]
-fn restore_resets(change: f64, values: &[f64]) -> f64 {
-    // Most windows hold no reset; looking for one first vectorises.
-    let fell = values
-        .iter()
-        .zip(&values[1..])
-        .fold(false, |any, (before, now)| any | (now < before));
-    if !fell {
-        return change;
-    }
+pub(super) fn falls(values: &[f64]) -> bool {
+    let after = values.get(1..).unwrap_or_default();
     values
-        .windows(2)
-        .filter(|pair| pair[1] < pair[0])
-        .fold(change, |change, pair| change + pair[0])
+        .iter()
+        .zip(after)
+        .fold(false, |any, (before, now)| any | (now < before))
 }
 
 #[inline]

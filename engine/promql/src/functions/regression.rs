@@ -59,7 +59,7 @@ fn line(times: &[i64], values: &[f64], zero: i64) -> Line {
         xy.add(seconds * value);
         x2.add(seconds * seconds);
     }
-    let [x, y, xy, x2] = [x, y, xy, x2].map(|sum| sum.sum + sum.correction);
+    let [x, y, xy, x2] = [x, y, xy, x2].map(|sum| sum.value());
     let count = values.len() as f64;
     let covariance = xy - x * y / count;
     let variance = x2 - x * x / count;

@@ -1,8 +1,8 @@
 //! Every function of the language: types, shape and code, sorted by name.
 
 use crate::functions::Kind::{self, Columns, Engine, Map};
-use crate::functions::{EngineFunction, Function, RangeFn, RangeFunction};
-use crate::functions::{classic, date, labels, math, over_time, rate, regression, scalars};
+use crate::functions::{ColumnFn, EngineFunction, Function, RangeFn, RangeFunction};
+use crate::functions::{classic, date, labels, math, over_time, rate, regression, scalars, slide};
 use crate::value::ValueType::{self, Matrix, Scalar, String, Vector};
 
 /// Finds a function by its name.
@@ -62,6 +62,7 @@ const fn plain(eval: RangeFn) -> RangeFunction {
         counter: false,
         anchored: false,
         smoothed: false,
+        column: None,
         check: None,
     }
 }
@@ -73,6 +74,14 @@ const fn edged(eval: RangeFn, counter: bool, smoothed: bool) -> RangeFunction {
         anchored: true,
         smoothed,
         ..plain(eval)
+    }
+}
+
+/// The same, and all windows of a column at once.
+const fn sliding(column: ColumnFn, range: RangeFunction) -> RangeFunction {
+    RangeFunction {
+        column: Some(column),
+        ..range
     }
 }
 
@@ -99,7 +108,11 @@ static FUNCTIONS: [Function; 89] = [
     map("asinh", &[Vector], math::asinh),
     map("atan", &[Vector], math::atan),
     map("atanh", &[Vector], math::atanh),
-    range("avg_over_time", &[Matrix], over_time::avg),
+    over(
+        "avg_over_time",
+        &[Matrix],
+        sliding(slide::avg, plain(over_time::avg)),
+    ),
     map("ceil", &[Vector], math::ceil),
     over("changes", &[Matrix], edged(rate::changes, false, false)),
     map("clamp", &[Vector, Scalar, Scalar], math::clamp),
@@ -209,7 +222,11 @@ static FUNCTIONS: [Function; 89] = [
     ),
     function("hour", &[Vector], 1, Vector, Columns(date::hour)),
     range("idelta", &[Matrix], rate::idelta),
-    over("increase", &[Matrix], edged(rate::increase, true, true)),
+    over(
+        "increase",
+        &[Matrix],
+        sliding(slide::increase, edged(rate::increase, true, true)),
+    ),
     experimental(function(
         "info",
         &[Vector, Vector],
@@ -244,7 +261,11 @@ static FUNCTIONS: [Function; 89] = [
         Scalar,
         Columns(scalars::max_of),
     )),
-    range("max_over_time", &[Matrix], over_time::max),
+    over(
+        "max_over_time",
+        &[Matrix],
+        sliding(slide::max, plain(over_time::max)),
+    ),
     experimental(function(
         "min_of",
         &[Scalar, Scalar],
@@ -252,7 +273,11 @@ static FUNCTIONS: [Function; 89] = [
         Scalar,
         Columns(scalars::min_of),
     )),
-    range("min_over_time", &[Matrix], over_time::min),
+    over(
+        "min_over_time",
+        &[Matrix],
+        sliding(slide::min, plain(over_time::min)),
+    ),
     function("minute", &[Vector], 1, Vector, Columns(date::minute)),
     function("month", &[Vector], 1, Vector, Columns(date::month)),
     function("pi", &[], 0, Scalar, Columns(scalars::pi)),
@@ -271,7 +296,11 @@ static FUNCTIONS: [Function; 89] = [
         Scalar,
         Engine(EngineFunction::Range),
     )),
-    over("rate", &[Matrix], edged(rate::rate, true, true)),
+    over(
+        "rate",
+        &[Matrix],
+        sliding(slide::rate, edged(rate::rate, true, true)),
+    ),
     over("resets", &[Matrix], edged(rate::resets, false, false)),
     function("round", &[Vector, Scalar], 1, Vector, Map(math::round)),
     function("scalar", &[Vector], 0, Scalar, Columns(scalars::scalar)),
@@ -317,7 +346,11 @@ static FUNCTIONS: [Function; 89] = [
         Scalar,
         Engine(EngineFunction::Step),
     )),
-    range("sum_over_time", &[Matrix], over_time::sum),
+    over(
+        "sum_over_time",
+        &[Matrix],
+        sliding(slide::sum, plain(over_time::sum)),
+    ),
     map("tan", &[Vector], math::tan),
     map("tanh", &[Vector], math::tanh),
     function("time", &[], 0, Scalar, Columns(scalars::time)),

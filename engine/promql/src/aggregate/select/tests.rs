@@ -168,7 +168,7 @@ proptest! {
         let groups: Vec<u32> = (0..columns.len() as u32).map(|i| i % 2).collect();
         let parameter = [f64::from(k), f64::from(k / 2)];
         let cut = cut.index(columns.len() + 1);
-        let empty = Best::new(op, &parameter, &sizes(&groups));
+        let empty = Best::new(op, &parameter);
         let mut parts = [empty.clone(), empty];
         for (i, column) in columns.iter().enumerate() {
             parts[usize::from(i >= cut)].add(groups[i], i as u32, column);
@@ -185,7 +185,7 @@ proptest! {
                     .collect();
                 row.sort_by(|a, b| best.order.compare(*a, *b));
                 row.truncate(*k as usize);
-                let mut heap = best.heap(group, step).to_vec();
+                let mut heap = best.groups.get(group).map_or(Vec::new(), |heaps| heaps.heap(step).to_vec());
                 heap.sort_by(|a, b| best.order.compare(*a, *b));
                 let numbers = |row: &[Entry]| row.iter().map(|e| e.1).collect::<Vec<_>>();
                 prop_assert_eq!(numbers(&heap), numbers(&row));
