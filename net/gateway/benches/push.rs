@@ -3,6 +3,7 @@
 //! 100,000 series in bodies of 2000, ten labels and some 215 bytes of label text each, one sample a series: what Prometheus sends.
 //! All bodies are gone through in turn, so caches hold what they would in a running server. The stages are cumulative;
 //! "push" is the whole way from the packed body to the message for the cores (which here answer at once) and the learned answer, and
+//! "new series" the same where all have to be sent with their labels, "version 2" the same in remote write 2.0, and
 //! "shuffled" is the same with the series of all bodies in random order. `cargo test --benches -p gateway` runs it on tiny input.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
@@ -21,7 +22,7 @@ use http::HeaderMap;
 use http_body_util::Full;
 use model::{CoreId, Generation, SeriesKey, SeriesRef, TenantId, TenantLimits};
 use shard::{Push, PushOutcome, Refusal};
-use wire::remote_write::encode;
+use wire::remote_write::encode::{self, RequestV2};
 use wire::remote_write::v1::{Part, Record, Walk};
 use wire::snappy;
 
@@ -94,15 +95,31 @@ fn bodies(order: &[usize], per_body: usize) -> Vec<Vec<u8>> {
     order.chunks(per_body).map(body).collect()
 }
 
-/// Nanoseconds of the fastest of `rounds`, per one of `items`.
-fn fastest(rounds: usize, items: usize, mut work: impl FnMut()) -> f64 {
-    let mut best = f64::INFINITY;
-    for _ in 0..rounds {
-        let start = Instant::now();
-        work();
-        best = best.min(start.elapsed().as_nanos() as f64 / items as f64);
+fn bodies_v2(count: usize, per_body: usize) -> Vec<Vec<u8>> {
+    let body = |begin: usize| {
+        let mut request = RequestV2::default();
+        for i in begin..(begin + per_body).min(count) {
+            let labels = labels(i);
+            let pairs = labels.iter().map(|(name, value)| (*name, value.as_str()));
+            request.put_series(pairs, &[(1_700_000_000_000, i as f64 * 1.37)], None);
+        }
+        snappy::pack(&request.finish())
+    };
+    (0..count).step_by(per_body).map(body).collect()
+}
+
+/// Nanoseconds an item: each of `parts` is timed by itself, the fastest of all rounds counts, so that other work on the machine spoils
+/// single parts of single rounds only.
+fn fastest(rounds: usize, parts: usize, items: usize, mut work: impl FnMut(usize, usize)) -> f64 {
+    let mut best = vec![f64::INFINITY; parts];
+    for round in 0..rounds {
+        for (part, best) in best.iter_mut().enumerate() {
+            let start = Instant::now();
+            work(round, part);
+            *best = best.min(start.elapsed().as_nanos() as f64);
+        }
     }
-    best
+    best.iter().sum::<f64>() / items as f64
 }
 
 /// An order that looks like chance.
@@ -133,6 +150,9 @@ fn walk_samples(body: &[u8], mut series: impl FnMut(&[u8])) -> f64 {
     sum
 }
 
+const V1: &str = "application/x-protobuf";
+const V2: &str = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
+
 fn main() {
     let tiny = !std::env::args().any(|arg| arg == "--bench");
     let (rounds, count, per_body) = if tiny {
@@ -151,73 +171,87 @@ fn main() {
     );
     let show = |stage: &str, ns: f64| println!("{stage:<28} {ns:>7.1} ns a sample");
 
+    let parts = plain.len();
+    let time = |work: &mut dyn FnMut(usize, usize)| fastest(rounds, parts, count, work);
     let mut buffer = snappy::Buffer::default();
     show(
         "unpack",
-        fastest(rounds, count, || {
-            for body in &packed {
-                snappy::unpack(body, 1 << 30, &mut buffer).expect("just packed");
-                black_box(buffer.as_slice());
-            }
+        time(&mut |_, i| {
+            snappy::unpack(&packed[i], 1 << 30, &mut buffer).expect("just packed");
+            black_box(buffer.as_slice());
         }),
     );
     show(
         "walk",
-        fastest(rounds, count, || {
-            for body in &plain {
-                black_box(walk_samples(body, |_| {}));
-            }
+        time(&mut |_, i| {
+            black_box(walk_samples(&plain[i], |_| {}));
         }),
     );
     let secret = Secret::from_seed(1);
     show(
         "walk, hash",
-        fastest(rounds, count, || {
-            for body in &plain {
-                black_box(walk_samples(body, |labels| {
-                    black_box(secret.hash(labels));
-                }));
-            }
+        time(&mut |_, i| {
+            black_box(walk_samples(&plain[i], |labels| {
+                black_box(secret.hash(labels));
+            }));
         }),
     );
-    lookups(&plain, &secret, rounds, count, &show);
-    let in_order = [in_order.clone(), in_order];
-    let by_chance = [shuffled(count, 1), shuffled(count, 2)];
-    for (name, orders) in [("push", in_order), ("push, shuffled each time", by_chance)] {
-        let service = service();
-        let orders = orders.map(|order| {
-            let bodies = bodies(&order, per_body);
-            bodies
-                .iter()
-                .map(|body| snappy::pack(body))
-                .collect::<Vec<_>>()
-        });
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        let runtime = runtime.expect("a runtime");
-        let tenant = TenantId::fake();
-        runtime.block_on(push_all(&service, &tenant, &packed));
-        let mut turn = 0;
-        let best = fastest(rounds, count, || {
-            turn += 1;
-            runtime.block_on(push_all(&service, &tenant, &orders[turn % 2]));
-        });
-        show(name, best);
-    }
+    lookups(&plain, &secret, rounds, per_body, &show);
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.expect("a runtime");
+    let push = |service: &PushService, body: &[u8], media: &str| {
+        runtime.block_on(push(service, body, media));
+    };
+    let mut services: Vec<PushService> = (0..rounds).map(|_| service()).collect();
+    show(
+        "push, new series",
+        time(&mut |round, i| push(&services[round], &packed[i], V1)),
+    );
+    services.truncate(1);
+    let again = &services[0];
+    show("push", time(&mut |_, i| push(again, &packed[i], V1)));
+    let orders = [1, 2].map(|seed| {
+        let bodies = bodies(&shuffled(count, seed), per_body);
+        bodies
+            .iter()
+            .map(|body| snappy::pack(body))
+            .collect::<Vec<_>>()
+    });
+    let mut each = |round: usize, i: usize| push(again, &orders[round % 2][i], V1);
+    show("push, shuffled each time", time(&mut each));
+    println!(
+        "{:<28} {:>7.1} bytes",
+        "packed when shuffled",
+        bytes(&orders[0]) / count as f64
+    );
+    let packed = bodies_v2(count, per_body);
+    let service = service();
+    show(
+        "push, version 2",
+        time(&mut |_, i| push(&service, &packed[i], V2)),
+    );
+    println!(
+        "{:<28} {:>7.1} bytes",
+        "packed in version 2",
+        bytes(&packed) / count as f64
+    );
 }
 
 fn lookups(
     plain: &[Vec<u8>],
     secret: &Secret,
     rounds: usize,
-    count: usize,
+    per_body: usize,
     show: &impl Fn(&str, f64),
 ) {
     let mut hashes: Vec<AliasHash> = Vec::new();
     for body in plain {
         walk_samples(body, |labels| hashes.push(secret.hash(labels)));
     }
+    let count = hashes.len();
     let mut table = AliasTable::new(1 << 24);
     for (i, hash) in hashes.iter().enumerate() {
         let key = SeriesKey {
@@ -240,20 +274,15 @@ fn lookups(
             black_box(&targets);
         }
     };
-    show(
-        "lookup alone, predicted",
-        fastest(rounds, count, || resolve(&hashes)),
-    );
+    let part = |i: usize| i * per_body..((i + 1) * per_body).min(count);
+    let predicted = fastest(rounds, plain.len(), count, |_, i| resolve(&hashes[part(i)]));
+    show("lookup alone, predicted", predicted);
     let orders = [11, 13].map(|seed| shuffled(count, seed));
     let orders = orders.map(|order| order.into_iter().map(|i| hashes[i]).collect::<Vec<_>>());
-    let mut turn = 0;
-    show(
-        "lookup alone, shuffled",
-        fastest(rounds, count, || {
-            turn += 1;
-            resolve(&orders[turn % 2]);
-        }),
-    );
+    let by_chance = fastest(rounds, plain.len(), count, |round, i| {
+        resolve(&orders[round % 2][part(i)])
+    });
+    show("lookup alone, shuffled", by_chance);
     println!(
         "{:<28} {:>7.1} bytes",
         "an alias",
@@ -275,11 +304,13 @@ fn service() -> PushService {
     .expect("default options work")
 }
 
-async fn push_all(service: &PushService, tenant: &TenantId, packed: &[Vec<u8>]) {
-    let headers = HeaderMap::new();
-    for body in packed {
-        let body = Full::new(Bytes::copy_from_slice(body));
-        let answer = service.handle(tenant, &headers, body).await;
-        assert_eq!(answer.status(), 200);
-    }
+async fn push(service: &PushService, body: &[u8], media: &str) {
+    let mut headers = HeaderMap::new();
+    headers.insert(
+        http::header::CONTENT_TYPE,
+        media.parse().expect("a media type"),
+    );
+    let body = Full::new(Bytes::copy_from_slice(body));
+    let answer = service.handle(&TenantId::fake(), &headers, body).await;
+    assert!(answer.status().is_success(), "{}", answer.status());
 }

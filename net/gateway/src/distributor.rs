@@ -1,6 +1,7 @@
 //! From an unpacked body to one message per core, and from the cores' replies to the answer.
 //!
-//! Steps 3 and 4 of the way of a sample. Read on in this order: [`assemble`] is the hot path, one pass over the body; [`validate`] is what
+//! Steps 3 and 4 of the way of a sample. Read on in this order: [`assemble`] is the hot path, one pass over the body; [`names`] is how the
+//! two protocols say which series it is; [`validate`] is what
 //! a series goes through that no alias knows; [`outcome`] turns replies into aliases, counters and the first error; [`tenants`]
 //! keeps what is shared between the gateway threads (limits, rate, counters), [`rate`] the token bucket, [`texts`] the
 //! words of Cortex.
@@ -11,6 +12,7 @@
 
 pub(crate) mod assemble;
 pub(crate) mod metrics;
+pub(crate) mod names;
 pub(crate) mod outcome;
 pub(crate) mod rate;
 pub(crate) mod tenants;

@@ -100,3 +100,39 @@ fn status(gateway: &Gateway) -> ServingStatus {
         _ => ServingStatus::NotServing,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prometheus::Registry;
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_check_response::ServingStatus as Answer;
+    use tonic_health::pb::health_client::HealthClient;
+
+    use super::*;
+    use crate::state::tests::options;
+
+    #[test]
+    fn the_health_service_answers_and_does_not_claim_to_serve_during_a_replay() {
+        let gateway = Arc::new(Gateway::new(options(), &Registry::new()));
+        let server = GrpcServer::start(gateway, "127.0.0.1:0".parse().unwrap()).unwrap();
+        let url = format!("http://{}", server.address());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let answer = runtime.block_on(async {
+            let channel = tonic::transport::Endpoint::from_shared(url)
+                .unwrap()
+                .connect()
+                .await;
+            let mut client = HealthClient::new(channel.unwrap());
+            client
+                .check(HealthCheckRequest::default())
+                .await
+                .unwrap()
+                .into_inner()
+        });
+        assert_eq!(answer.status(), Answer::NotServing);
+        server.stop();
+    }
+}

@@ -6,12 +6,14 @@
 //!
 //! | answer | when |
 //! | --- | --- |
-//! | 200 | everything is stored and, unless the tenant relaxed it, synced |
+//! | 200, 204 (version 2) | everything is stored and, unless the tenant relaxed it, synced |
 //! | 400 | undecodable, too large, or something in it was refused: the rest is stored, the first error is told |
 //! | 408 | the body did not come in time |
 //! | 415 | another media type or encoding |
 //! | 429 | the rate of the tenant; nothing is stored; `Retry-After` |
 //! | 503 | the state of the node: queues, bytes in work, disk; `Retry-After`, senders repeat it |
+//!
+//! Answers to version 2 tell in headers how much was stored (`X-Prometheus-Remote-Write-Samples-Written` and so on), errors included.
 //!
 //! Bounds: a body and what it unpacks to have at most `recv_bytes_max` bytes; all bodies in work, packed and unpacked,
 //! `inflight_bytes_max`, those of one tenant `inflight_bytes_per_tenant_max`. Bytes are counted as they come, so a sender that only
@@ -207,10 +209,32 @@ impl PushService {
     {
         self.shared.metrics.inflight_pushes.inc();
         let _one = OnDrop(|| self.shared.metrics.inflight_pushes.dec());
-        match self.receive(tenant, headers, body).await {
+        let protocol = match media::protocol(headers) {
+            Ok(protocol) => protocol,
+            Err(error) => return self.refuse(&error),
+        };
+        self.shared
+            .metrics
+            .pushes
+            .with_label_values(&[media::name(protocol)])
+            .inc();
+        let mut written = 0;
+        let mut response = match self
+            .receive(tenant, protocol, headers, body, &mut written)
+            .await
+        {
             Ok(()) => Response::new(Full::default()),
             Err(error) => self.refuse(&error),
+        };
+        if protocol == Protocol::V2 {
+            if response.status() == StatusCode::OK {
+                *response.status_mut() = StatusCode::NO_CONTENT;
+            }
+            for (header, count) in media::WRITTEN_HEADERS.into_iter().zip([written, 0, 0]) {
+                response.headers_mut().insert(header, count.into());
+            }
         }
+        response
     }
 
     /// Stores series of the node itself, one sample each, and what they are.
@@ -228,31 +252,23 @@ impl PushService {
             encode::put_metadata(&mut request, metric, metadata);
         }
         let (tenant, settings) = self.tenant(tenant);
-        self.distribute(&tenant, &settings, &request).await
+        self.distribute(&tenant, &settings, Protocol::V1, &request, &mut 0)
+            .await
     }
 
     async fn receive<B>(
         &self,
         tenant: &TenantId,
+        protocol: Protocol,
         headers: &HeaderMap,
         body: B,
+        written: &mut u64,
     ) -> Result<(), PushError>
     where
         B: http_body::Body<Data = Bytes>,
         B::Error: fmt::Display,
     {
         let options = &self.shared.options;
-        let protocol = media::protocol(headers)?;
-        self.shared
-            .metrics
-            .pushes
-            .with_label_values(&[media::name(protocol)])
-            .inc();
-        if protocol != Protocol::V1 {
-            return Err(PushError::MediaType(
-                "remote write 2.0 is not built yet".to_owned(),
-            ));
-        }
         let (tenant, settings) = self.tenant(tenant);
         let mut inflight = Inflight::new(&self.shared, tenant.clone());
         let (mut packed, mut unpacked) = self.lock().buffers();
@@ -262,8 +278,9 @@ impl PushService {
         snappy::unpack(&packed, options.recv_bytes_max, &mut unpacked)?;
         inflight.sub(packed.len() as u64);
         self.lock().recycle_packed(packed);
+        let unpacked_body = unpacked.as_slice();
         let result = self
-            .distribute(&tenant, &settings, unpacked.as_slice())
+            .distribute(&tenant, &settings, protocol, unpacked_body, written)
             .await;
         self.lock().recycle_unpacked(unpacked);
         result
@@ -278,18 +295,21 @@ impl PushService {
         self.shared.started.elapsed().as_secs() / 60
     }
 
-    /// From the unpacked body to the answer.
+    /// From the unpacked body to the answer. `written` tells how many samples are stored, or were already, also beside an error.
     async fn distribute(
         &self,
         tenant: &Tenant,
         settings: &Settings,
+        protocol: Protocol,
         body: &[u8],
+        written: &mut u64,
     ) -> Result<(), PushError> {
         let now_ms = (self.shared.wall)();
         let rules = Rules {
             tenant: &tenant.id,
             limits: &settings.limits,
-            secret: &settings.secret_v1,
+            protocol,
+            secret: settings.secret(protocol),
             times: TimeBounds::new(&settings.limits, now_ms),
             core_count: self.shared.cores.count(),
         };
@@ -317,6 +337,7 @@ impl PushService {
                 "a series sent with labels has no key to be dead"
             );
         }
+        *written = verdict.stored + verdict.repeated;
         self.count_rejected(tenant, &verdict);
         let error = verdict.error.map(|(_, text)| text);
         match error.or(assembly.error).or(assembly.metadata_error) {

@@ -158,27 +158,13 @@ impl Route {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::tenant::Tenancy;
+    use crate::state::tests;
 
     fn options(path_prefix: &str) -> Options {
         Options {
-            tenancy: Tenancy::Off,
             path_prefix: path_prefix.to_owned(),
-            legacy_prefix: "/api/prom".to_owned(),
-            prometheus_prefix: "/prometheus".to_owned(),
-            gzip: true,
-            threads: 1,
-            connections_max: 1,
-            form_bytes_max: 1,
-            read_timeout: Duration::ZERO,
-            write_timeout: Duration::ZERO,
-            idle_timeout: Duration::ZERO,
-            now_ms: || 0,
-            config_page: String::new(),
-            version: "0",
+            ..tests::options()
         }
     }
 

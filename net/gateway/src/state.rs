@@ -182,3 +182,44 @@ impl Thread {
             .clone()
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Options of a small server with short patience.
+    pub(crate) fn options() -> Options {
+        Options {
+            tenancy: Tenancy::Header,
+            path_prefix: String::new(),
+            legacy_prefix: "/api/prom".to_owned(),
+            prometheus_prefix: "/prometheus".to_owned(),
+            gzip: true,
+            threads: 2,
+            connections_max: 100,
+            form_bytes_max: 1000,
+            read_timeout: Duration::from_millis(300),
+            write_timeout: Duration::from_millis(300),
+            idle_timeout: Duration::from_secs(60),
+            now_ms: || 0,
+            config_page: "target: all\n".to_owned(),
+            version: "0",
+        }
+    }
+
+    #[test]
+    fn a_phase_never_goes_back() {
+        let gateway = Gateway::new(options(), &Registry::new());
+        for (set, seen) in [
+            (Phase::Replaying(30), Phase::Replaying(30)),
+            (Phase::Replaying(20), Phase::Replaying(30)),
+            (Phase::Serving, Phase::Serving),
+            (Phase::Replaying(50), Phase::Serving),
+            (Phase::Stopping, Phase::Stopping),
+            (Phase::Serving, Phase::Stopping),
+        ] {
+            gateway.set_phase(set);
+            assert_eq!(gateway.phase(), seen);
+        }
+    }
+}

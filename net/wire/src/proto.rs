@@ -37,6 +37,23 @@ pub enum Malformed {
     /// An end of a group without its begin, or groups too deep.
     #[error("unbalanced groups")]
     Groups,
+    /// The first symbol of a version 2 request is not the empty string.
+    #[error("the first symbol must be the empty string")]
+    FirstSymbol,
+    /// A reference to a symbol that is not there.
+    #[error("symbol reference {reference} is out of range, there are {count} symbols")]
+    SymbolRange {
+        /// The reference.
+        reference: u64,
+        /// Symbols there are.
+        count: usize,
+    },
+    /// References to label symbols come in pairs.
+    #[error("odd number of label references")]
+    OddReferences,
+    /// A version 2 series must have a sample or a histogram.
+    #[error("series without a sample or histogram")]
+    NoSamples,
 }
 
 /// Wire types.

@@ -12,9 +12,12 @@ use std::sync::Arc;
 
 use model::{Metadata, MetricType, TenantId, TenantLimits, identity};
 use shard::{FreshSamples, FreshSeries, KnownSamples};
+use smallvec::SmallVec;
 use wire::Malformed;
-use wire::remote_write::v1::{self, RawMetadata, RawSeries, Record, Walk};
+use wire::remote_write::v1::{self, RawMetadata, Record};
+use wire::remote_write::{Error, Protocol, v2};
 
+use super::names::{Names, Rest, Series, SymbolTable};
 use super::validate::{self, Invalid, Pairs, Reason, TimeBounds, Unusable};
 use crate::alias::{AliasHash, AliasTable, Cursor, Secret, Target};
 
@@ -26,6 +29,7 @@ const BLOCK: usize = 32;
 pub(crate) struct Rules<'a> {
     pub(crate) tenant: &'a TenantId,
     pub(crate) limits: &'a Arc<TenantLimits>,
+    pub(crate) protocol: Protocol,
     pub(crate) secret: &'a Secret,
     pub(crate) times: TimeBounds,
     pub(crate) core_count: u16,
@@ -38,6 +42,10 @@ pub(crate) struct Scratch {
     packed: Vec<u8>,
     hashed: Vec<u8>,
     gathered: Vec<u8>,
+    fold: Vec<u8>,
+    symbols: SymbolTable,
+    /// Metric names whose metadata this request has told already, by symbol.
+    told: Vec<bool>,
     /// Known samples per core of the last body: what to make room for in the next.
     room: Vec<usize>,
 }
@@ -142,16 +150,19 @@ pub(crate) fn assemble(
     rules: &Rules<'_>,
     aliases: &mut AliasTable,
     scratch: &mut Scratch,
-) -> Result<Assembly, v1::Error> {
+) -> Result<Assembly, Error> {
     let out = Assembly::new(rules.core_count, &mut scratch.room);
-    let mut assembler = Assembler {
+    let out = with_names(
+        body,
         rules,
         aliases,
         scratch,
         out,
-    };
-    assembler.run(body)?;
-    let Assembler { scratch, out, .. } = assembler;
+        |assembler| match rules.protocol {
+            Protocol::V1 => assembler.run_v1(body),
+            Protocol::V2 => assembler.run_v2(body),
+        },
+    )?;
     for (room, share) in scratch.room.iter_mut().zip(&out.shares) {
         *room = share.known.keys.len();
     }
@@ -165,86 +176,176 @@ pub(crate) fn assemble_again(
     rules: &Rules<'_>,
     aliases: &mut AliasTable,
     scratch: &mut Scratch,
-) -> Result<Assembly, v1::Error> {
+) -> Result<Assembly, Error> {
     let out = Assembly::new(rules.core_count, &mut vec![]);
-    let mut assembler = Assembler {
-        rules,
-        aliases,
-        scratch,
-        out,
-    };
-    for &at in offsets {
-        let record = Walk::at(body, at as usize).next_record()?;
-        let Some(Record::Series(series)) = record else {
-            panic!("a series was at byte {at} a moment ago");
-        };
-        let mut labels = series.label_bytes().to_vec();
-        let read = |what| v1::Error {
-            at: at as usize,
-            what,
-        };
-        if assembler.is_scattered(&series).map_err(read)? {
-            series.gather_labels(&mut labels).map_err(read)?;
+    with_names(body, rules, aliases, scratch, out, |assembler| {
+        for &at in offsets {
+            assembler.take_again(body, at)?;
         }
-        let hash = rules.secret.hash(&labels);
-        assembler.aliases.forget(hash);
-        assembler
-            .take_fresh(&series, at, hash, Some(&labels))
-            .map_err(read)?;
-    }
-    Ok(assembler.out)
+        Ok(())
+    })
+}
+
+/// Runs `work` on an assembler that understands the names of this body.
+fn with_names(
+    body: &[u8],
+    rules: &Rules<'_>,
+    aliases: &mut AliasTable,
+    scratch: &mut Scratch,
+    out: Assembly,
+    work: impl FnOnce(&mut Assembler<'_, '_>) -> Result<(), Error>,
+) -> Result<Assembly, Error> {
+    let mut symbols = std::mem::take(&mut scratch.symbols);
+    let assembled = (|| {
+        let names = match rules.protocol {
+            Protocol::V1 => Names::V1,
+            Protocol::V2 => {
+                symbols.read(body, rules.secret)?;
+                scratch.told.clear();
+                scratch.told.resize(symbols.count(), false);
+                Names::V2 {
+                    body,
+                    table: &symbols,
+                }
+            }
+        };
+        let mut assembler = Assembler {
+            rules,
+            names,
+            aliases,
+            scratch,
+            out,
+        };
+        work(&mut assembler)?;
+        Ok(assembler.out)
+    })();
+    scratch.symbols = symbols;
+    assembled
 }
 
 struct Assembler<'a, 'r> {
     rules: &'a Rules<'r>,
+    names: Names<'a>,
     aliases: &'a mut AliasTable,
     scratch: &'a mut Scratch,
     out: Assembly,
 }
 
+/// Series that are looked up together.
+struct Block<S> {
+    series: SmallVec<[(S, u32); BLOCK]>,
+    hashes: [AliasHash; BLOCK],
+    cursor: Cursor,
+}
+
+impl<S> Default for Block<S> {
+    fn default() -> Block<S> {
+        Block {
+            series: SmallVec::new(),
+            hashes: [AliasHash::default(); BLOCK],
+            cursor: Cursor::default(),
+        }
+    }
+}
+
 impl Assembler<'_, '_> {
-    fn run(&mut self, body: &[u8]) -> Result<(), v1::Error> {
-        let mut walk = Walk::new(body);
-        let mut cursor = Cursor::default();
-        let mut hashes = [AliasHash::default(); BLOCK];
-        let mut targets = [None; BLOCK];
-        let mut block: smallvec::SmallVec<[(RawSeries<'_>, u32); BLOCK]> = Default::default();
+    fn run_v1(&mut self, body: &[u8]) -> Result<(), Error> {
+        let mut walk = v1::Walk::new(body);
+        let mut block = Block::default();
         loop {
-            block.clear();
-            while block.len() < BLOCK {
-                let at = walk.offset() as u32;
-                match walk.next_record()? {
-                    Some(Record::Series(series)) => {
-                        hashes[block.len()] = self.rules.secret.hash(series.label_bytes());
-                        block.push((series, at));
-                    }
-                    Some(Record::Metadata(metadata)) => self.take_metadata(&metadata),
-                    None => break,
-                }
-            }
-            if block.is_empty() {
-                return Ok(());
-            }
-            let (hashes, targets) = (&hashes[..block.len()], &mut targets[..block.len()]);
-            self.aliases.resolve(&mut cursor, hashes, targets);
-            for (((series, at), hash), target) in block.iter().zip(hashes).zip(targets) {
-                match target {
-                    Some(target) => self.take_known(series, *at, *target, None),
-                    None => self.take_fresh(series, *at, *hash, None),
-                }
-                .map_err(|what| v1::Error {
-                    at: *at as usize,
-                    what,
-                })?;
+            let at = walk.offset() as u32;
+            match walk.next_record()? {
+                Some(Record::Series(series)) => self.add(&mut block, series, at)?,
+                Some(Record::Metadata(metadata)) => self.take_metadata(&metadata),
+                None => return self.flush(&mut block),
             }
         }
     }
 
-    /// Appends the samples of a series that an alias knows. `gathered` are its labels where they had to be gathered first.
+    fn run_v2(&mut self, body: &[u8]) -> Result<(), Error> {
+        let mut walk = v2::Walk::new(body);
+        let mut block = Block::default();
+        loop {
+            let at = walk.offset() as u32;
+            match walk.next_series()? {
+                Some(series) => self.add(&mut block, series, at)?,
+                None => return self.flush(&mut block),
+            }
+        }
+    }
+
+    /// Hashes a series; a full block is looked up and appended.
     #[inline]
-    fn take_known(
+    fn add<S: Series>(&mut self, block: &mut Block<S>, series: S, at: u32) -> Result<(), Error> {
+        let hash = self.hash(series.name_bytes()).map_err(|what| Error {
+            at: at as usize,
+            what,
+        })?;
+        block.hashes[block.series.len()] = hash;
+        block.series.push((series, at));
+        if block.series.len() == BLOCK {
+            self.flush(block)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn flush<S: Series>(&mut self, block: &mut Block<S>) -> Result<(), Error> {
+        let mut targets = [None; BLOCK];
+        let count = block.series.len();
+        let (hashes, targets) = (&block.hashes[..count], &mut targets[..count]);
+        self.aliases.resolve(&mut block.cursor, hashes, targets);
+        for (((series, at), hash), target) in block.series.drain(..).zip(hashes).zip(targets) {
+            match target {
+                Some(target) => self.take_known(&series, at, *target, None),
+                None => self.take_fresh(&series, at, *hash, None),
+            }
+            .map_err(|what| Error {
+                at: at as usize,
+                what,
+            })?;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn hash(&mut self, name_bytes: &[u8]) -> Result<AliasHash, Malformed> {
+        self.names
+            .hash(name_bytes, self.rules.secret, &mut self.scratch.fold)
+    }
+
+    fn take_again(&mut self, body: &[u8], at: u32) -> Result<(), Error> {
+        let begin = at as usize;
+        let what = match self.rules.protocol {
+            Protocol::V1 => match v1::Walk::at(body, begin).next_record()? {
+                Some(Record::Series(series)) => self.take_labels_again(&series, at),
+                _ => panic!("a series was at byte {at} a moment ago"),
+            },
+            Protocol::V2 => match v2::Walk::at(body, begin).next_series()? {
+                Some(series) => self.take_labels_again(&series, at),
+                None => panic!("a series was at byte {at} a moment ago"),
+            },
+        };
+        what.map_err(|what| Error { at: begin, what })
+    }
+
+    fn take_labels_again<S: Series>(&mut self, series: &S, at: u32) -> Result<(), Malformed> {
+        let mut names = series.name_bytes().to_vec();
+        let mut rest = Rest::default();
+        series.read(&mut rest, |_, _| {})?;
+        if rest.scattered {
+            series.gather(&mut names)?;
+        }
+        let hash = self.hash(&names)?;
+        self.aliases.forget(hash);
+        self.take_fresh(series, at, hash, Some(&names))
+    }
+
+    /// Appends the samples of a series that an alias knows. `gathered` are its name bytes where they had to be gathered first.
+    #[inline]
+    fn take_known<S: Series>(
         &mut self,
-        series: &RawSeries<'_>,
+        series: &S,
         at: u32,
         target: Target,
         gathered: Option<&[u8]>,
@@ -254,22 +355,16 @@ impl Assembler<'_, '_> {
         let mut newest = self.out.newest;
         let mut refused = None;
         let mut rest = Rest::default();
-        let mut parts = series.parts();
-        while let Some(part) = parts.next_part()? {
-            match part {
-                v1::Part::Sample { time, value } => {
-                    if !self.rules.times.hold(time) {
-                        refused.get_or_insert(time);
-                    }
-                    newest = newest.max(time);
-                    known.keys.push(target.key);
-                    known.times.push(time);
-                    known.values.push(value);
-                    origins.known.push(at);
-                }
-                other => rest.count(&other),
+        series.read(&mut rest, |time, value| {
+            if !self.rules.times.hold(time) {
+                refused.get_or_insert(time);
             }
-        }
+            newest = newest.max(time);
+            known.keys.push(target.key);
+            known.times.push(time);
+            known.values.push(value);
+            origins.known.push(at);
+        })?;
         let count = known.times.len() - before;
         let scattered = rest.scattered && gathered.is_none();
         if scattered || refused.is_some() {
@@ -288,56 +383,51 @@ impl Assembler<'_, '_> {
                 self.out.newest = newest;
             }
             Some(time) => {
-                let labels = gathered.unwrap_or(series.label_bytes());
-                self.refuse_time(labels, time, count as u64);
+                let names = gathered.unwrap_or(series.name_bytes());
+                self.refuse_time(names, time, count as u64);
             }
         }
-        if !rest.is_nothing() {
-            self.take_rest(&rest, gathered.unwrap_or(series.label_bytes()));
+        if rest.is_nothing() {
+            return Ok(());
         }
-        Ok(())
+        self.take_rest(&rest, gathered.unwrap_or(series.name_bytes()))
     }
 
-    /// Appends a series with its labels. `gathered` are its labels where they had to be gathered first.
-    #[cold]
-    fn take_fresh(
+    /// Appends a series with its labels. `gathered` are its name bytes where they had to be gathered first.
+    #[inline(never)]
+    fn take_fresh<S: Series>(
         &mut self,
-        series: &RawSeries<'_>,
+        series: &S,
         at: u32,
         hash: AliasHash,
         gathered: Option<&[u8]>,
     ) -> Result<(), Malformed> {
         let mut rest = Rest::default();
-        let mut parts = series.parts();
-        self.scratch.samples.clear();
-        while let Some(part) = parts.next_part()? {
-            match part {
-                v1::Part::Sample { time, value } => self.scratch.samples.push((time, value)),
-                other => rest.count(&other),
-            }
-        }
+        let samples = &mut self.scratch.samples;
+        samples.clear();
+        series.read(&mut rest, |time, value| samples.push((time, value)))?;
         if rest.scattered && gathered.is_none() {
             return self.take_scattered(series, at);
         }
-        let label_bytes = gathered.unwrap_or(series.label_bytes());
+        let names = gathered.unwrap_or(series.name_bytes());
         let count = self.scratch.samples.len() as u64;
         self.out.samples_in += count;
         if count > 0 {
-            match validate::labels(label_bytes, self.rules.limits) {
+            match validate::labels(self.names.labels(names), self.rules.limits) {
                 Ok(pairs) if pairs.is_empty() => {}
-                Ok(pairs) => self.append_fresh(&pairs, at, hash, label_bytes),
+                Ok(pairs) => self.append_fresh(&pairs, at, hash, names),
                 Err(Unusable::Invalid(invalid)) => self.out.refuse(invalid, count),
                 Err(Unusable::Malformed(what)) => return Err(what),
             }
         }
-        if !rest.is_nothing() {
-            self.take_rest(&rest, label_bytes);
+        if rest.is_nothing() {
+            return Ok(());
         }
-        Ok(())
+        self.take_rest(&rest, names)
     }
 
     /// Appends labels that have been checked, and the samples in `scratch`.
-    fn append_fresh(&mut self, pairs: &Pairs<'_>, at: u32, hash: AliasHash, label_bytes: &[u8]) {
+    fn append_fresh(&mut self, pairs: &Pairs<'_>, at: u32, hash: AliasHash, names: &[u8]) {
         let Scratch {
             samples,
             packed,
@@ -349,7 +439,7 @@ impl Assembler<'_, '_> {
             .find(|(time, _)| !self.rules.times.hold(*time))
         {
             let count = samples.len() as u64;
-            return self.refuse_time(label_bytes, time, count);
+            return self.refuse_time(names, time, count);
         }
         packed.clear();
         pairs
@@ -375,12 +465,12 @@ impl Assembler<'_, '_> {
         origins.fresh.push((at, hash));
     }
 
-    /// A series whose labels are not one run: gather them, then go on as with any other.
+    /// A series whose name bytes are not one run: gather them, then go on as with any other.
     #[cold]
-    fn take_scattered(&mut self, series: &RawSeries<'_>, at: u32) -> Result<(), Malformed> {
+    fn take_scattered<S: Series>(&mut self, series: &S, at: u32) -> Result<(), Malformed> {
         let mut gathered = std::mem::take(&mut self.scratch.gathered);
-        let taken = series.gather_labels(&mut gathered).and_then(|()| {
-            let hash = self.rules.secret.hash(&gathered);
+        let taken = series.gather(&mut gathered).and_then(|()| {
+            let hash = self.hash(&gathered)?;
             let mut target = [None];
             self.aliases
                 .resolve(&mut Cursor::default(), &[hash], &mut target);
@@ -393,32 +483,27 @@ impl Assembler<'_, '_> {
         taken
     }
 
-    fn is_scattered(&self, series: &RawSeries<'_>) -> Result<bool, Malformed> {
-        let mut parts = series.parts();
-        while let Some(part) = parts.next_part()? {
-            if matches!(part, v1::Part::Label(_)) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
     #[cold]
-    fn refuse_time(&mut self, label_bytes: &[u8], time: i64, count: u64) {
-        let mut labels = v1::labels(label_bytes).flatten();
+    fn refuse_time(&mut self, names: &[u8], time: i64, count: u64) {
+        let mut labels = self.names.labels(names).flatten();
         let name = labels.find(|(name, _)| *name == model::METRIC_NAME.as_bytes());
         let name = String::from_utf8_lossy(name.map(|(_, value)| value).unwrap_or_default());
         self.out.refuse(self.rules.times.refuse(time, &name), count);
     }
 
-    #[cold]
-    fn take_rest(&mut self, rest: &Rest, label_bytes: &[u8]) {
+    fn take_rest(&mut self, rest: &Rest, names: &[u8]) -> Result<(), Malformed> {
+        if let (Some(raw), Names::V2 { body, table }) = (&rest.metadata, self.names)
+            && let Some(metadata) = table.metadata(body, names, raw, &mut self.scratch.told)?
+        {
+            self.take_metadata(&metadata);
+        }
         self.out.exemplars += rest.exemplars;
         self.out.samples_in += rest.histograms;
         if rest.histograms > 0 {
-            self.out
-                .refuse(validate::histogram_refused(label_bytes), rest.histograms);
+            let refused = validate::histogram_refused(self.names.labels(names));
+            self.out.refuse(refused, rest.histograms);
         }
+        Ok(())
     }
 
     fn take_metadata(&mut self, raw: &RawMetadata<'_>) {
@@ -430,29 +515,6 @@ impl Assembler<'_, '_> {
                 self.out.metadata_error.get_or_insert(text);
             }
         }
-    }
-}
-
-/// What a series has beside float samples.
-#[derive(Default)]
-struct Rest {
-    histograms: u64,
-    exemplars: u64,
-    scattered: bool,
-}
-
-impl Rest {
-    fn count(&mut self, part: &v1::Part<'_>) {
-        match part {
-            v1::Part::Histogram(_) => self.histograms += 1,
-            v1::Part::Exemplar(_) => self.exemplars += 1,
-            v1::Part::Label(_) => self.scattered = true,
-            v1::Part::Sample { .. } => unreachable!("samples go into the columns"),
-        }
-    }
-
-    fn is_nothing(&self) -> bool {
-        self.histograms == 0 && self.exemplars == 0
     }
 }
 

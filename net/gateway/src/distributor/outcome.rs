@@ -94,8 +94,8 @@ fn text(tenant: &TenantId, rejection: &Rejection) -> String {
         RejectReason::NewValueForTimestamp => {
             "duplicate sample for timestamp (new value for existing timestamp)"
         }
+        RejectReason::LabelsTooLarge => "labels too large for a record of the log",
         RejectReason::NotBuilt => "native histograms are not stored yet",
-        RejectReason::LabelsTooLarge => "labels size bytes exceeded",
         RejectReason::PerUserSeriesLimit | RejectReason::PerMetricSeriesLimit => {
             let (what, of) = match rejection.reason {
                 RejectReason::PerUserSeriesLimit => ("per-user", String::new()),

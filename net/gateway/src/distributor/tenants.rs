@@ -51,11 +51,22 @@ pub(crate) struct Tenant {
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) limits: Arc<TenantLimits>,
-    /// Hashes label bytes of remote write 1.0. It changes whenever the limits do, so aliases that were checked under other limits are
+    /// Hash the name bytes of either version. They change whenever the limits do, so aliases that were checked under other limits are
     /// never found again.
-    pub(crate) secret_v1: Secret,
+    secret_v1: Secret,
+    secret_v2: Secret,
     /// Of the overrides when this was last compared.
     version: u64,
+}
+
+impl Settings {
+    /// What hashes the name bytes of that protocol.
+    pub(crate) fn secret(&self, protocol: Protocol) -> &Secret {
+        match protocol {
+            Protocol::V1 => &self.secret_v1,
+            Protocol::V2 => &self.secret_v2,
+        }
+    }
 }
 
 impl Tenants {
@@ -107,10 +118,12 @@ impl Tenants {
 
     /// The epoch is the version at which the limits were first seen: it only grows, also when a tenant leaves and comes back.
     fn make_settings(&self, id: &TenantId, limits: Arc<TenantLimits>, version: u64) -> Settings {
-        let secret_v1 = self.secret.of_tenant(id, Protocol::V1, version);
+        let [secret_v1, secret_v2] = [Protocol::V1, Protocol::V2]
+            .map(|protocol| self.secret.of_tenant(id, protocol, version));
         Settings {
             limits,
             secret_v1,
+            secret_v2,
             version,
         }
     }
@@ -127,6 +140,7 @@ impl Tenants {
                 Settings {
                     limits,
                     secret_v1: current.secret_v1.clone(),
+                    secret_v2: current.secret_v2.clone(),
                     version,
                 }
             } else {

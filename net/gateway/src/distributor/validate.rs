@@ -7,8 +7,8 @@
 use model::{METRIC_NAME, TenantLimits};
 use smallvec::SmallVec;
 use wire::Malformed;
-use wire::remote_write::v1;
 
+use super::names::LabelIter;
 use super::texts;
 
 /// Labels of one series; nearly all have fewer than this many, and then nothing is allocated.
@@ -99,12 +99,12 @@ impl From<Malformed> for Unusable {
     }
 }
 
-/// Reads, cleans, sorts and checks labels. What is left may be empty: such a series is skipped without a word.
+/// Cleans, sorts and checks labels. What is left may be empty: such a series is skipped without a word.
 pub(crate) fn labels<'a>(
-    label_bytes: &'a [u8],
+    sent: LabelIter<'a>,
     limits: &TenantLimits,
 ) -> Result<Pairs<'a>, Unusable> {
-    let mut pairs = read(label_bytes, limits)?;
+    let mut pairs = read(sent, limits)?;
     if !pairs.is_sorted_by(|a, b| a.0 <= b.0) {
         pairs.sort_by(|a, b| a.0.cmp(b.0));
     }
@@ -114,15 +114,15 @@ pub(crate) fn labels<'a>(
     Ok(pairs)
 }
 
-fn read<'a>(label_bytes: &'a [u8], limits: &TenantLimits) -> Result<Pairs<'a>, Unusable> {
+fn read<'a>(sent: LabelIter<'a>, limits: &TenantLimits) -> Result<Pairs<'a>, Unusable> {
     let mut pairs = Pairs::new();
-    for label in v1::labels(label_bytes) {
+    for label in sent.clone() {
         let (name, value) = label?;
         if value.is_empty() && !name.is_empty() {
             continue;
         }
         let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) else {
-            return Err(Unusable::Invalid(not_utf8(label_bytes, name)));
+            return Err(Unusable::Invalid(not_utf8(sent, name)));
         };
         if !limits.drop_labels.iter().any(|dropped| dropped == name) {
             pairs.push((name, value));
@@ -196,9 +196,9 @@ fn exceeds(actual: usize, limit: u32) -> bool {
     limit != 0 && actual > limit as usize
 }
 
-fn not_utf8(label_bytes: &[u8], bad: &[u8]) -> Invalid {
+fn not_utf8(sent: LabelIter<'_>, bad: &[u8]) -> Invalid {
     if bad == METRIC_NAME.as_bytes() {
-        let value = owned(label_bytes)
+        let value = owned(sent)
             .into_iter()
             .find(|(name, _)| name == METRIC_NAME);
         let value = value
@@ -210,7 +210,7 @@ fn not_utf8(label_bytes: &[u8], bad: &[u8]) -> Invalid {
         );
     }
     let name = texts::quote_short(&String::from_utf8_lossy(bad));
-    let metric = texts::quote_short(&lossy_metric(label_bytes));
+    let metric = texts::quote_short(&lossy_metric(sent));
     Invalid::new(
         Reason::LabelInvalid,
         format!("sample invalid label: {name} metric {metric} (not valid UTF-8)"),
@@ -218,8 +218,8 @@ fn not_utf8(label_bytes: &[u8], bad: &[u8]) -> Invalid {
 }
 
 /// The series as text, whatever its bytes are; for errors.
-pub(crate) fn lossy_metric(label_bytes: &[u8]) -> String {
-    let pairs = owned(label_bytes);
+pub(crate) fn lossy_metric(sent: LabelIter<'_>) -> String {
+    let pairs = owned(sent);
     texts::metric(
         pairs
             .iter()
@@ -227,10 +227,9 @@ pub(crate) fn lossy_metric(label_bytes: &[u8]) -> String {
     )
 }
 
-fn owned(label_bytes: &[u8]) -> Vec<(String, String)> {
+fn owned(sent: LabelIter<'_>) -> Vec<(String, String)> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    v1::labels(label_bytes)
-        .flatten()
+    sent.flatten()
         .map(|(name, value)| (text(name), text(value)))
         .collect()
 }
@@ -277,8 +276,8 @@ impl TimeBounds {
 }
 
 /// The words for native histograms, which are not stored yet.
-pub(crate) fn histogram_refused(label_bytes: &[u8]) -> Invalid {
-    let metric = lossy_metric(label_bytes);
+pub(crate) fn histogram_refused(sent: LabelIter<'_>) -> Invalid {
+    let metric = lossy_metric(sent);
     let text = format!("native histograms are not stored yet: series {metric}");
     Invalid::new(Reason::NativeHistogram, text)
 }

@@ -1,3 +1,5 @@
+//! Every notation of times, durations and forms, good and bad, and the words that bad ones are told in.
+
 use super::*;
 
 fn form(query: &str) -> Form {

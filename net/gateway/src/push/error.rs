@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 use model::{Class, CoreId};
 use shard::Refusal;
-use wire::remote_write::v1;
+use wire::remote_write;
 use wire::snappy;
 
 /// See the table of the module above.
@@ -20,7 +20,7 @@ pub enum PushError {
     Unpack(#[from] snappy::Error),
     /// Not a write request.
     #[error(transparent)]
-    Decode(#[from] v1::Error),
+    Decode(#[from] remote_write::Error),
     /// The connection ended inside the body.
     #[error("cannot read the body: {0}")]
     Body(String),

@@ -9,6 +9,13 @@ use wire::remote_write::Protocol;
 
 use super::PushError;
 
+/// Headers of answers to version 2: how many samples, histograms and exemplars are stored.
+pub(super) const WRITTEN_HEADERS: [HeaderName; 3] = [
+    HeaderName::from_static("x-prometheus-remote-write-samples-written"),
+    HeaderName::from_static("x-prometheus-remote-write-histograms-written"),
+    HeaderName::from_static("x-prometheus-remote-write-exemplars-written"),
+];
+
 /// Which message the body holds.
 pub(super) fn protocol(headers: &HeaderMap) -> Result<Protocol, PushError> {
     let encoding = text(headers, CONTENT_ENCODING)?;

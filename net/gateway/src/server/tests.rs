@@ -1,30 +1,13 @@
+//! The server over real sockets, before the log is replayed: what is refused, who is waited for and for how long, how it stops.
+
 use std::io::{Read, Write};
 use std::net::TcpStream as Client;
 
 use prometheus::Registry;
 
 use super::*;
+use crate::state::tests::options;
 use crate::state::{Options, Phase as NodePhase};
-use crate::tenant::Tenancy;
-
-fn options() -> Options {
-    Options {
-        tenancy: Tenancy::Header,
-        path_prefix: String::new(),
-        legacy_prefix: "/api/prom".to_owned(),
-        prometheus_prefix: "/prometheus".to_owned(),
-        gzip: true,
-        threads: 2,
-        connections_max: 100,
-        form_bytes_max: 1000,
-        read_timeout: Duration::from_millis(300),
-        write_timeout: Duration::from_millis(300),
-        idle_timeout: Duration::from_secs(60),
-        now_ms: || 0,
-        config_page: "target: all\n".to_owned(),
-        version: "0",
-    }
-}
 
 fn start(options: Options) -> (Server, Arc<Gateway>) {
     let gateway = Arc::new(Gateway::new(options, &Registry::new()));

@@ -1,7 +1,10 @@
-//! Writes `prometheus.WriteRequest`: for the load tool, for tests, for the node's own metrics.
+//! Writes write requests: for the load tool, for tests, for the node's own metrics. The free functions write version 1
+//! (`prometheus.WriteRequest`); [`RequestV2`] collects symbols and writes version 2.
 //!
 //! Free functions that append to a buffer; sizes are computed first, so that nothing is written twice. The bytes are those that
 //! Prometheus sends: labels in the order given, every sample with value and timestamp, fields ascending.
+
+use std::collections::HashMap;
 
 use model::{HistogramSample, Metadata, Span, varint};
 
@@ -65,6 +68,72 @@ pub fn put_metadata(out: &mut Vec<u8>, metric: &str, metadata: &Metadata) {
     put_bytes(&mut message, 4, metadata.help.as_bytes());
     put_bytes(&mut message, 5, metadata.unit.as_bytes());
     put_bytes(out, 3, &message);
+}
+
+/// A version 2 request in the making: symbols and series grow apart, since symbols stand first.
+#[derive(Debug)]
+pub struct RequestV2 {
+    symbols: HashMap<String, u64>,
+    symbol_fields: Vec<u8>,
+    series_fields: Vec<u8>,
+}
+
+impl Default for RequestV2 {
+    fn default() -> RequestV2 {
+        let mut request = RequestV2 {
+            symbols: HashMap::new(),
+            symbol_fields: Vec::new(),
+            series_fields: Vec::new(),
+        };
+        request.symbol("");
+        request
+    }
+}
+
+impl RequestV2 {
+    /// Adds a series: labels in the order given, samples of (milliseconds, value), and what it is.
+    pub fn put_series<'l>(
+        &mut self,
+        labels: impl Iterator<Item = (&'l str, &'l str)>,
+        samples: &[(i64, f64)],
+        metadata: Option<&Metadata>,
+    ) {
+        let mut references = Vec::new();
+        for text in labels.flat_map(|(name, value)| [name, value]) {
+            varint::put_u64(&mut references, self.symbol(text));
+        }
+        let mut series = Vec::new();
+        put_bytes(&mut series, 1, &references);
+        for &(time, value) in samples {
+            put_head(&mut series, 2, sample_len((time, value)));
+            put_double(&mut series, 1, value);
+            put_varint(&mut series, 2, time as u64);
+        }
+        if let Some(metadata) = metadata {
+            let mut message = Vec::new();
+            put_varint(&mut message, 1, metadata.kind as u64);
+            put_varint(&mut message, 3, self.symbol(&metadata.help));
+            put_varint(&mut message, 4, self.symbol(&metadata.unit));
+            put_bytes(&mut series, 5, &message);
+        }
+        put_bytes(&mut self.series_fields, 5, &series);
+    }
+
+    /// The request.
+    pub fn finish(mut self) -> Vec<u8> {
+        self.symbol_fields.append(&mut self.series_fields);
+        self.symbol_fields
+    }
+
+    fn symbol(&mut self, text: &str) -> u64 {
+        if let Some(&reference) = self.symbols.get(text) {
+            return reference;
+        }
+        let reference = self.symbols.len() as u64;
+        put_bytes(&mut self.symbol_fields, 4, text.as_bytes());
+        self.symbols.insert(text.to_owned(), reference);
+        reference
+    }
 }
 
 fn histogram_message(time: i64, histogram: &HistogramSample) -> Vec<u8> {

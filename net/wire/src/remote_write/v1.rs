@@ -16,7 +16,10 @@
 //! As everywhere in protobuf, fields may come in any order, unknown ones are skipped, and the last of a repeated scalar wins. Labels
 //! that are not one run at the begin ([`Part::Label`] turns up among the parts) are rare enough to be gathered by copying: [`RawSeries::gather_labels`].
 
-use crate::proto::{self, BYTES, FIXED64, Malformed, Reader, VARINT, bytes_tag};
+use super::sample::read_sample;
+use crate::proto::{self, BYTES, Malformed, Reader, VARINT, bytes_tag};
+
+pub use super::Error;
 
 const SERIES: u32 = 1;
 const METADATA: u32 = 3;
@@ -27,16 +30,6 @@ const HISTOGRAMS: u32 = 4;
 const SERIES_TAG: u8 = bytes_tag(SERIES as u8);
 const LABELS_TAG: u8 = bytes_tag(LABELS as u8);
 const SAMPLES_TAG: u8 = bytes_tag(SAMPLES as u8);
-
-/// Where and why a body is not a write request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("cannot decode the write request: {what} (in the record at byte {at})")]
-pub struct Error {
-    /// Byte of the unpacked body at which the broken record begins.
-    pub at: usize,
-    /// What is wrong in it.
-    pub what: Malformed,
-}
 
 /// A record of a write request.
 #[derive(Debug, Clone, Copy)]
@@ -196,7 +189,8 @@ impl<'a> Parts<'a> {
     #[inline]
     pub fn next_part(&mut self) -> Result<Option<Part<'a>>, Malformed> {
         if self.reader.eat(SAMPLES_TAG) {
-            return read_sample(self.reader.bytes()?).map(Some);
+            let (time, value) = read_sample(self.reader.bytes()?)?;
+            return Ok(Some(Part::Sample { time, value }));
         }
         self.next_rare_part()
     }
@@ -212,49 +206,16 @@ impl<'a> Parts<'a> {
             let content = self.reader.bytes()?;
             return match field {
                 LABELS => Ok(Some(Part::Label(content))),
-                SAMPLES => read_sample(content).map(Some),
+                SAMPLES => {
+                    let (time, value) = read_sample(content)?;
+                    Ok(Some(Part::Sample { time, value }))
+                }
                 EXEMPLARS => Ok(Some(Part::Exemplar(content))),
                 _ => Ok(Some(Part::Histogram(content))),
             };
         }
         Ok(None)
     }
-}
-
-/// Nearly every sample is value, then time: 9 bytes, then a tag and a varint.
-#[inline]
-fn read_sample<'a>(message: &'a [u8]) -> Result<Part<'a>, Malformed> {
-    let mut reader = Reader::new(message);
-    if reader.eat(1 << 3 | FIXED64) {
-        let value = f64::from_bits(reader.fixed64()?);
-        if reader.eat(2 << 3 | VARINT) {
-            let time = reader.varint()? as i64;
-            if reader.is_empty() {
-                return Ok(Part::Sample { time, value });
-            }
-        }
-    }
-    read_any_sample(message)
-}
-
-#[cold]
-fn read_any_sample<'a>(message: &'a [u8]) -> Result<Part<'a>, Malformed> {
-    let mut reader = Reader::new(message);
-    let (mut time, mut value) = (0, 0.0);
-    while !reader.is_empty() {
-        match reader.tag()? {
-            (1, kind) => {
-                proto::expect(1, kind, FIXED64)?;
-                value = f64::from_bits(reader.fixed64()?);
-            }
-            (2, kind) => {
-                proto::expect(2, kind, VARINT)?;
-                time = reader.varint()? as i64;
-            }
-            (field, kind) => reader.skip(field, kind)?,
-        }
-    }
-    Ok(Part::Sample { time, value })
 }
 
 /// The labels within label bytes, in the order of the sender, unchecked: not sorted, perhaps repeated, empty or not UTF-8.

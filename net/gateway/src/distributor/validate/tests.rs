@@ -2,6 +2,7 @@
 
 use model::varint;
 
+use super::super::names::Names;
 use super::*;
 
 fn label_bytes<N: AsRef<[u8]>, V: AsRef<[u8]>>(pairs: &[(N, V)]) -> Vec<u8> {
@@ -24,7 +25,7 @@ fn checked(
     pairs: &[(&str, &str)],
     limits: &TenantLimits,
 ) -> Result<Vec<(String, String)>, Invalid> {
-    match labels(&label_bytes(pairs), limits) {
+    match labels(Names::V1.labels(&label_bytes(pairs)), limits) {
         Ok(pairs) => Ok(pairs
             .iter()
             .map(|(n, v)| (n.to_string(), v.to_string()))
@@ -76,9 +77,12 @@ fn labels_are_sorted_and_empty_values_and_dropped_labels_removed() {
     );
 }
 
+/// Labels, and what they are refused for.
+type Case<'a> = (&'a [(&'a str, &'a str)], Reason, &'a str);
+
 #[test]
 fn each_rule_has_the_words_of_cortex() {
-    let cases: [(&[(&str, &str)], Reason, &str); 8] = [
+    let cases: [Case<'_>; 8] = [
         (
             &[("a", "b")],
             Reason::MissingMetricName,
@@ -177,10 +181,11 @@ fn names_may_be_any_utf8() {
 #[test]
 fn bytes_that_are_not_utf8_refuse_the_series_wherever_they_are() {
     let limits = TenantLimits::cortex();
-    let reason = |pairs: &[(&[u8], &[u8])]| match labels(&label_bytes(pairs), &limits) {
-        Err(Unusable::Invalid(invalid)) => invalid.reason,
-        other => panic!("{other:?}"),
-    };
+    let reason =
+        |pairs: &[(&[u8], &[u8])]| match labels(Names::V1.labels(&label_bytes(pairs)), &limits) {
+            Err(Unusable::Invalid(invalid)) => invalid.reason,
+            other => panic!("{other:?}"),
+        };
     assert_eq!(
         reason(&[(b"__name__", b"up"), (b"a", b"\xff")]),
         Reason::LabelInvalid

@@ -1,0 +1,246 @@
+//! How the two protocols say which series it is.
+//!
+//! Version 1 sends labels, version 2 references into the symbols of the request. Either way a series has *name bytes* (label bytes, reference
+//! bytes) that its alias hash is made of, and labels that are only read on a miss. In version 2 the same series has other references in every
+//! request, so each symbol is hashed once per request and the alias hash is that of the symbols' hashes in reference order: at some 20
+//! references a series and a few hundred symbols shared by all of them, fewer bytes than the labels themselves.
+
+use wire::Malformed;
+use wire::remote_write::v1::{self, RawMetadata};
+use wire::remote_write::{Error, v2};
+
+use crate::alias::{AliasHash, Secret};
+
+/// Name bytes of one request, understood.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Names<'a> {
+    /// Label fields.
+    V1,
+    /// References into these symbols.
+    V2 {
+        body: &'a [u8],
+        table: &'a SymbolTable,
+    },
+}
+
+impl<'a> Names<'a> {
+    /// The alias hash of a series; `fold` is cleared and used.
+    #[inline]
+    pub(crate) fn hash(
+        &self,
+        name_bytes: &[u8],
+        secret: &Secret,
+        fold: &mut Vec<u8>,
+    ) -> Result<AliasHash, Malformed> {
+        match self {
+            Names::V1 => Ok(secret.hash(name_bytes)),
+            Names::V2 { table, .. } => {
+                fold.clear();
+                for reference in v2::references(name_bytes) {
+                    let hash = table.hash(reference?)?;
+                    fold.extend_from_slice(&hash.0.to_le_bytes());
+                }
+                Ok(secret.hash(fold))
+            }
+        }
+    }
+
+    /// The labels, in the order of the sender, unchecked.
+    pub(crate) fn labels<'n>(&self, name_bytes: &'n [u8]) -> LabelIter<'n>
+    where
+        'a: 'n,
+    {
+        match *self {
+            Names::V1 => LabelIter::Fields(v1::labels(name_bytes)),
+            Names::V2 { body, table } => {
+                LabelIter::References(v2::labels(name_bytes, body, &table.symbols))
+            }
+        }
+    }
+}
+
+/// Labels of either protocol.
+#[derive(Debug, Clone)]
+pub(crate) enum LabelIter<'a> {
+    Fields(v1::LabelFields<'a>),
+    References(v2::LabelReferences<'a>),
+}
+
+impl<'a> Iterator for LabelIter<'a> {
+    type Item = Result<(&'a [u8], &'a [u8]), Malformed>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            LabelIter::Fields(fields) => fields.next(),
+            LabelIter::References(references) => references.next(),
+        }
+    }
+}
+
+/// The symbols of one version 2 request, each hashed once. Used again for the next.
+#[derive(Debug, Default)]
+pub(crate) struct SymbolTable {
+    symbols: v2::Symbols,
+    hashes: Vec<AliasHash>,
+    /// The symbol `__name__`.
+    metric_name: Option<u64>,
+}
+
+impl SymbolTable {
+    /// Reads and hashes the symbols of a body.
+    pub(crate) fn read(&mut self, body: &[u8], secret: &Secret) -> Result<(), Error> {
+        self.symbols.read(body)?;
+        self.hashes.clear();
+        self.metric_name = None;
+        for (reference, symbol) in self.symbols.iter(body).enumerate() {
+            self.hashes.push(secret.hash(symbol));
+            if symbol == model::METRIC_NAME.as_bytes() {
+                self.metric_name.get_or_insert(reference as u64);
+            }
+        }
+        Ok(())
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.hashes.len()
+    }
+
+    #[inline]
+    fn hash(&self, reference: u64) -> Result<AliasHash, Malformed> {
+        let hash = usize::try_from(reference)
+            .ok()
+            .and_then(|at| self.hashes.get(at));
+        hash.copied().ok_or(Malformed::SymbolRange {
+            reference,
+            count: self.hashes.len(),
+        })
+    }
+
+    /// Metadata of a series, unless this request has told that of its metric before (`told`, by symbol), or it says nothing.
+    ///
+    /// Cost for all but the first series of a metric: two references read.
+    pub(crate) fn metadata<'b>(
+        &self,
+        body: &'b [u8],
+        reference_bytes: &[u8],
+        raw: &v2::RawMetadata,
+        told: &mut [bool],
+    ) -> Result<Option<RawMetadata<'b>>, Malformed> {
+        let (Some(metric_name), false) = (self.metric_name, raw.is_empty()) else {
+            return Ok(None);
+        };
+        let mut references = v2::references(reference_bytes);
+        while let (Some(name), Some(value)) = (references.next(), references.next()) {
+            let (name, value) = (name?, value?);
+            if name != metric_name {
+                continue;
+            }
+            let metric = self.symbols.get(body, value)?;
+            if std::mem::replace(&mut told[value as usize], true) {
+                return Ok(None);
+            }
+            let help = self.symbols.get(body, raw.help)?;
+            let unit = self.symbols.get(body, raw.unit)?;
+            return Ok(Some(RawMetadata {
+                kind: raw.kind,
+                metric,
+                help,
+                unit,
+            }));
+        }
+        Ok(None)
+    }
+}
+
+/// A series of either protocol, as it lies in the body.
+pub(crate) trait Series: Copy {
+    /// The name bytes it begins with.
+    fn name_bytes(&self) -> &[u8];
+
+    /// All name bytes of a series whose [`Rest::scattered`] turned out to be set.
+    fn gather(&self, out: &mut Vec<u8>) -> Result<(), Malformed>;
+
+    /// Calls `sample` with time and value of every float sample, and notes everything else.
+    fn read(&self, rest: &mut Rest, sample: impl FnMut(i64, f64)) -> Result<(), Malformed>;
+}
+
+/// What a series has beside float samples.
+#[derive(Debug, Default)]
+pub(crate) struct Rest {
+    pub(crate) histograms: u64,
+    pub(crate) exemplars: u64,
+    pub(crate) metadata: Option<v2::RawMetadata>,
+    /// The name bytes at its begin are not all of them.
+    pub(crate) scattered: bool,
+}
+
+impl Rest {
+    #[inline]
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.histograms == 0 && self.exemplars == 0 && self.metadata.is_none()
+    }
+}
+
+impl Series for v1::RawSeries<'_> {
+    #[inline]
+    fn name_bytes(&self) -> &[u8] {
+        self.label_bytes()
+    }
+
+    fn gather(&self, out: &mut Vec<u8>) -> Result<(), Malformed> {
+        self.gather_labels(out)
+    }
+
+    #[inline]
+    fn read(&self, rest: &mut Rest, mut sample: impl FnMut(i64, f64)) -> Result<(), Malformed> {
+        let mut parts = self.parts();
+        while let Some(part) = parts.next_part()? {
+            match part {
+                v1::Part::Sample { time, value } => sample(time, value),
+                v1::Part::Histogram(_) => rest.histograms += 1,
+                v1::Part::Exemplar(_) => rest.exemplars += 1,
+                v1::Part::Label(_) => rest.scattered = true,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Series for v2::RawSeries<'_> {
+    #[inline]
+    fn name_bytes(&self) -> &[u8] {
+        self.reference_bytes()
+    }
+
+    fn gather(&self, out: &mut Vec<u8>) -> Result<(), Malformed> {
+        self.gather_references(out)
+    }
+
+    #[inline]
+    fn read(&self, rest: &mut Rest, mut sample: impl FnMut(i64, f64)) -> Result<(), Malformed> {
+        let mut parts = self.parts();
+        let mut is_empty = true;
+        while let Some(part) = parts.next_part()? {
+            match part {
+                v2::Part::Sample { time, value } => {
+                    sample(time, value);
+                    is_empty = false;
+                }
+                v2::Part::Histogram(_) => {
+                    rest.histograms += 1;
+                    is_empty = false;
+                }
+                v2::Part::Exemplar(_) => rest.exemplars += 1,
+                v2::Part::Metadata(metadata) => rest.metadata = Some(metadata),
+                v2::Part::References(_) => rest.scattered = true,
+            }
+        }
+        if is_empty {
+            Err(Malformed::NoSamples)
+        } else {
+            Ok(())
+        }
+    }
+}

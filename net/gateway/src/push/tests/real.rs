@@ -1,0 +1,144 @@
+//! The same over real cores and a real log in a temporary directory: acknowledged is stored, once, also across a restart.
+
+use model::Matcher;
+use shard::{LabelQuery, Message, StatsQuery, topology};
+
+use super::*;
+
+struct Node {
+    cores: shard::Cores,
+    service: PushService,
+}
+
+fn start(dir: &std::path::Path, count: usize) -> Node {
+    let cpus = topology::cores(Some(count), None).expect("a CPU to pin to");
+    let mut options = shard::Options::new(dir, cpus);
+    options.segment_bytes = 1 << 20;
+    let cores = shard::Cores::start(options, |_| {}).expect("the cores start");
+    let service = PushService::new(
+        PushOptions::default(),
+        Arc::new(cores.mailboxes().clone()),
+        Arc::new(Overrides::new(TenantLimits::unlimited())),
+        Arc::new(MetadataStore::default()),
+        &Registry::new(),
+        Arc::new(|| NOW),
+    );
+    Node {
+        cores,
+        service: service.unwrap(),
+    }
+}
+
+impl Node {
+    async fn push(&self, body: Vec<u8>) -> (u16, String) {
+        let body = Full::new(Bytes::from(snappy::pack(&body)));
+        let tenant = TenantId::new("a").unwrap();
+        told(self.service.handle(&tenant, &HeaderMap::new(), body).await).await
+    }
+
+    /// Series and samples of the tenant, over all cores.
+    async fn counts(&self) -> (u64, u64) {
+        let (mut series, mut samples) = (0, 0);
+        for core in 0..self.cores.count() {
+            let (sender, reply) = oneshot::channel();
+            let query = StatsQuery {
+                tenant: TenantId::new("a").ok(),
+                reply: Box::new(move |stats| drop(sender.send(stats))),
+            };
+            self.cores
+                .mailboxes()
+                .send(CoreId(core), Message::Stats(query));
+            for stats in reply.await.unwrap() {
+                series += stats.series;
+                samples += stats.samples;
+            }
+        }
+        (series, samples)
+    }
+
+    async fn values(&self, name: &str, matchers: Vec<Matcher>) -> Vec<String> {
+        let mut all = Vec::new();
+        for core in 0..self.cores.count() {
+            let (sender, reply) = oneshot::channel();
+            let query = LabelQuery {
+                tenant: TenantId::new("a").unwrap(),
+                name: Some(name.to_owned()),
+                matchers: matchers.clone().into(),
+                min_time: i64::MIN,
+                max_time: i64::MAX,
+                canceled: Arc::default(),
+                reply: Box::new(move |values| drop(sender.send(values))),
+            };
+            self.cores
+                .mailboxes()
+                .send(CoreId(core), Message::Labels(query));
+            all.extend(reply.await.unwrap().unwrap());
+        }
+        all.sort();
+        all.dedup();
+        all
+    }
+}
+
+fn scrape(count: usize, time: i64, padded_to: Option<usize>) -> Vec<u8> {
+    let mut body = Vec::new();
+    for i in 0..count {
+        let (name, instance) = (format!("m{}", i % 7), i.to_string());
+        let pairs = [
+            ("__name__", name.as_str()),
+            ("instance", instance.as_str()),
+            ("job", "j"),
+        ];
+        match padded_to {
+            None => encode::put_series(&mut body, pairs.into_iter(), &[(time, i as f64)]),
+            Some(width) => body.extend(padded_series(&pairs, time, i as f64, width)),
+        }
+    }
+    body
+}
+
+#[tokio::test]
+async fn real_cores_store_each_acknowledged_sample_once_and_keep_it_over_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path(), 2);
+    for k in 0..4 {
+        assert_eq!(
+            node.push(scrape(500, 1000 + k, None)).await,
+            (200, String::new())
+        );
+    }
+    assert_eq!(
+        node.push(scrape(500, 1003, None)).await.0,
+        200,
+        "a retry adds nothing"
+    );
+    assert_eq!(
+        node.push(scrape(500, 1004, Some(2))).await.0,
+        200,
+        "padded, the same series"
+    );
+    assert_eq!(node.counts().await.0, 500);
+    assert_eq!(node.counts().await.1, 2500);
+    node.cores.stop();
+
+    let node = start(dir.path(), 1);
+    assert_eq!(node.counts().await.0, 500);
+    assert_eq!(node.push(scrape(500, 1005, None)).await.0, 200);
+    assert_eq!(
+        node.counts().await.0,
+        500,
+        "the same series after the restart"
+    );
+    assert_eq!(node.values("instance", vec![]).await.len(), 500);
+    let (status, text) = node.push(scrape(1, 1, None)).await;
+    assert_eq!(status, 400);
+    assert!(
+        text.starts_with("user=a: err: out of order sample. timestamp=1970-01-01T00:00:00.001Z")
+    );
+    let (status, text) = node.push(scrape(3, 1004, None)).await;
+    assert_eq!(
+        status, 200,
+        "an old sample that is there with that value: {text}"
+    );
+    node.cores.stop();
+}

@@ -1,0 +1,167 @@
+//! Remote write 2.0 on the same path: one series with version 1, its own aliases, its own headers.
+
+use http::header::CONTENT_TYPE;
+use wire::remote_write::encode::RequestV2;
+
+use super::*;
+
+const V2: &str = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
+
+/// Status, text, and the three written-counts.
+async fn send(rig: &Rig, body: &[u8]) -> (u16, String, [String; 3]) {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, V2.parse().unwrap());
+    let tenant = TenantId::new("a").unwrap();
+    let body = Full::new(Bytes::from(snappy::pack(body)));
+    let response = rig.service.handle(&tenant, &headers, body).await;
+    let counts = ["samples", "histograms", "exemplars"].map(|what| {
+        let header = format!("x-prometheus-remote-write-{what}-written");
+        response.headers()[header].to_str().unwrap().to_owned()
+    });
+    let (status, text) = told(response).await;
+    (status, text, counts)
+}
+
+fn counts(samples: u64) -> [String; 3] {
+    [samples.to_string(), "0".into(), "0".into()]
+}
+
+fn request_v2(series: &[(Pairs<'_>, i64, f64)]) -> Vec<u8> {
+    let mut request = RequestV2::default();
+    for (pairs, time, value) in series {
+        request.put_series(pairs.iter().copied(), &[(*time, *value)], None);
+    }
+    request.finish()
+}
+
+fn field(out: &mut Vec<u8>, number: u8, content: &[u8]) {
+    padded(out, number << 3 | 2, content, 1);
+}
+
+#[tokio::test]
+async fn both_versions_and_both_orders_are_one_series() {
+    let rig = Rig::new();
+    assert_eq!(rig.push(&[(UP, 1, 1.0)]).await.0, 200);
+    assert_eq!(
+        send(&rig, &request_v2(&[(UP, 2, 2.0)])).await,
+        (204, String::new(), counts(1))
+    );
+    let permuted: Pairs<'_> = &[("job", "a"), ("__name__", "up"), ("instance", "i")];
+    assert_eq!(send(&rig, &request_v2(&[(permuted, 3, 3.0)])).await.0, 204);
+    assert_eq!(rig.stored("a")[UP_TEXT], [(1, 1.0), (2, 2.0), (3, 3.0)]);
+}
+
+#[tokio::test]
+async fn a_series_is_known_by_its_symbols_whatever_their_numbers() {
+    let rig = Rig::new();
+    send(&rig, &request_v2(&[(UP, 1, 1.0), (DOWN, 1, 1.0)])).await;
+    let before = rig.cores.counts();
+    send(&rig, &request_v2(&[(DOWN, 2, 2.0), (UP, 2, 2.0)])).await;
+    assert_eq!(rig.cores.counts(), (before.0 + 2, before.1));
+    assert_eq!(rig.stored("a")[UP_TEXT], [(1, 1.0), (2, 2.0)]);
+    // The same references with other symbols are another series.
+    let other: Pairs<'_> = &[("__name__", "up"), ("instance", "i"), ("job", "b")];
+    send(&rig, &request_v2(&[(other, 2, 9.0)])).await;
+    assert_eq!(rig.stored("a")[UP_TEXT], [(1, 1.0), (2, 2.0)]);
+}
+
+#[tokio::test]
+async fn a_dead_key_is_sent_again_with_labels_within_the_push() {
+    let rig = Rig::new();
+    send(&rig, &request_v2(&[(UP, 1, 1.0), (DOWN, 1, 1.0)])).await;
+    rig.cores.kill("up");
+    let answer = send(&rig, &request_v2(&[(UP, 2, 2.0), (DOWN, 2, 2.0)])).await;
+    assert_eq!(answer, (204, String::new(), counts(2)));
+    assert_eq!(rig.stored("a")[UP_TEXT], [(2, 2.0)]);
+}
+
+#[tokio::test]
+async fn headers_tell_what_was_stored_beside_an_error() {
+    let rig = Rig::new();
+    let nameless: Pairs<'_> = &[("job", "x")];
+    let (status, text, written) =
+        send(&rig, &request_v2(&[(nameless, 1, 1.0), (UP, 1, 1.0)])).await;
+    assert_eq!((status, text.as_str()), (400, "sample missing metric name"));
+    assert_eq!(written, counts(1));
+    assert_eq!(send(&rig, &request_v2(&[(UP, 1, 5.0)])).await.2, counts(0));
+    assert_eq!(
+        send(&rig, &request_v2(&[(UP, 1, 1.0)])).await.2,
+        counts(1),
+        "a repeat is stored"
+    );
+    (0..3).for_each(|core| rig.cores.fill(core));
+    let (status, _, written) = send(&rig, &request_v2(&[(UP, 2, 2.0)])).await;
+    assert_eq!((status, written), (503, counts(0)));
+}
+
+#[tokio::test]
+async fn metadata_comes_with_the_series_once_a_metric() {
+    let rig = Rig::new();
+    let help = Metadata {
+        kind: MetricType::Counter,
+        help: "how many".into(),
+        unit: "s".into(),
+    };
+    let mut request = RequestV2::default();
+    for i in ["1", "2", "3"] {
+        let pairs = [("i", i), ("__name__", "m_total")];
+        request.put_series(pairs.into_iter(), &[(1, 1.0)], Some(&help));
+    }
+    request.put_series(
+        [("__name__", "plain")].into_iter(),
+        &[(1, 1.0)],
+        Some(&Metadata::default()),
+    );
+    assert_eq!(send(&rig, &request.finish()).await.0, 204);
+    let kept = rig.metadata.list(&TenantId::new("a").unwrap(), None, 0, 0);
+    assert_eq!(kept, [("m_total".to_owned(), vec![help])]);
+    assert_eq!(rig.metric("cortex_distributor_metadata_in_total", "a"), 1.0);
+}
+
+#[tokio::test]
+async fn rules_of_the_whole_request_store_nothing() {
+    let rig = Rig::new();
+    let good = request_v2(&[(UP, 1, 1.0)]);
+    for broken in [&[1u8, 99][..], &[1], &[]] {
+        let mut body = good.clone();
+        let mut series = Vec::new();
+        field(&mut series, 1, broken);
+        if !broken.is_empty() {
+            field(&mut series, 2, &sample(1, 1.0));
+        }
+        field(&mut body, 5, &series);
+        let (status, text, written) = send(&rig, &body).await;
+        assert_eq!((status, written), (400, counts(0)), "{broken:?}: {text}");
+        assert!(
+            text.starts_with("cannot decode the write request"),
+            "{text}"
+        );
+    }
+    let mut body = Vec::new();
+    field(&mut body, 4, b"not empty");
+    assert_eq!(send(&rig, &body).await.0, 400);
+    assert!(rig.stored("a").is_empty());
+    assert_eq!(send(&rig, b"").await.0, 204, "an empty request is fine");
+}
+
+#[tokio::test]
+async fn references_behind_the_samples_are_not_mistaken_for_the_series_before_them() {
+    let rig = Rig::new();
+    let short: Pairs<'_> = &[("__name__", "up")];
+    assert_eq!(send(&rig, &request_v2(&[(short, 1, 1.0)])).await.0, 204);
+    let mut body = Vec::new();
+    ["", "__name__", "up", "job", "x"]
+        .iter()
+        .for_each(|s| field(&mut body, 4, s.as_bytes()));
+    let mut series = Vec::new();
+    field(&mut series, 1, &[1, 2]);
+    field(&mut series, 2, &sample(2, 2.0));
+    series.extend([0x08, 3, 0x08, 4]);
+    field(&mut body, 5, &series);
+    for _ in 0..2 {
+        assert_eq!(send(&rig, &body).await.0, 204);
+        let stored = rig.stored("a");
+        assert_eq!(stored[r#"{__name__="up"}"#], [(1, 1.0)]);
+        assert_eq!(stored[r#"{__name__="up", job="x"}"#], [(2, 2.0)]);
+    }
+}
