@@ -117,3 +117,6 @@ pub(crate) fn run(options: Options) -> anyhow::Result<()> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -129,7 +129,7 @@ impl Engine {
                 let fetched = Instant::now();
                 let evaluated = self.evaluate(caller, plan, source, turn).await?;
                 let done = Instant::now();
-                let user = [caller.tenant.as_str()];
+                let user = [self.metrics.user(&caller.tenant)];
                 self.metrics
                     .samples
                     .with_label_values(&user)
@@ -260,7 +260,7 @@ impl Engine {
                 lists.push(list);
             }
         }
-        let user = [caller.tenant.as_str()];
+        let user = [self.metrics.user(&caller.tenant)];
         self.metrics
             .fetched_series
             .with_label_values(&user)
@@ -365,7 +365,7 @@ impl Engine {
         let place = timeout_at(deadline, self.place()).await.map_err(late)??;
         let waited = begin.elapsed();
         self.metrics.waited.observe(waited.as_secs_f64());
-        let labels = [operation, caller.tenant.as_str()];
+        let labels = [operation, self.metrics.user(&caller.tenant)];
         self.metrics.queries.with_label_values(&labels).inc();
         let _at_work = Counted::new(&self.metrics.at_work);
         let turn = Turn {
@@ -474,3 +474,6 @@ fn reason(class: Class) -> &'static str {
         Class::Internal => "internal",
     }
 }
+
+#[cfg(test)]
+mod tests;

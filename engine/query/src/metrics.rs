@@ -1,12 +1,24 @@
 //! Counters of the read path. Names of Cortex where the meaning is the same.
 
+use std::collections::HashSet;
+use std::sync::{PoisonError, RwLock};
+
+use model::TenantId;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
 
+/// Tenants that have series of their own in the metrics; those that come later share one. A tenant is whatever a
+/// client says it is, so there must be a bound.
+const USERS_MAX: usize = 10_000;
+
+/// The label of the tenants beyond [`USERS_MAX`]; no tenant id, since those have no such characters.
+const OTHER_USERS: &str = "<other>";
+
 /// Registered once per engine.
 #[derive(Debug)]
 pub(crate) struct Metrics {
+    users: RwLock<HashSet<TenantId>>,
     pub(crate) queries: IntCounterVec,
     pub(crate) fetched_series: IntCounterVec,
     pub(crate) fetched_bytes: IntCounterVec,
@@ -43,6 +55,7 @@ impl Metrics {
             "Time that requests waited for their turn.",
         );
         Metrics {
+            users: RwLock::default(),
             queries: counters(
                 "cortex_query_frontend_queries_total",
                 "Requests of the query API that were admitted.",
@@ -88,6 +101,27 @@ impl Metrics {
             ),
         }
     }
+
+    /// The label value of a tenant.
+    pub(crate) fn user<'a>(&self, tenant: &'a TenantId) -> &'a str {
+        if self
+            .users
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(tenant)
+        {
+            return tenant.as_str();
+        }
+        let mut users = self.users.write().unwrap_or_else(PoisonError::into_inner);
+        if users.len() < USERS_MAX {
+            users.insert(tenant.clone());
+        }
+        if users.contains(tenant) {
+            tenant.as_str()
+        } else {
+            OTHER_USERS
+        }
+    }
 }
 
 fn registered<C: prometheus::core::Collector + Clone + 'static>(
@@ -98,4 +132,20 @@ fn registered<C: prometheus::core::Collector + Clone + 'static>(
         .register(Box::new(metric.clone()))
         .expect("each metric is registered once");
     metric
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn invented_tenants_do_not_make_series_without_end() {
+        let metrics = Metrics::new(&Registry::new());
+        let tenant = |n: usize| TenantId::new(&format!("t{n}")).unwrap();
+        for n in 0..USERS_MAX {
+            assert_eq!(metrics.user(&tenant(n)), format!("t{n}"));
+        }
+        assert_eq!(metrics.user(&tenant(USERS_MAX)), OTHER_USERS);
+        assert_eq!(metrics.user(&tenant(7)), "t7");
+    }
 }

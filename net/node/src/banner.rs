@@ -7,7 +7,12 @@ use crate::config::Config;
 
 /// The lines, for standard output.
 pub(crate) fn text(config: &Config, http: SocketAddr, grpc: SocketAddr) -> String {
-    let base = format!("http://{http}{}", config.server.http_path_prefix);
+    // An address that stands for all of them cannot be connected to everywhere.
+    let host = match http.ip().is_unspecified() {
+        true => format!("localhost:{}", http.port()),
+        false => http.to_string(),
+    };
+    let base = format!("http://{host}{}", config.server.http_path_prefix);
     let tenant = match config.auth_enabled {
         true => "\n          headers: {X-Scope-OrgID: <your tenant>}",
         false => "",
@@ -55,6 +60,14 @@ mod tests {
         );
         assert!(text.contains("http://127.0.0.1:9009/prometheus") && text.contains("./data"));
         assert!(!text.contains("X-Scope-OrgID"));
+    }
+
+    #[test]
+    fn links_lead_somewhere_when_all_addresses_are_listened_on() {
+        let any = "0.0.0.0:80".parse().unwrap();
+        assert!(
+            text(&Config::defaults(false), any, any).contains("http://localhost:80/prometheus")
+        );
     }
 
     #[test]

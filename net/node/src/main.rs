@@ -44,9 +44,33 @@ fn main() -> ExitCode {
     match node::run(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "the node ends");
-            eprintln!("myelin: {error:#}");
+            tracing::error!(error = told(&error), "the node ends");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The error and its causes, those left out that the text before has quoted already.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.contains(&cause) {
+            let separator = if text.is_empty() { "" } else { ": " };
+            text = text + separator + &cause;
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context, anyhow};
+
+    #[test]
+    fn a_cause_that_was_quoted_is_not_told_twice() {
+        let error = Err::<(), _>(anyhow!("no space"))
+            .context("log: no space")
+            .context("start");
+        assert_eq!(super::told(&error.unwrap_err()), "start: log: no space");
     }
 }

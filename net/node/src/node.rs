@@ -238,15 +238,20 @@ async fn start_cores(config: &Config, gateway: &Arc<Gateway>) -> anyhow::Result<
 
 /// How far the replay is over all cores.
 #[derive(Debug, Default)]
-struct Replay {
-    /// Per core bytes done and in all, and the last percentage told.
-    state: Mutex<(Vec<(u64, u64)>, Option<u8>)>,
+struct Replay(Mutex<Replayed>);
+
+#[derive(Debug, Default)]
+struct Replayed {
+    /// Per core, bytes done and bytes in all.
+    cores: Vec<(u64, u64)>,
+    /// The last percentage told.
+    told: Option<u8>,
 }
 
 impl Replay {
     /// The percentage, when it has reached another tenth.
     fn percent(&self, progress: ReplayProgress) -> Option<u8> {
-        let (cores, told) = &mut *self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let Replayed { cores, told } = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let core = usize::from(progress.core.0);
         if cores.len() <= core {
             cores.resize(core + 1, (0, 0));

@@ -76,11 +76,11 @@ impl Process {
         if let Ok(entries) = std::fs::read_dir("/proc/self/fd") {
             self.open_fds.set(entries.count() as f64);
         }
-        if epoch::advance().is_ok() {
-            if let (Ok(allocated), Ok(active)) = (stats::allocated::read(), stats::active::read()) {
-                self.allocated_bytes.set(allocated as f64);
-                self.active_bytes.set(active as f64);
-            }
+        if epoch::advance().is_ok()
+            && let (Ok(allocated), Ok(active)) = (stats::allocated::read(), stats::active::read())
+        {
+            self.allocated_bytes.set(allocated as f64);
+            self.active_bytes.set(active as f64);
         }
     }
 }

@@ -111,12 +111,11 @@ fn main() {
         assert_eq!(values.len(), SAMPLES);
 
         let mut appenders = vec![XorAppender::new(); series];
-        let mut scrape = 0;
         // The values are made before the clock runs.
         let mut column = vec![(0i64, 0f64); series];
         let mut wide = 0.0;
         let scrapes = if tiny { 3 } else { SAMPLES as u64 };
-        for _ in 0..scrapes {
+        for scrape in 0..scrapes {
             for (s, slot) in column.iter_mut().enumerate() {
                 let s = s as u64;
                 *slot = (time(s, scrape, shape.jitter), (shape.value)(s, scrape));
@@ -126,7 +125,6 @@ fn main() {
                 appender.append(*time, *value);
             }
             wide += start.elapsed().as_nanos() as f64;
-            scrape += 1;
         }
         println!(
             "{:<15} {:>10.1} {:>19.1} {:>8.2} {:>8.2} {:>15.2}",

@@ -1,18 +1,23 @@
 //! The known name that an unknown one was probably meant to be.
 
 /// The entry of `known` with the fewest edits (insert, drop, replace) to `name`, if it is near enough to be a slip of the pen:
-/// at most a third of the name. Names of a path are compared whole and by their last part, so that a key in the wrong section is found too.
+/// at most a third of the name. The last part of a path is compared by itself too, so that a key in the wrong section is found.
 pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let last = |s: &str| s.rsplit('.').next().unwrap_or_default().replace('-', "_");
+    let own = last(name);
     known
-        .map(|candidate| {
-            let whole = edits(name, candidate);
-            let tail = edits(&last(name), &last(candidate)) + 1;
-            (whole.min(tail), whole, candidate)
+        .filter_map(|candidate| {
+            let near = |distance: usize, len: usize| Some(distance).filter(|d| *d <= len / 3);
+            let whole = near(edits(name, candidate), name.len());
+            let part = near(edits(&own, &last(candidate)), own.len()).map(|distance| distance + 1);
+            whole
+                .into_iter()
+                .chain(part)
+                .min()
+                .map(|distance| (distance, candidate))
         })
         .min()
-        .filter(|&(distance, _, _)| distance <= name.len() / 3 + 1)
-        .map(|(_, _, candidate)| candidate)
+        .map(|(_, candidate)| candidate)
 }
 
 /// Levenshtein distance over bytes.
@@ -50,6 +55,7 @@ mod tests {
         assert_eq!(near("server.ingestion_rate"), Some("limits.ingestion_rate"));
         assert_eq!(near("auth_enable"), Some("auth_enabled"));
         assert_eq!(near("qqq"), None);
+        assert_eq!(nearest("server.foo", ["io"].into_iter()), None);
     }
 
     #[test]

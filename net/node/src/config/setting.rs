@@ -170,7 +170,7 @@ impl Setting for ByteSize {
     fn show(&self) -> String {
         [(30, "GiB"), (20, "MiB"), (10, "KiB")]
             .iter()
-            .find(|&&(shift, _)| self.0 != 0 && self.0 % (1 << shift) == 0)
+            .find(|&&(shift, _)| self.0 != 0 && self.0.is_multiple_of(1 << shift))
             .map_or_else(
                 || self.0.to_string(),
                 |(shift, unit)| format!("{}{unit}", self.0 >> shift),

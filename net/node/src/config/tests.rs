@@ -1,3 +1,5 @@
+//! What is written from the table of keys: `docs/config.md` (renewed by `UPDATE_GOLDEN=1`) and the help.
+
 use super::*;
 
 #[test]

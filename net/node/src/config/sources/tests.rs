@@ -1,3 +1,5 @@
+//! Flags and files: every key both ways, precedence, and what is told about names and values that are wrong.
+
 use super::*;
 use crate::config::yaml;
 

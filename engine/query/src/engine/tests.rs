@@ -1,0 +1,77 @@
+//! Admission, deadline, quarantine; over mailboxes that nobody empties, so that only the engine itself is looked at.
+
+use super::*;
+
+/// An engine over mailboxes that nobody empties.
+fn engine() -> Engine {
+    let mailboxes = Mailboxes::new(1, 1 << 20, 100);
+    Engine::start(Options::new(1), mailboxes, &Registry::new())
+}
+
+fn caller() -> Caller {
+    let limits = Arc::new(TenantLimits::unlimited());
+    Caller {
+        tenant: TenantId::fake(),
+        limits,
+        now_ms: 0,
+    }
+}
+
+#[tokio::test]
+async fn a_text_that_made_us_panic_is_counted_and_refused_for_a_while() {
+    let (engine, caller) = (engine(), caller());
+    let explode = async |_: &Turn<'_>| engine.run(|| panic!("boom")).await;
+    let error = engine
+        .bounded::<()>("query", "boom", None, &caller, explode)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::Panicked), "{error}");
+    assert_eq!(
+        (error.class(), engine.metrics.panics.get()),
+        (Class::Internal, 1)
+    );
+    let again = Query {
+        text: "boom".to_owned(),
+        times: Times::Instant(0),
+        timeout: None,
+        lookback: None,
+    };
+    let error = engine.query(&caller, again).await.unwrap_err();
+    assert!(matches!(error, Error::Quarantined), "{error}");
+    assert_eq!(engine.metrics.panics.get(), 1);
+    assert!(engine.format(&caller, "1+1".to_owned()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_core_that_does_not_answer_costs_no_more_than_the_deadline() {
+    let query = Query {
+        text: "up".to_owned(),
+        times: Times::Instant(0),
+        timeout: Some(Duration::from_millis(50)),
+        lookback: None,
+    };
+    let error = engine().query(&caller(), query).await.unwrap_err();
+    assert!(matches!(error, Error::Timeout(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_query_behind_the_lookback_limit_is_empty_and_asks_no_core() {
+    let limits = TenantLimits {
+        max_query_lookback: Duration::from_secs(3600),
+        ..TenantLimits::unlimited()
+    };
+    let caller = Caller {
+        limits: Arc::new(limits),
+        now_ms: 10_000_000,
+        ..caller()
+    };
+    let query = Query {
+        text: "up".to_owned(),
+        times: Times::Instant(0),
+        timeout: Some(Duration::from_secs(60)),
+        lookback: None,
+    };
+    // The mailbox of this engine is never answered: a read would end in a timeout.
+    let answer = engine().query(&caller, query).await.unwrap();
+    assert_eq!(answer.value, QueryValue::Vector(Vec::new()));
+}
