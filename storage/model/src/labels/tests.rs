@@ -73,6 +73,15 @@ proptest! {
     }
 
     #[test]
+    fn sets_are_ordered_pair_by_pair(
+        a in prop::collection::btree_map("[a-c]{1,2}", "[xé]{1,3}|x{126,129}y?", 0..5),
+        b in prop::collection::btree_map("[a-c]{1,2}", "[xé]{1,3}|x{126,129}y?", 0..5),
+    ) {
+        let (left, right) = (Labels::from_pairs(a.iter()).unwrap(), Labels::from_pairs(b.iter()).unwrap());
+        prop_assert_eq!(left.cmp(&right), a.iter().cmp(b.iter()), "{} {}", left, right);
+    }
+
+    #[test]
     fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
         if let Ok(labels) = Labels::from_packed(&bytes) {
             prop_assert_eq!(labels.packed(), &bytes[..]);
