@@ -36,14 +36,13 @@ impl Core {
         while samples < COMMIT_SAMPLES_MAX
             && let Some(push) = self.pushes.front()
         {
-            let admitted = self.log.admit(log_bytes_max(push));
-            if matches!(admitted, Err(Error::QueueFull { .. })) {
-                break; // The disk is behind: pushes wait in the mailbox, whose credits bound them.
-            }
+            let Some(admitted) = self.admit(push) else {
+                break; // The disk is behind: pushes wait here, bounded by the credits of the mailbox.
+            };
             let mut push = self.pushes.pop_front().expect("looked at above");
-            if let Err(error) = admitted {
+            if let Err(refusal) = admitted {
                 let reply = Reply::Push(Box::new((push, PushOutcome::default())));
-                reply.send(Err(self.refusal(&error)), self.id, &self.mailboxes);
+                reply.send(Err(refusal), self.id, &self.mailboxes);
                 continue;
             }
             samples += push.known.keys.len() + push.fresh.times.len() + 1;
@@ -82,6 +81,7 @@ impl Core {
             newest,
             ..
         } = pass;
+        self.memtable.tenant_mut(slot).tail = self.log.tail();
         if stored > 0 {
             self.memtable
                 .note_samples(slot, u64::from(stored), oldest, newest);
@@ -104,13 +104,16 @@ impl Core {
         outcome
     }
 
-    fn refusal(&self, error: &Error) -> Refusal {
-        match error {
-            Error::NoSpace { reason } => Refusal::NoSpace(reason.clone()),
-            error => Refusal::Poisoned {
-                core: self.id.0,
-                reason: error.to_string(),
-            },
+    /// Whether the log takes a push now: `None` is later, an error is not.
+    pub(crate) fn admit(&self, push: &Push) -> Option<Result<(), Refusal>> {
+        match self.log.admit(log_bytes_max(push)) {
+            Ok(()) => Some(Ok(())),
+            Err(Error::QueueFull { .. }) => None,
+            Err(Error::NoSpace { reason }) => Some(Err(Refusal::NoSpace(reason))),
+            Err(error) => {
+                let (core, reason) = (self.id.0, error.to_string());
+                Some(Err(Refusal::Poisoned { core, reason }))
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use model::CoreId;
+use model::{Ack, CoreId};
 use reactor::{Event, Reactor, Tick};
 use wal::Log;
 
@@ -181,7 +181,10 @@ impl Core {
 
     /// Whether a turn would find something to do without any event.
     fn has_work(&self) -> bool {
-        let pushes = !self.pushes.is_empty() && self.log.admit(0).is_ok();
+        let pushes = self
+            .pushes
+            .front()
+            .is_some_and(|push| self.admit(push).is_some());
         let collection = self.collection.is_some() || self.collection_due;
         let background = collection || self.checkpoints.has_work();
         pushes || !self.reads.is_idle() || (background && self.poison.is_none())
@@ -261,13 +264,18 @@ impl Core {
             self.mailboxes.of(self.id).read_done();
             let took = self.reactor.now().since(answer.begun);
             self.observers.read_seconds.observe(took.as_secs_f64());
-            match self.poison {
-                None => self
-                    .release
-                    .wait(answer.ack, self.log.tail(), Reply::Read(answer.deliver)),
-                Some(_) => (answer.deliver)(Ok(())), // What was hidden is not in it.
+            let reached = match answer.ack {
+                Ack::Durable => self.log.durable(),
+                Ack::Written => self.log.written(),
+            };
+            // Of a poisoned core: what never became durable was hidden from it.
+            if answer.tail <= reached || self.poison.is_some() {
+                (answer.deliver)(Ok(()));
+            } else {
+                self.release
+                    .wait(answer.ack, self.log.tail(), Reply::Read(answer.deliver));
+                self.submit(answer.ack == Ack::Durable);
             }
-            self.release_now();
         }
         if self.poison.is_none() {
             self.slice_checkpoint();

@@ -245,6 +245,9 @@ impl Index {
     /// Removes the dead from some lists, at most `budget` elements looked at (but at least one list). Returns the dead, whose
     /// numbers are now named by no list, when all is done; `None` when there is more to do.
     pub(crate) fn sweep(&mut self, secret: &Secret, mut budget: usize) -> Option<Vec<u32>> {
+        if self.unswept.dead.is_empty() && self.unswept.pairs.is_empty() {
+            return Some(Vec::new());
+        }
         if !self.unswept.sweeping {
             self.unswept.dead.sort_unstable();
             self.unswept.sweeping = true;

@@ -56,8 +56,9 @@ pub(crate) const COMMIT_SAMPLES_MAX: usize = 50_000;
 /// A turn of the loop that takes longer than this is counted as a stall.
 pub(crate) const STALL_MS: u64 = 20;
 
-/// Known samples whose rows are touched together before they are applied, so that their cache misses overlap. 16 rows of two
-/// lines are half of a core's line fill buffers' worth twice over; found by trial of 8, 16, 32.
+/// Known samples whose rows are touched together before they are applied, so that their cache misses overlap: about as many as
+/// a core has line fill buffers. Measured by `examples/ingest` on a busy machine with 100 k series, 16 against 1: 280 against
+/// 430 ns a sample in shuffled order, no difference (80 ns) in the order of creation, where the hardware prefetches.
 pub(crate) const TOUCH_AHEAD: usize = 16;
 
 const _: () = assert!(GATHERS_MAX < READS_MAX_DEFAULT as usize);

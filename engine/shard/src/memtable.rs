@@ -16,7 +16,7 @@
 //! | shared | pairs: 48 + 15 + the value's bytes, by all series that have the label |
 //! | 32 + 16 + ~1.3 a sample | every sealed chunk: times, pointer, counts of the `Arc`, bytes |
 //!
-//! `memory::tests` measures the sum. Invariants: a live row has at least one sample, the last one in its open chunk; chunks of a
+//! `tests::memory` measures the sum: 282 bytes for a series of ten labels with six samples, 80 series a target. Invariants: a live row has at least one sample, the last one in its open chunk; chunks of a
 //! series ascend and do not overlap; a row is live exactly when its tenant is not [`NO_TENANT`], and is then in its tenant's
 //! lists; numbers in `free` are named by no list, no log segment and no checkpoint.
 
@@ -29,7 +29,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use chunk::XorAppender;
-use model::{Ack, SeriesId, TenantId, TenantLimits};
+use model::{Ack, Lsn, SeriesId, TenantId, TenantLimits};
 
 use crate::index::table::Sharded;
 use crate::index::{Index, PairId, Secret};
@@ -100,6 +100,8 @@ pub(crate) struct Tenant {
     pub(crate) samples: u64,
     /// As of the last push.
     pub(crate) ack: Ack,
+    /// The log's tail after the last push: what a read of this tenant has to wait for.
+    pub(crate) tail: Lsn,
     /// As of the last push, or the default.
     pub(crate) retention_ms: i64,
 }
@@ -199,6 +201,7 @@ impl Memtable {
             series: 0,
             samples: 0,
             ack: Ack::default(),
+            tail: Lsn::default(),
             retention_ms: self.retention_default_ms,
         };
         let slot = match self.tenants.iter().position(Option::is_none) {

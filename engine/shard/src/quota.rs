@@ -39,7 +39,7 @@ impl Quotas {
         tenants.entry(tenant.clone()).or_default().clone()
     }
 
-    /// How many tenants have series or cores that know them.
+    /// Drops the counters of a tenant that no core holds any more.
     pub(crate) fn forget_unused(&self, tenant: &TenantId) {
         let mut tenants = self.tenants.lock().expect("no panic under this lock");
         if tenants

@@ -14,7 +14,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering;
 
-use model::{Ack, Labels, TenantId};
+use model::{Ack, Labels, Lsn, TenantId};
 use reactor::Tick;
 
 use crate::index::resolve::{Candidates, Resolution};
@@ -44,6 +44,8 @@ pub(crate) enum Ask {
 /// A finished read, to be released by the log.
 pub(crate) struct Answer {
     pub(crate) ack: Ack,
+    /// The position that it shows.
+    pub(crate) tail: Lsn,
     /// When the question came.
     pub(crate) begun: Tick,
     pub(crate) deliver: Deliver,
@@ -160,6 +162,7 @@ impl Reads {
                     let deliver = empty.deliver(memtable);
                     return Some(Answer {
                         ack: Ack::Durable,
+                        tail: Lsn(0),
                         begun,
                         deliver,
                     });
@@ -176,9 +179,10 @@ impl Reads {
             Ok(true) => {
                 self.answered += 1;
                 let tenant = memtable.tenants[read.slot as usize].as_ref();
-                let ack = tenant.map_or(Ack::Durable, |tenant| tenant.ack);
+                let (ack, tail) = tenant.map_or((Ack::Durable, Lsn(0)), |t| (t.ack, t.tail));
                 Some(Answer {
                     ack,
+                    tail,
                     begun,
                     deliver: read.deliver(memtable),
                 })
@@ -187,6 +191,7 @@ impl Reads {
                 self.answered += 1;
                 Some(Answer {
                     ack: Ack::Durable,
+                    tail: Lsn(0),
                     begun,
                     deliver: read.ask.fail(error),
                 })

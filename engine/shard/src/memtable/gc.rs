@@ -152,7 +152,7 @@ impl Memtable {
         accounts.pairs += size_of_val(&*cold.pairs);
     }
 
-    fn remove_series(&mut self, series: u32) {
+    pub(super) fn remove_series(&mut self, series: u32) {
         let row = &mut self.rows[series];
         let slot = row.tenant;
         row.tenant = NO_TENANT;

@@ -8,9 +8,12 @@
 //! (its push was torn from it) leaves no series behind. Of a checkpoint's chunks of a series the last one becomes the open chunk
 //! again, so that restarts do not break chunks into pieces.
 //!
+//! A series that left memory and came back has two numbers in the log: the later one supersedes the earlier, whose samples are
+//! older than what is kept.
+//!
 //! After a change of the number of cores every core reads every old log and keeps what is placed on it, under new numbers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use chunk::XorAppender;
@@ -41,8 +44,10 @@ pub(crate) struct Replay<'a> {
     now_s: u32,
     /// By the log's number: series that no chunk or sample has named yet.
     announced: HashMap<u32, Announced>,
-    /// By the log's number: ours. Only where they differ.
-    numbers: HashMap<u32, u32>,
+    /// By the log's number: ours, and the generation in the log. Only where they differ.
+    numbers: HashMap<u32, (u32, u32)>,
+    /// Numbers of the log whose series came back under another one.
+    superseded: HashSet<u32>,
     /// Chunks of one series that have come in sequence.
     loading: Option<(u32, Vec<Sealed>)>,
     /// Samples applied, and samples that named no series (only salvage makes those).
@@ -70,6 +75,7 @@ impl<'a> Replay<'a> {
             now_s,
             announced: HashMap::new(),
             numbers: HashMap::new(),
+            superseded: HashSet::new(),
             loading: None,
             samples: 0,
             orphans: 0,
@@ -82,6 +88,7 @@ impl<'a> Replay<'a> {
         self.finish_loading()?;
         self.announced.clear();
         self.numbers.clear();
+        self.superseded.clear();
         Ok(())
     }
 
@@ -98,19 +105,19 @@ impl<'a> Replay<'a> {
         if let Keep::Placed { core, count } = self.keep {
             let labels = Labels::from_packed(packed).map_err(|e| Malformed(e.to_string()))?;
             let hash = placement(tenant, &labels, &mut self.scratch);
-            self.numbers.remove(&number);
             if core_of(hash, count) != core {
                 self.announced.remove(&number);
+                self.numbers.remove(&number);
                 return Ok(());
             }
-            // The series may have come under another number already: it left and came back.
-            if let Some(slot) = self.memtable.find_tenant(tenant)
-                && let Some(series) = self.memtable.find_series(slot, id, packed)
+            if self
+                .numbers
+                .get(&number)
+                .is_some_and(|(_, known)| *known == generation)
             {
-                self.numbers.insert(number, series);
-                self.announced.remove(&number);
-                return Ok(());
+                return Ok(()); // From the checkpoint.
             }
+            self.numbers.remove(&number);
         } else {
             while self.memtable.rows.count() <= number {
                 self.memtable.push_row();
@@ -126,6 +133,7 @@ impl<'a> Replay<'a> {
                 )));
             }
         }
+        self.superseded.remove(&number);
         let (tenant, packed) = (tenant.clone(), Box::from(packed));
         self.announced.insert(
             number,
@@ -191,7 +199,7 @@ impl<'a> Replay<'a> {
                 memtable.rows[series].written_s = self.now_s;
                 memtable.note_samples(tenant, 1, time, time);
                 self.samples += 1;
-            } else if self.keep == Keep::Own {
+            } else if self.keep == Keep::Own && !self.superseded.contains(&number) {
                 self.orphans += 1;
             }
             return Ok(());
@@ -219,6 +227,9 @@ impl<'a> Replay<'a> {
             }
         }
         let memtable = self.memtable;
+        for tenant in memtable.tenants.iter_mut().flatten() {
+            while tenant.index.sweep(&memtable.secret, usize::MAX).is_none() {}
+        }
         memtable.free.clear();
         let dead = (0..memtable.rows.count()).filter(|&series| !memtable.is_live(series));
         memtable.retired = dead
@@ -235,7 +246,7 @@ impl<'a> Replay<'a> {
     fn number_of(&self, number: u32) -> Option<u32> {
         match self.keep {
             Keep::Own => self.memtable.is_live(number).then_some(number),
-            Keep::Placed { .. } => self.numbers.get(&number).copied(),
+            Keep::Placed { .. } => self.numbers.get(&number).map(|(series, _)| *series),
         }
     }
 
@@ -246,6 +257,16 @@ impl<'a> Replay<'a> {
             Keep::Placed { .. } => self.memtable.push_row(),
         };
         let tenant = self.memtable.tenant_slot(&announced.tenant);
+        if let Some(old) = self
+            .memtable
+            .find_series(tenant, announced.id, &announced.packed)
+        {
+            self.memtable.remove_series(old);
+            let of_old = self.numbers.iter().find(|(_, (series, _))| *series == old);
+            let number_of_old = of_old.map_or(old, |(number, _)| *number);
+            self.numbers.remove(&number_of_old);
+            self.superseded.insert(number_of_old);
+        }
         let limits = SeriesLimits::default();
         let Announced { id, packed, .. } = announced;
         let entered = self
@@ -256,7 +277,7 @@ impl<'a> Replay<'a> {
             "without limits there is only the size of the index, which it had before"
         );
         if self.keep != Keep::Own {
-            self.numbers.insert(number, series);
+            self.numbers.insert(number, (series, announced.generation));
         }
         series
     }

@@ -408,6 +408,32 @@ impl Ledger {
         .count()
     }
 
+    /// What is not older than `retention` behind the newest acknowledged sample of the tenant.
+    pub(crate) fn since(&self, tenant: &TenantId, retention: i64) -> Ledger {
+        let mine = || {
+            self.samples
+                .iter()
+                .filter(|((owner, _), _)| owner == tenant)
+        };
+        let newest = mine()
+            .filter_map(|(_, samples)| samples.keys().last())
+            .max();
+        let from = newest.map_or(i64::MIN, |newest| newest - retention);
+        let recent = |samples: &BTreeMap<i64, Known>| {
+            samples
+                .range(from..)
+                .map(|(&time, known)| (time, known.clone()))
+                .collect()
+        };
+        let samples = mine()
+            .map(|(name, samples)| (name.clone(), recent(samples)))
+            .collect();
+        Ledger {
+            samples,
+            ..Ledger::default()
+        }
+    }
+
     /// The acknowledgements as of now.
     pub(crate) fn snapshot(&self) -> Ledger {
         Ledger {

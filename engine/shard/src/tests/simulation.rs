@@ -8,9 +8,11 @@
 //!
 //! `MYELIN_SIM_SECONDS` is the time for each of these tests (1 second), `MYELIN_SEED` runs one seed alone.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use ::model::{Labels, Matcher, TenantId};
+use ::model::{Labels, Matcher, TenantId, TenantLimits};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -218,21 +220,38 @@ impl Run {
     /// Everything is read and compared.
     fn verify(&mut self) {
         for tenant in ["a", "b", "c"].map(|name| TenantId::new(name).unwrap()) {
-            let client = self.client.as_ref().expect("the node serves");
-            let mut asked = client.select(&tenant, &[], (i64::MIN, i64::MAX));
-            let node = self.node.as_mut().expect("the node serves");
-            let mut found = None;
-            let answered = node.turn_until(10_000, || {
-                found = found.take().or_else(|| asked.settle());
-                found.is_some()
-            });
-            assert!(answered, "a read is answered");
-            let found = found.expect("answered").expect("a read of a sound node");
+            let found = self.read_all(&tenant);
             self.ledger.check_sent(&tenant, &found);
             if !self.relaxed {
                 self.ledger.check_acknowledged(&tenant, &found);
             }
         }
+    }
+
+    /// As `verify`, for tenants that keep only so much behind their newest sample.
+    fn verify_since(&mut self, retention: i64) {
+        for tenant in ["a", "b", "c"].map(|name| TenantId::new(name).unwrap()) {
+            let found = self.read_all(&tenant);
+            self.ledger.check_sent(&tenant, &found);
+            let recent = self.ledger.since(&tenant, retention);
+            recent.check_acknowledged(&tenant, &found);
+        }
+    }
+
+    fn read_all(&mut self, tenant: &TenantId) -> Found {
+        let client = self.client.as_ref().expect("the node serves");
+        let mut asked = client.select(tenant, &[], (i64::MIN, i64::MAX));
+        let mut found = None;
+        let answered = self
+            .node
+            .as_mut()
+            .expect("the node serves")
+            .turn_until(10_000, || {
+                found = found.take().or_else(|| asked.settle());
+                found.is_some()
+            });
+        assert!(answered, "a read is answered");
+        found.expect("answered").expect("a read of a sound node")
     }
 
     /// So many random steps, or until the power is gone.
@@ -380,6 +399,69 @@ fn stop_everywhere(seed: u64) {
     assert!(last > 20, "only {last} operations");
 }
 
+/// Series come and go for days of sample time, numbers are given out again, between checkpoints, crashes and restarts.
+fn churn(seed: u64) {
+    let mut run = Run::new(seed, false);
+    let hour = 3_600_000;
+    let mut reused = 0;
+    for _ in 0..4 {
+        if !run.start() {
+            run.end(true);
+            continue;
+        }
+        let limits = TenantLimits {
+            retention: Duration::from_secs(3600),
+            ..TenantLimits::unlimited()
+        };
+        run.client.as_mut().expect("the node serves").limits = Arc::new(limits);
+        for _ in 0..run.rng.random_range(10..40) {
+            let minutes = run.rng.random_range(1..40);
+            run.now += minutes * 60_000;
+            run.sim.advance(Duration::from_secs(minutes as u64 * 60));
+            let tenant = run.tenant();
+            let age = run.now / hour;
+            let body: Body = (0..run.rng.random_range(1..12))
+                .map(|i| {
+                    let pod = format!("p{}-{i}", age % 7);
+                    let labels = Labels::from_pairs([("__name__", "up"), ("pod", &pod)]);
+                    (labels.unwrap(), run.now, run.rng.random())
+                })
+                .collect();
+            run.send(&tenant, &body);
+            let node = run.node.as_mut().expect("the node serves");
+            node.turn_until(12, || false);
+            if run.rng.random_bool(0.3) {
+                run.node
+                    .as_mut()
+                    .expect("the node serves")
+                    .checkpoint()
+                    .expect("a sound disk");
+            }
+            run.settle();
+        }
+        let rows = |core: &crate::core::Core| u64::from(core.memtable.rows.count());
+        let node = run.node.as_ref().expect("the node serves");
+        reused += node
+            .cores
+            .iter()
+            .filter(|core| core.memtable.totals.created > rows(core))
+            .count();
+        run.verify_since(hour);
+        let power_cut = run.rng.random_bool(0.5);
+        run.end(power_cut);
+        if run.rng.random_bool(0.3) {
+            run.options.cores = vec![0; run.rng.random_range(1..4)];
+        }
+        assert!(run.start(), "a sound machine starts");
+        run.verify_since(hour);
+        run.end(false);
+    }
+    REUSED.fetch_add(reused, Ordering::Relaxed);
+}
+
+/// How many cores of all runs of `churn` gave a number out again.
+static REUSED: AtomicUsize = AtomicUsize::new(0);
+
 /// With `ack: written` a kill loses nothing, and a power cut can lose: else the tests above could not fail.
 #[test]
 fn relaxed_acknowledgements_survive_a_kill_and_can_be_lost_by_a_power_cut() {
@@ -413,17 +495,8 @@ impl Run {
     fn missing(&mut self) -> usize {
         let mut missing = 0;
         for tenant in ["a", "b", "c"].map(|name| TenantId::new(name).unwrap()) {
-            let client = self.client.as_ref().expect("the node serves");
-            let mut asked = client.select(&tenant, &[], (i64::MIN, i64::MAX));
-            let mut found = None;
-            self.node
-                .as_mut()
-                .expect("the node serves")
-                .turn_until(10_000, || {
-                    found = found.take().or_else(|| asked.settle());
-                    found.is_some()
-                });
-            missing += self.ledger.missing(&tenant, &found.unwrap().unwrap());
+            let found = self.read_all(&tenant);
+            missing += self.ledger.missing(&tenant, &found);
         }
         missing
     }
@@ -491,6 +564,20 @@ fn what_was_acknowledged_survives_crashes_and_nothing_else_appears() {
         "what_was_acknowledged_survives_crashes_and_nothing_else_appears",
         20,
         crashes,
+    );
+}
+
+#[test]
+fn series_that_come_and_go_are_never_taken_for_each_other() {
+    seeds(
+        "series_that_come_and_go_are_never_taken_for_each_other",
+        20,
+        churn,
+    );
+    let reused = REUSED.load(Ordering::Relaxed);
+    assert!(
+        reused > 0 || std::env::var("MYELIN_SEED").is_ok(),
+        "no number was given out again"
     );
 }
 
