@@ -251,13 +251,12 @@ impl Engine {
                     Some(answers) => answers.all().await?,
                     None => Vec::new(),
                 };
-                let list: Vec<_> = answers.into_iter().flatten().collect();
-                series += list.len();
-                let chunks = list.iter().flat_map(|series| &series.chunks);
+                series += answers.iter().map(Vec::len).sum::<usize>();
+                let chunks = answers.iter().flatten().flat_map(|series| &series.chunks);
                 bytes += chunks.map(|chunk| chunk.bytes.len() as u64).sum::<u64>();
                 check_series(series, allowance)?;
                 check_bytes(bytes, allowance)?;
-                lists.push(list);
+                lists.push(answers);
             }
         }
         let user = [self.metrics.user(&caller.tenant)];
@@ -269,7 +268,8 @@ impl Engine {
             .fetched_bytes
             .with_label_values(&user)
             .inc_by(bytes);
-        self.run(move || Fetched::new(lists, of_selector, floor))
+        let pool = self.workers.executor();
+        self.run(move || Fetched::new(lists, of_selector, floor, &pool))
             .await
     }
 

@@ -4,10 +4,10 @@
 //! same series comes twice all the same (blocks and replicas will do that), its chunks are put together and overlaps are
 //! decoded into one ascending column, in which the first sample of a time wins.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use model::{Labels, SeriesId};
-use promql::{Columns, Series, Source, SourceError};
+use promql::{Columns, Executor, Series, Source, SourceError};
 use shard::{ChunkSlice, SelectedSeries};
 
 /// The series of all selectors of a plan; identical selectors share one list.
@@ -18,16 +18,53 @@ pub(crate) struct Fetched {
     of_selector: Vec<usize>,
 }
 
+/// Fewer series than this are sorted before another thread has woken up.
+const PARALLEL_SERIES_MIN: usize = 4096;
+
 impl Fetched {
-    /// `lists` as they came from the cores; `floor` hides what is older (`i64::MIN`: nothing). Cost: a sort by labels.
+    /// `lists` as they came: for each the answers of the cores. `floor` hides what is older (`i64::MIN`: nothing).
+    ///
+    /// Cost: a sort by labels. The answers of the cores are sorted side by side; the sort of all then only merges sorted runs.
     pub(crate) fn new(
-        lists: Vec<Vec<SelectedSeries>>,
+        lists: Vec<Vec<Vec<SelectedSeries>>>,
         of_selector: Vec<usize>,
         floor: i64,
+        executor: &dyn Executor,
     ) -> Fetched {
-        let lists = lists.into_iter().map(|list| join(list, floor)).collect();
+        let lists: Vec<Vec<Mutex<Vec<SelectedSeries>>>> = lists
+            .into_iter()
+            .map(|answers| answers.into_iter().map(Mutex::new).collect())
+            .collect();
+        let answers: Vec<_> = lists.iter().flatten().collect();
+        if answers
+            .iter()
+            .map(|answer| held(answer).len())
+            .sum::<usize>()
+            >= PARALLEL_SERIES_MIN
+        {
+            executor.run(answers.len(), &|n| sort(&mut held(answers[n])));
+        }
+        let whole = |answers: Vec<Mutex<Vec<SelectedSeries>>>| {
+            answers
+                .into_iter()
+                .flat_map(|answer| answer.into_inner().unwrap_or_else(PoisonError::into_inner))
+                .collect()
+        };
+        let lists = lists
+            .into_iter()
+            .map(|answers| join(whole(answers), floor))
+            .collect();
         Fetched { lists, of_selector }
     }
+}
+
+fn held(answer: &Mutex<Vec<SelectedSeries>>) -> MutexGuard<'_, Vec<SelectedSeries>> {
+    answer.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Stable, and linear where the list consists of sorted runs.
+fn sort(list: &mut [SelectedSeries]) {
+    list.sort_by(|a, b| a.labels.cmp(&b.labels));
 }
 
 impl Source for Fetched {
@@ -48,7 +85,7 @@ struct FetchedSeries {
 }
 
 fn join(mut list: Vec<SelectedSeries>, floor: i64) -> Vec<Arc<dyn Series>> {
-    list.sort_by(|a, b| a.labels.cmp(&b.labels));
+    sort(&mut list);
     let mut joined: Vec<FetchedSeries> = Vec::with_capacity(list.len());
     for series in list {
         match joined.last_mut() {
@@ -131,6 +168,8 @@ fn straighten(columns: &mut Columns) {
 
 #[cfg(test)]
 mod tests {
+    use promql::Inline;
+
     use super::*;
 
     fn series(name: &str, chunks: &[&[(i64, f64)]]) -> SelectedSeries {
@@ -150,6 +189,11 @@ mod tests {
         }
     }
 
+    /// One list, asked for by two selectors.
+    fn fetched(answers: Vec<Vec<SelectedSeries>>, floor: i64) -> Fetched {
+        Fetched::new(vec![answers], vec![0, 0], floor, &Inline)
+    }
+
     fn decoded(fetched: &Fetched, at: usize, min: i64, max: i64) -> Vec<(i64, f64)> {
         let mut columns = Columns::default();
         fetched.series(0)[at]
@@ -160,11 +204,11 @@ mod tests {
 
     #[test]
     fn series_are_sorted_by_labels_and_selectors_share_lists() {
-        let lists = vec![vec![
+        let answers = vec![vec![
             series("b", &[&[(1, 1.0)]]),
             series("a", &[&[(1, 2.0)]]),
         ]];
-        let fetched = Fetched::new(lists, vec![0, 0], i64::MIN);
+        let fetched = fetched(answers, i64::MIN);
         let names: Vec<_> = fetched
             .series(1)
             .iter()
@@ -175,25 +219,25 @@ mod tests {
 
     #[test]
     fn only_the_range_is_decoded_and_nothing_below_the_floor() {
-        let lists = || {
+        let answers = || {
             vec![vec![series(
                 "a",
                 &[&[(1, 1.0), (2, 2.0)], &[(3, 3.0), (4, 4.0)]],
             )]]
         };
-        let fetched = Fetched::new(lists(), vec![0], i64::MIN);
-        assert_eq!(decoded(&fetched, 0, 2, 3), [(2, 2.0), (3, 3.0)]);
-        let fetched = Fetched::new(lists(), vec![0], 4);
-        assert_eq!(decoded(&fetched, 0, i64::MIN, i64::MAX), [(4, 4.0)]);
+        let all = fetched(answers(), i64::MIN);
+        assert_eq!(decoded(&all, 0, 2, 3), [(2, 2.0), (3, 3.0)]);
+        let late = fetched(answers(), 4);
+        assert_eq!(decoded(&late, 0, i64::MIN, i64::MAX), [(4, 4.0)]);
     }
 
     #[test]
     fn the_same_series_from_two_places_is_one_column() {
-        let lists = vec![vec![
-            series("a", &[&[(1, 1.0), (5, 5.0)]]),
-            series("a", &[&[(3, 3.0), (5, 5.0), (6, 6.0)]]),
-        ]];
-        let fetched = Fetched::new(lists, vec![0], i64::MIN);
+        let answers = vec![
+            vec![series("a", &[&[(1, 1.0), (5, 5.0)]])],
+            vec![series("a", &[&[(3, 3.0), (5, 5.0), (6, 6.0)]])],
+        ];
+        let fetched = fetched(answers, i64::MIN);
         assert_eq!(fetched.series(0).len(), 1);
         assert_eq!(
             decoded(&fetched, 0, 0, 9),
@@ -208,10 +252,25 @@ mod tests {
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
         damaged.chunks[0].bytes = bytes.into();
-        let fetched = Fetched::new(vec![vec![damaged]], vec![0], i64::MIN);
+        let fetched = fetched(vec![vec![damaged]], i64::MIN);
         let error = fetched.series(0)[0]
             .decode(0, 9, &mut Columns::default())
             .unwrap_err();
         assert_eq!(error.series, SeriesId(1));
+    }
+
+    #[test]
+    fn many_series_of_several_cores_are_one_sorted_list() {
+        let of = |core: usize| {
+            let name = move |n: usize| format!("m{:05}", (n * 7919 + core * 31) % 10_000);
+            (0..PARALLEL_SERIES_MIN)
+                .map(|n| series(&name(n), &[&[(1, 1.0)]]))
+                .collect::<Vec<_>>()
+        };
+        let fetched = fetched(vec![of(0), of(1)], i64::MIN);
+        let list = fetched.series(0);
+        assert!(
+            list.is_sorted_by(|a, b| a.labels() < b.labels()) && list.len() > PARALLEL_SERIES_MIN
+        );
     }
 }

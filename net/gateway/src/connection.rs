@@ -31,9 +31,9 @@ pub(crate) struct Patience {
 /// What the connection waits for, as far as reading is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// The first byte of a request.
+    /// The first byte of another request.
     Idle,
-    /// The rest of its headers.
+    /// The headers of a request, or of the first one on this connection.
     Headers,
     /// Nothing: a request is at work (its body has a clock of its own).
     Busy,

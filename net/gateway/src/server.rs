@@ -208,7 +208,8 @@ async fn connection(
         read: options.read_timeout,
         write: options.write_timeout,
     };
-    let phase: SharedPhase = Rc::new(std::cell::Cell::new(Phase::Idle));
+    // Whoever connects has a request to send: only after it may the connection rest.
+    let phase: SharedPhase = Rc::new(std::cell::Cell::new(Phase::Headers));
     let socket = Socket::new(stream, patience, phase.clone());
     let service = service_fn(|request: Request<Incoming>| {
         phase.set(Phase::Busy);

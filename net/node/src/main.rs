@@ -14,6 +14,7 @@ mod node;
 mod process;
 mod self_scrape;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use config::Request;
@@ -28,12 +29,10 @@ fn main() -> ExitCode {
     let config = match config::read(std::env::args().skip(1)) {
         Ok(Request::Run(config)) => config,
         Ok(Request::Help) => {
-            print!("{}", config::help());
-            return ExitCode::SUCCESS;
+            return say(&config::help());
         }
         Ok(Request::Version) => {
-            println!("myelin, version {VERSION}");
-            return ExitCode::SUCCESS;
+            return say(&format!("myelin, version {VERSION}\n"));
         }
         Err(error) => {
             eprintln!("myelin: {error}");
@@ -48,6 +47,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints what was asked for. A reader that has seen enough, as `head`, is no error.
+fn say(text: &str) -> ExitCode {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
 }
 
 /// The error and its causes, those left out that the text before has quoted already.

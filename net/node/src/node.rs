@@ -10,6 +10,7 @@
 //! they have taken. A second signal ends the process at once, which loses nothing acknowledged. A log that failed ends the
 //! process with an error once the cores have answered reads for long enough.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -30,7 +31,7 @@ use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::config::{Config, Io};
-use crate::process::Process;
+use crate::process::{Process, raise_open_files};
 use crate::self_scrape::SelfScrape;
 use crate::{VERSION, banner};
 
@@ -66,10 +67,9 @@ async fn live(config: &Config) -> anyhow::Result<()> {
         .context("metrics of the process")?;
     let gateway = Arc::new(Gateway::new(gateway_options(config)?, &registry));
     let servers = Servers::start(config, &gateway)?;
-    println!(
-        "{}",
-        banner::text(config, servers.http.address(), servers.grpc.address())
-    );
+    let banner = banner::text(config, servers.http.address(), servers.grpc.address());
+    // Nobody may be there to read it.
+    let _ = writeln!(std::io::stdout(), "{banner}");
     let cores = tokio::select! {
         cores = start_cores(config, &gateway) => cores?,
         () = signals.next() => {
@@ -350,7 +350,7 @@ fn gateway_options(config: &Config) -> anyhow::Result<gateway::Options> {
         prometheus_prefix: config.api.prometheus_http_prefix.clone(),
         gzip: config.api.response_compression_enabled,
         threads,
-        connections_max: server.http_listen_conn_limit,
+        connections_max: connections_max(server.http_listen_conn_limit, raise_open_files()),
         form_bytes_max: config.frontend_max_body_size.0,
         read_timeout: server.http_server_read_timeout,
         write_timeout: server.http_server_write_timeout,
@@ -359,6 +359,13 @@ fn gateway_options(config: &Config) -> anyhow::Result<gateway::Options> {
         config_page: crate::config::yaml(config),
         version: VERSION,
     })
+}
+
+/// Connections that may be open at once: what is configured, but the log and everything else need descriptors too.
+fn connections_max(configured: usize, open_files: u64) -> usize {
+    configured
+        .min(usize::try_from(open_files / 4 * 3).unwrap_or(usize::MAX))
+        .max(1)
 }
 
 fn push_options(config: &Config) -> anyhow::Result<PushOptions> {
@@ -436,6 +443,12 @@ mod tests {
         assert_eq!(at(0, 100), Some(70));
         assert_eq!(at(1, 100), Some(100));
         assert_eq!(at(1, 100), None);
+    }
+
+    #[test]
+    fn connections_leave_descriptors_for_the_log() {
+        assert_eq!(connections_max(8192, 1024), 768);
+        assert_eq!(connections_max(100, u64::MAX), 100);
     }
 
     #[test]

@@ -5,6 +5,21 @@ use prometheus::proto::MetricFamily;
 use prometheus::{Gauge, Opts};
 use tikv_jemalloc_ctl::{epoch, stats};
 
+/// Raises the limit on open files to what the system lets us have, and returns it. The usual soft limit of 1024 is
+/// there for programs that use `select`, and would be used up by a thousand idle connections.
+pub(crate) fn raise_open_files() -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // `None` is unlimited, which Linux does not grant for files.
+    let wanted = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    // Where it is refused the old limit holds, and is what we return.
+    let _ = setrlimit(Resource::Nofile, wanted);
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
 /// Collects from `/proc/self` and from jemalloc.
 pub(crate) struct Process {
     cpu_seconds: Gauge,
@@ -158,6 +173,13 @@ mod tests {
             .find(|f| f.name() == "process_cpu_seconds_total")
             .unwrap();
         assert_eq!(cpu.get_field_type(), prometheus::proto::MetricType::COUNTER);
+    }
+
+    #[test]
+    fn as_many_files_as_the_system_lets_us_have() {
+        let raised = raise_open_files();
+        let hard = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+        assert_eq!(raised, hard.unwrap_or(u64::MAX));
     }
 
     #[test]

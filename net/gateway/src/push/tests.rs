@@ -1,18 +1,17 @@
 //! The whole push path over cores that are a map: what lands where, what is answered, and that nothing is held afterwards.
 
+mod bounds;
 mod fake;
 mod real;
 mod v2;
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream;
 use http::HeaderMap;
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{BodyExt, Full};
 use model::{Labels, Metadata, MetricType, TenantId, TenantLimits, varint};
 use prometheus::Registry;
 use proptest::prelude::*;
@@ -516,188 +515,6 @@ async fn changed_settings_are_applied_to_series_that_were_known() {
     let stored = rig.stored("a");
     assert_eq!(stored[UP_TEXT], [(1, 1.0)]);
     assert_eq!(stored[r#"{__name__="up", job="a"}"#], [(2, 2.0)]);
-}
-
-#[tokio::test]
-async fn what_is_no_write_request_is_400_and_stores_nothing() {
-    let rig = Rig::new();
-    let good = request(&[(UP, 1, 1.0), (DOWN, 1, 1.0)]);
-    assert_eq!(rig.send(vec![]).await.0, 400);
-    assert_eq!(rig.send(b"garbage".to_vec()).await.0, 400);
-    assert_eq!(
-        rig.send(snappy::pack(b"\xff\xff\xff\xffnot protobuf"))
-            .await
-            .0,
-        400
-    );
-    for cut in [1, 5, 20] {
-        let (status, text) = rig.send(snappy::pack(&good[..good.len() - cut])).await;
-        assert_eq!(status, 400);
-        assert!(
-            text.starts_with("cannot decode the write request"),
-            "{text}"
-        );
-    }
-    assert!(rig.stored("a").is_empty());
-    assert_eq!(
-        rig.send(snappy::pack(&[])).await.0,
-        200,
-        "an empty request is fine"
-    );
-    assert_eq!(
-        rig.push(&[(&[], 1, 1.0)]).await.0,
-        200,
-        "a series without labels is skipped"
-    );
-    let mut empty = Vec::new();
-    encode::put_series(&mut empty, UP.iter().copied(), &[]);
-    assert_eq!(rig.send(snappy::pack(&empty)).await.0, 200);
-    assert!(rig.stored("a").is_empty());
-    rig.assert_nothing_held();
-}
-
-#[tokio::test]
-async fn bodies_above_the_bound_are_400_however_they_come() {
-    let options = PushOptions {
-        recv_bytes_max: 1000,
-        ..PushOptions::default()
-    };
-    let rig = Rig::with(TenantLimits::cortex(), options);
-    let (status, text) = rig.send(vec![0; 1001]).await;
-    assert_eq!(
-        (status, text.as_str()),
-        (400, "received message larger than max (1001 vs 1000)")
-    );
-    let (status, text) = rig.send(snappy::pack(&[0; 5000])).await;
-    assert_eq!(
-        (status, text.as_str()),
-        (400, "received message larger than max (5000 vs 1000)")
-    );
-    let mut headers = HeaderMap::new();
-    headers.insert(http::header::CONTENT_LENGTH, "123456".parse().unwrap());
-    let never = StreamBody::new(stream::pending::<Result<http_body::Frame<Bytes>, Infallible>>());
-    let answer = told(rig.service.handle(&TenantId::fake(), &headers, never).await).await;
-    assert_eq!(
-        answer.1,
-        "received message larger than max (123456 vs 1000)"
-    );
-    rig.assert_nothing_held();
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_body_that_does_not_come_is_given_up() {
-    let rig = Rig::new();
-    let slow = stream::unfold((), async |()| {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let frame = http_body::Frame::data(Bytes::from_static(b"x"));
-        Some((Ok::<_, Infallible>(frame), ()))
-    });
-    let tenant = TenantId::fake();
-    let answer = rig
-        .service
-        .handle(&tenant, &HeaderMap::new(), StreamBody::new(slow))
-        .await;
-    assert_eq!(answer.status(), 408);
-    rig.assert_nothing_held();
-}
-
-#[tokio::test]
-async fn a_connection_that_ends_inside_the_body_stores_nothing() {
-    let rig = Rig::new();
-    let packed = snappy::pack(&request(&[(UP, 1, 1.0)]));
-    let half = http_body::Frame::data(Bytes::from(packed[..10].to_vec()));
-    let broken = StreamBody::new(stream::iter([Ok(half), Err("connection reset")]));
-    let tenant = TenantId::new("a").unwrap();
-    let answer = told(rig.service.handle(&tenant, &HeaderMap::new(), broken).await).await;
-    assert_eq!(
-        answer,
-        (400, "cannot read the body: connection reset".into())
-    );
-    assert!(rig.stored("a").is_empty());
-    rig.assert_nothing_held();
-}
-
-#[tokio::test]
-async fn bytes_in_work_are_bounded_per_tenant_and_in_total() {
-    let options = PushOptions {
-        recv_bytes_max: 1000,
-        inflight_bytes_max: 2500,
-        inflight_bytes_per_tenant_max: 1500,
-        ..PushOptions::default()
-    };
-    let rig = Rig::with(TenantLimits::cortex(), options);
-    let (a, b) = (TenantId::new("a").unwrap(), TenantId::new("b").unwrap());
-    let (tenant, _) = rig.service.tenant(&a);
-    let mut held = Inflight::new(&rig.service.shared, tenant);
-    held.add(1450).unwrap();
-    let (status, text) = rig.send(vec![1; 100]).await;
-    assert_eq!(
-        (status, text.as_str()),
-        (503, "too many bytes of pushes in work for this tenant")
-    );
-    assert_eq!(
-        rig.send_as("b", snappy::pack(&request(&[(UP, 1, 1.0)])))
-            .await
-            .0,
-        200
-    );
-    let (tenant, _) = rig.service.tenant(&b);
-    let mut more = Inflight::new(&rig.service.shared, tenant);
-    more.add(1040).unwrap();
-    let (status, text) = rig.send_as("c", vec![1; 100]).await;
-    assert_eq!(
-        (status, text.as_str()),
-        (503, "too many bytes of pushes in work")
-    );
-    drop((held, more));
-    assert_eq!(rig.push(&[(UP, 1, 1.0)]).await.0, 200);
-    rig.assert_nothing_held();
-}
-
-#[tokio::test]
-async fn a_client_that_leaves_holds_nothing_back() {
-    let rig = Rig::new();
-    rig.cores.hold_next();
-    let tenant = TenantId::new("a").unwrap();
-    let body = Full::new(Bytes::from(snappy::pack(&request(&[(UP, 1, 1.0)]))));
-    let headers = HeaderMap::new();
-    let waiting = rig.service.handle(&tenant, &headers, body);
-    assert!(
-        tokio::time::timeout(Duration::from_millis(20), waiting)
-            .await
-            .is_err()
-    );
-    rig.assert_nothing_held();
-    rig.cores.release();
-    assert_eq!(
-        rig.stored("a")[UP_TEXT],
-        [(1, 1.0)],
-        "what was sent is stored all the same"
-    );
-    assert_eq!(rig.push(&[(UP, 2, 2.0)]).await.0, 200);
-}
-
-#[tokio::test]
-async fn other_media_types_are_415() {
-    let rig = Rig::new();
-    let status = async |name: &'static str, value: &str| {
-        let mut headers = HeaderMap::new();
-        headers.insert(name, value.parse().unwrap());
-        let body = Full::new(Bytes::from(snappy::pack(&request(&[(UP, 1, 1.0)]))));
-        told(rig.service.handle(&TenantId::fake(), &headers, body).await).await
-    };
-    assert_eq!(status("content-type", "application/json").await.0, 415);
-    assert_eq!(status("content-encoding", "gzip").await.0, 415);
-    assert_eq!(
-        status("content-type", "application/x-protobuf;proto=x.Y")
-            .await
-            .0,
-        415
-    );
-    assert_eq!(
-        status("content-type", "application/x-protobuf").await.0,
-        200
-    );
 }
 
 #[tokio::test]
