@@ -132,7 +132,6 @@ fn the_http_api_behaves() {
         let not_built = [
             "exemplars_roundtrip",
             "remote_read",
-            "write_v2_supported",
             "write_native_histogram_int",
             "rules_alerts",
         ];

@@ -5,5 +5,6 @@
 //! gone. That the test can fail is a test of its own: with `ack: written` acknowledged samples do get lost.
 
 mod kill;
+mod one;
 mod power;
 mod verify;

@@ -59,6 +59,9 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
 }
 
 async fn live(config: &Config) -> anyhow::Result<()> {
+    // Inherited by every thread that is started from here on. A durable write ends in a kernel worker on the CPU of its core;
+    // it comes to run at once only if whatever computes there, gateway and query threads included, has the longer slice.
+    reactor::lengthen_time_slice();
     let mut signals = Signals::listen()?;
     let registry = Registry::new();
     let started = now_ms() as f64 / 1000.0;

@@ -1,0 +1,29 @@
+//! One sample, pushed as Prometheus does.
+
+use tests::{Api, Server};
+use wire::remote_write::encode;
+
+/// Status, body, and whether a `Retry-After` came with it.
+pub(crate) fn push(server: &Server, name: &str, seconds: i64, value: f64) -> (u16, String, bool) {
+    let mut body = Vec::new();
+    encode::put_series(
+        &mut body,
+        [("__name__", name)].into_iter(),
+        &[(seconds * 1000, value)],
+    );
+    let body = wire::snappy::pack(&body);
+    let headers = [
+        ("Content-Type", "application/x-protobuf"),
+        ("Content-Encoding", "snappy"),
+        ("X-Prometheus-Remote-Write-Version", "0.1.0"),
+    ];
+    let api = Api::new(&server.url(), None);
+    let answer = api
+        .post("/api/v1/push", &headers, &body)
+        .expect("the server answers a push");
+    (
+        answer.status,
+        answer.text(),
+        answer.header("retry-after").is_some(),
+    )
+}
