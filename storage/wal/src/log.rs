@@ -378,6 +378,11 @@ impl Log {
         if written == Some(filling) && ready == Some(filling + 1) {
             return true;
         }
+        let untouched = self.cursor.offset == 0 && self.open.as_ref().is_none_or(Group::is_empty);
+        if ready == Some(filling) && untouched {
+            // The next file is made only when this one is begun: waiting for more would be waiting for ever.
+            return true;
+        }
         let open = self.open.as_ref().map_or(0, |group| group.bytes() as u64);
         let left = (self.planned(filling) - self.cursor.offset).saturating_sub(open);
         // Every group costs a header and padding, and the last one is not opened below a minimum.

@@ -383,6 +383,37 @@ fn a_log_opens_on_a_full_disk_and_waits_for_space() {
     bench.commit(2);
 }
 
+/// A fresh log, as after every start that finds no file to recycle, has one small segment, and the second is made when the first is begun. A
+/// batch that might be larger than the first (12,000 new series in one body are) was told to wait for the second: for ever, and all
+/// batches behind it too.
+#[test]
+fn a_batch_larger_than_an_untouched_segment_is_not_told_to_wait_for_ever() {
+    let sim = Sim::new(1);
+    let mut bench = Bench::sim(&sim);
+    let segment = options().segment_bytes as usize;
+    bench.log.admit(4 * segment).expect("a fresh log");
+    bench.commit(1);
+    bench.settle();
+    // The same behind a checkpoint, which turns to the next segment.
+    bench.checkpoint(&[1]).unwrap();
+    bench.settle();
+    bench.log.admit(4 * segment).expect("behind a checkpoint");
+    // What was admitted becomes durable.
+    let before = bench.log.tail().0;
+    let mut value = 2;
+    while bench.log.tail().0 - before < 4 * segment as u64 {
+        bench.append(value);
+        value += 1;
+    }
+    bench.log.submit(&mut bench.reactor, true);
+    bench.until(|log| log.durable() == log.tail());
+    sim.crash();
+    assert_eq!(
+        Bench::sim(&sim).replayed.values,
+        (1..value).collect::<Vec<u32>>()
+    );
+}
+
 #[test]
 fn the_next_segment_is_ready_before_this_one_is_full() {
     let sim = Sim::new(1);
