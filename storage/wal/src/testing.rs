@@ -113,6 +113,12 @@ impl Bench {
         }
     }
 
+    /// The same, after whatever comes next, be it a timer.
+    pub(crate) fn settle_after_a_timer(&mut self) {
+        self.turn().expect("a good disk");
+        self.settle();
+    }
+
     /// Waits for events and gives them to the log.
     pub(crate) fn turn(&mut self) -> Result<(), Error> {
         let mut events = Vec::new();

@@ -90,8 +90,11 @@ impl Log {
                 self.wanted = self.wanted.max(self.written.lsn);
             }
             Event::Timer(_) => {
-                self.spare.retry();
-                self.submit_spare(reactor);
+                if let Some(len) = self.spare.waits_for() {
+                    let recycled = self.take_retired(len);
+                    self.spare.retry(recycled);
+                    self.submit_spare(reactor);
+                }
             }
             Event::Doorbell => unreachable!("not owned"),
         }
@@ -347,9 +350,13 @@ impl Log {
     /// Decides how the file of a segment is come by: from a retired one that is large enough, else new.
     pub(super) fn plan_spare(&mut self, sequence: u32, fill: bool) {
         let len = self.planned(sequence);
-        let fits = self.retired.iter().position(|retired| retired.len >= len);
-        let recycled: Option<Retired> = fits.map(|index| self.retired.swap_remove(index));
+        let recycled = self.take_retired(len);
         self.spare.plan(sequence, len, recycled, fill);
+    }
+
+    fn take_retired(&mut self, len: u64) -> Option<Retired> {
+        let fits = self.retired.iter().position(|retired| retired.len >= len);
+        fits.map(|index| self.retired.swap_remove(index))
     }
 
     fn submit_spare(&mut self, reactor: &mut Reactor) {

@@ -120,18 +120,24 @@ impl Spare {
         });
     }
 
-    /// Begins again after a failure.
-    pub(super) fn retry(&mut self) {
+    /// How long a file it waits for, after a failure.
+    pub(super) fn waits_for(&self) -> Option<u64> {
+        match &self.state {
+            State::Waiting(plan) => Some(plan.len),
+            _ => None,
+        }
+    }
+
+    /// Begins again after a failure, perhaps with a file that has been retired meanwhile.
+    pub(super) fn retry(&mut self, recycled: Option<Retired>) {
         if let State::Waiting(plan) = &self.state {
-            let (plan, step) = (plan.clone(), Step::Clear);
-            let work = Work {
-                plan,
-                step,
-                file: None,
-                recycled: None,
-                submitted: false,
-            };
-            self.state = State::Working(work);
+            let Plan {
+                sequence,
+                len,
+                fill,
+            } = *plan;
+            self.state = State::Idle;
+            self.plan(sequence, len, recycled, fill);
         }
     }
 

@@ -362,6 +362,41 @@ fn a_full_disk_refuses_what_does_not_fit_and_recovers_by_itself() {
     );
 }
 
+/// The disk is full when the next segment is asked for; then a checkpoint (there was room for that) retires segments that would do. Only a new
+/// file was asked for again and again, so that writes were refused until somebody made room, beside files that waited for reuse.
+#[test]
+fn a_segment_retired_while_the_log_waits_for_space_is_taken() {
+    let sim = Sim::new(1);
+    let mut bench = Bench::sim(&sim);
+    bench.commit(0);
+    bench.settle();
+    bench.checkpoint(&[0]).unwrap();
+    bench.commit(1);
+    bench.settle();
+    sim.fail_when(|op| (op.kind == OpKind::Allocate).then_some(Fault::ENOSPC));
+    // Into the segment that is ready; the one after it cannot be had.
+    let mut value = 2;
+    while bench.log.health() == Health::Good {
+        bench.commit(value);
+        value += 1;
+        bench.settle();
+    }
+    let all: Vec<u8> = (0..value as u8).collect();
+    bench.checkpoint(&all).unwrap();
+    for _ in 0..3 {
+        if bench.log.health() != Health::Good {
+            bench.settle_after_a_timer();
+        }
+    }
+    assert_eq!(bench.log.health(), Health::Good);
+    bench.commit(value);
+    sim.crash();
+    assert_eq!(
+        Bench::sim(&sim).replayed.values,
+        (0..=value).collect::<Vec<u32>>()
+    );
+}
+
 #[test]
 fn a_log_opens_on_a_full_disk_and_waits_for_space() {
     let sim = Sim::new(1);
