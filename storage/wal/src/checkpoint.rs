@@ -11,7 +11,8 @@
 //! hold samples of commits *after* it that are still in flight; should such a commit never succeed, the checkpoint shows samples that were sent but not
 //! acknowledged, as the log itself may after a crash.
 //!
-//! A failure abandons the checkpoint and nothing else: the log is untouched, the segments stay. The remains are removed by the next start.
+//! A failure abandons the checkpoint and nothing else: the log is untouched, the segments stay. Its file is removed before the failure is told: it failed
+//! perhaps because the disk is full, and the log needs the space.
 //! Deliberately absent: what a state is, and when a checkpoint is due.
 
 use std::collections::VecDeque;
@@ -50,6 +51,8 @@ pub struct Checkpoint {
     /// Frames whose write was begun; the last of them when `finishing` carries the flag.
     submitted: u64,
     finishing: bool,
+    /// What failed, while the file is being removed.
+    failure: Option<Error>,
     bytes: u64,
     series: u64,
     chunks: u64,
@@ -73,6 +76,9 @@ enum Step {
     Rename,
     SyncDir,
     Done,
+    /// Failed; what is left of it goes.
+    DiscardClose,
+    DiscardRemove,
     Failed,
 }
 
@@ -117,6 +123,7 @@ impl Checkpoint {
             frames: 0,
             submitted: 0,
             finishing: false,
+            failure: None,
             bytes: 0,
             series: 0,
             chunks: 0,
@@ -133,7 +140,10 @@ impl Checkpoint {
 
     /// Whether the next slice may be appended: nothing waits behind the write in flight. Not a hard bound but the caller's means to keep memory at a few groups.
     pub fn is_ready(&self) -> bool {
-        self.queue.is_empty() && !self.finishing && self.step != Step::Failed
+        self.queue.is_empty()
+            && !self.finishing
+            && self.failure.is_none()
+            && self.step != Step::Failed
     }
 
     /// Appends a record. [`Record::Samples`] do not belong into a checkpoint (asserted): they are in chunks.
@@ -241,11 +251,10 @@ impl Checkpoint {
             {
                 log.poison(failure);
             }
-            self.step = Step::Failed;
-            if let Some(file) = self.file.take() {
-                log.close_later(reactor, file);
-            }
-            return Err(error);
+            self.failed(error);
+        }
+        if self.step == Step::Failed {
+            return Err(self.failure.take().expect("it failed for a reason"));
         }
         self.pump(reactor);
         if self.step != Step::Done {
@@ -258,6 +267,19 @@ impl Checkpoint {
             series,
             chunks,
         })
+    }
+
+    /// An operation has failed. The first failure is told when nothing is left that could be removed.
+    fn failed(&mut self, error: Error) {
+        self.step = match self.step {
+            Step::DiscardClose => Step::DiscardRemove,
+            Step::Open | Step::SyncDir | Step::DiscardRemove => Step::Failed,
+            _ if self.file.is_some() => Step::DiscardClose,
+            _ => Step::DiscardRemove,
+        };
+        self.submit_step = self.step != Step::Failed;
+        self.queue.clear();
+        self.failure.get_or_insert(error);
     }
 
     fn complete(&mut self, log: &mut Log, result: OpResult) -> Result<(), Error> {
@@ -284,10 +306,12 @@ impl Checkpoint {
             (Step::Close, _) => Step::Rename,
             (Step::Rename, _) => Step::SyncDir,
             (Step::SyncDir, _) => Step::Done,
+            (Step::DiscardClose, _) => Step::DiscardRemove,
+            (Step::DiscardRemove, _) => Step::Failed,
             (step, done) => panic!("{step:?} ended with {done:?}"),
         };
         match self.step {
-            Step::Idle | Step::AwaitLog | Step::Done => {}
+            Step::Idle | Step::AwaitLog | Step::Done | Step::Failed => {}
             _ => self.submit_step = true,
         }
         Ok(())
@@ -313,9 +337,10 @@ impl Checkpoint {
                 file: self.file(),
                 data_only: false,
             },
-            Step::Close => Op::Close {
+            Step::Close | Step::DiscardClose => Op::Close {
                 file: self.file.take().expect("open until here"),
             },
+            Step::DiscardRemove => Op::Remove { path: unfinished },
             Step::Rename => {
                 let to = names::checkpoint(&self.dir, self.header.sequence);
                 Op::Rename {

@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 use model::{Lsn, SeriesRef};
-use reactor::{Buffer, Done, File, Op, OpenMode, Reactor};
+use reactor::{Buffer, Done, Op, OpenMode, Reactor};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
@@ -591,11 +591,6 @@ impl Log {
             "it is on its way"
         );
         self.wake = Some((lsn, token));
-    }
-
-    /// Closes a file of an abandoned checkpoint; nobody waits for it.
-    pub(crate) fn close_later(&mut self, reactor: &mut Reactor, file: File) {
-        reactor.submit(Op::Close { file }, self.options.token_base + token::CLOSE);
     }
 
     /// A checkpoint is durable: removes all but it and the one before, and retires the segments before that one.

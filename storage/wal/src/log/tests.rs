@@ -506,6 +506,39 @@ fn a_failed_checkpoint_is_abandoned_and_the_log_goes_on() {
     }
 }
 
+/// What a failed checkpoint had written stood in its unfinished file until the next start: on a full disk, where checkpoints fail, each attempt took
+/// more of the space that the log needs for its next segment.
+#[test]
+fn a_failed_checkpoint_gives_its_space_back() {
+    for kind in [
+        OpKind::Open,
+        OpKind::Truncate,
+        OpKind::Write,
+        OpKind::Sync,
+        OpKind::Close,
+        OpKind::Rename,
+    ] {
+        let sim = Sim::new(1);
+        let mut bench = Bench::sim(&sim);
+        bench.commit(1);
+        bench.settle();
+        let (used, unfinished) = (
+            sim.used(),
+            crate::names::checkpoint_unfinished(Path::new(DIR), 2),
+        );
+        sim.fail_when(move |op| (op.kind == kind).then_some(Fault::ENOSPC));
+        let failed = bench.checkpoint(&[1]);
+        assert!(
+            matches!(&failed, Err(Error::Io(failure)) if failure.op == kind),
+            "{failed:?}"
+        );
+        assert_eq!(sim.live(unfinished), None, "{kind:?}");
+        assert_eq!(sim.used(), used, "{kind:?}");
+        sim.clear_faults();
+        bench.checkpoint(&[1]).expect("the next one succeeds");
+    }
+}
+
 /// The directory is the log's too: the sync that failed may have lost the name of a segment. Found by the simulation of `shard`: a commit
 /// acknowledged later stood in a segment that was not there after the power cut.
 #[test]
