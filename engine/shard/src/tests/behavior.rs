@@ -5,7 +5,9 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use ::model::{CoreId, Generation, Labels, Matcher, SeriesKey, TenantId, TenantLimits, identity};
+use ::model::{
+    Ack, CoreId, Generation, Labels, Matcher, SeriesKey, TenantId, TenantLimits, identity,
+};
 use reactor::Sim;
 
 use super::node::{TestNode, options};
@@ -218,6 +220,24 @@ fn a_read_of_what_is_in_a_commit_waits_for_it() {
     let found = one.select(|_| {}).unwrap();
     assert_eq!(found.len(), 1);
     assert_eq!(outcome.try_recv(), Ok(1), "what was read is acknowledged");
+}
+
+/// What a read of one tenant has to wait for may be the commit of another one, who does not ask for durability; so nobody did, and the read waited
+/// for the timer that syncs once a second.
+#[test]
+fn a_read_does_not_wait_for_the_timer_that_syncs_relaxed_commits() {
+    let mut one = One::new();
+    let up = [labels(&[("__name__", "up")])];
+    one.push(|r| fresh("fake", &up, 1, unlimited(), r));
+    let relaxed = TenantLimits {
+        ack: Ack::Written,
+        ..unlimited()
+    };
+    one.push(|r| fresh("relaxed", &up, 1, relaxed, r));
+    let begun = one.node.cores[0].reactor.now();
+    assert_eq!(one.select(|_| {}).unwrap().len(), 1);
+    let took = one.node.cores[0].reactor.now().since(begun);
+    assert!(took < Duration::from_millis(100), "it took {took:?}");
 }
 
 #[test]
