@@ -180,7 +180,7 @@ impl Core {
     }
 
     /// Whether a turn would find something to do without any event.
-    fn has_work(&self) -> bool {
+    pub(crate) fn has_work(&self) -> bool {
         let pushes = self
             .pushes
             .front()

@@ -240,6 +240,39 @@ fn a_read_does_not_wait_for_the_timer_that_syncs_relaxed_commits() {
     assert!(took < Duration::from_millis(100), "it took {took:?}");
 }
 
+/// A push that is larger than what is left of the segment waits until the file of the next one is made. A smaller one would not have to, and
+/// that was taken for work that can be done now: the core turned without sleeping until the file was there.
+#[test]
+fn a_push_that_waits_for_the_next_segment_does_not_keep_the_core_awake() {
+    let mut one = One::new();
+    one.push(|r| fresh("fake", &[labels(&[("__name__", "up")])], 1, unlimited(), r));
+    let (reply, outcome) = channel();
+    let many: Vec<Labels> = (0..3000)
+        .map(|i| labels(&[("__name__", "up"), ("i", &i.to_string().repeat(80))]))
+        .collect();
+    let tell: Reply = Box::new(move |o| reply.send(o.stored).unwrap());
+    one.send(fresh("fake", &many, 1, unlimited(), tell));
+    one.node.cores[0].turn_until(Some(reactor::Tick::ZERO));
+    assert_eq!(one.node.cores[0].pushes.len(), 1, "the file is being made");
+    assert!(!one.node.cores[0].has_work());
+    assert_eq!(one.wait(&outcome), 3000);
+}
+
+/// 12,000 new series in one body need more than the first segment of a fresh log, maybe. The core waited for the file of the second one, which is
+/// made when the first is begun.
+#[test]
+fn a_push_larger_than_the_first_segment_is_stored() {
+    let mut one = One::new();
+    let many: Vec<Labels> = (0..3000)
+        .map(|i| labels(&[("__name__", "up"), ("i", &i.to_string().repeat(80))]))
+        .collect();
+    let outcome = one.push(|r| fresh("fake", &many, 1, unlimited(), r));
+    assert_eq!(outcome.stored, 3000);
+    let mut one = one.restart();
+    let found = one.select(|select| select.with_chunks = false).unwrap();
+    assert_eq!(found.len(), 3000);
+}
+
 #[test]
 fn limits_refuse_new_series_tell_the_first_and_let_known_ones_go_on() {
     let mut one = One::new();
