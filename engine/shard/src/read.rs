@@ -81,6 +81,8 @@ enum Stage {
     Values {
         values: Vec<PairId>,
         next: usize,
+        /// Series of the next value below this number have been looked at.
+        from: u32,
     },
 }
 
@@ -277,7 +279,11 @@ impl Read {
             Ask::Labels(query) if query.matchers.is_empty() && query.name.is_some() => {
                 let name = query.name.as_deref().and_then(|name| index.find_name(name));
                 let values = name.map_or(Vec::new(), |name| index.values(name).to_vec());
-                Stage::Values { values, next: 0 }
+                Stage::Values {
+                    values,
+                    next: 0,
+                    from: 0,
+                }
             }
             Ask::Labels(query)
                 if query.matchers.is_empty()
@@ -288,6 +294,7 @@ impl Read {
                 Stage::Values {
                     values: Vec::new(),
                     next: 0,
+                    from: 0,
                 }
             }
             Ask::Labels(LabelQuery { matchers, .. }) | Ask::Select(Select { matchers, .. }) => {
@@ -386,25 +393,33 @@ impl Read {
                 *next = end;
                 Ok(end == candidates.series.len())
             }
-            Stage::Values { values, next } => {
-                let index = &memtable.tenant(self.slot).index;
-                if self.sweeps != index.sweeps() {
+            Stage::Values { values, next, from } => {
+                if self.sweeps != memtable.tenant(self.slot).index.sweeps() {
                     self.restart(memtable);
                     return Ok(false);
                 }
                 let mut budget = READ_SLICE_SERIES * 4;
                 while *next < values.len() && budget > 0 {
                     let pair = values[*next];
-                    let mut in_range = |series: &&u32| {
-                        budget = budget.saturating_sub(1);
-                        memtable.is_live(**series)
-                            && memtable.first_time(**series) < seen_until(series)
-                            && memtable.overlaps(**series, min, max)
-                    };
-                    if index.series_of(pair).iter().find(&mut in_range).is_some() {
+                    // Ascending, so that the next slice finds its place again.
+                    memtable.tenant_mut(self.slot).index.sorted_series_of(pair);
+                    let list = memtable.tenant(self.slot).index.series_of(pair);
+                    let list = &list[list.partition_point(|series| series < from)..];
+                    let some = &list[..list.len().min(budget)];
+                    let found = some.iter().position(|series| {
+                        memtable.is_live(*series)
+                            && memtable.first_time(*series) < seen_until(series)
+                            && memtable.overlaps(*series, min, max)
+                    });
+                    budget -= found.map_or(some.len(), |at| at + 1).max(1);
+                    if found.is_none() && some.len() < list.len() {
+                        *from = some[some.len() - 1] + 1;
+                        break;
+                    }
+                    if found.is_some() {
                         self.pairs.insert(pair);
                     }
-                    *next += 1;
+                    (*next, *from) = (*next + 1, 0);
                 }
                 Ok(*next == values.len())
             }

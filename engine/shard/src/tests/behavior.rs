@@ -273,6 +273,41 @@ fn a_push_larger_than_the_first_segment_is_stored() {
     assert_eq!(found.len(), 3000);
 }
 
+/// The values of a label in a range of time where nobody has samples: of each value all series have to be looked at. That was done in one go, which
+/// with a million series of one job is a pause of a tenth of a second and more for everybody.
+#[test]
+fn a_label_with_many_series_out_of_range_is_looked_at_in_slices() {
+    let mut one = One::new();
+    let count = 5 * crate::limits::READ_SLICE_SERIES * 4;
+    let series = |i: usize| labels(&[("__name__", "up"), ("i", &i.to_string())]);
+    let many: Vec<Labels> = (0..count).map(series).collect();
+    one.push(|r| fresh("fake", &many, 1000, unlimited(), r));
+    let turns = |one: &One| {
+        let turns = &one.node.published[0].turns;
+        turns.load(std::sync::atomic::Ordering::Relaxed)
+    };
+    for (min_time, max_time, expected) in [(2000, 3000, vec![]), (0, 3000, vec!["up"])] {
+        let before = turns(&one);
+        let (reply, result) = channel();
+        let query = LabelQuery {
+            tenant: TenantId::fake(),
+            name: Some("__name__".to_owned()),
+            matchers: Arc::from([]),
+            min_time,
+            max_time,
+            canceled: Arc::default(),
+            reply: Box::new(move |r| reply.send(r).unwrap()),
+        };
+        one.node.mailboxes.send(CoreId(0), Message::Labels(query));
+        assert_eq!(one.wait(&result).unwrap(), expected);
+        let took = turns(&one) - before;
+        assert!(
+            took >= if expected.is_empty() { 5 } else { 1 },
+            "{took} turns"
+        );
+    }
+}
+
 #[test]
 fn limits_refuse_new_series_tell_the_first_and_let_known_ones_go_on() {
     let mut one = One::new();
