@@ -155,7 +155,7 @@ impl Reads {
         {
             self.next += 1;
             let number = self.next - 1;
-            match Read::begin(number, ask, begun, memtable) {
+            match Read::begin(number, ask, begun, memtable, hidden) {
                 Ok(read) => self.active.push_back(read),
                 Err(ask) => {
                     // A tenant of which this core holds nothing.
@@ -261,16 +261,22 @@ impl Read {
     }
 
     /// Begins a read; gives the question back where the tenant is not known here.
-    fn begin(number: u64, ask: Ask, begun: Tick, memtable: &mut Memtable) -> Result<Read, Ask> {
+    fn begin(
+        number: u64,
+        ask: Ask,
+        begun: Tick,
+        memtable: &Memtable,
+        hidden: &Hidden,
+    ) -> Result<Read, Ask> {
         let Some(slot) = memtable.find_tenant(ask.tenant()) else {
             return Err(ask);
         };
         let mut read = Read::new(number, slot, ask, begun);
-        read.restart(memtable);
+        read.restart(memtable, hidden);
         Ok(read)
     }
 
-    fn restart(&mut self, memtable: &Memtable) {
+    fn restart(&mut self, memtable: &Memtable, hidden: &Hidden) {
         let tenant = memtable.tenant(self.slot);
         let index = &tenant.index;
         self.sweeps = index.sweeps();
@@ -287,6 +293,7 @@ impl Read {
             }
             Ask::Labels(query)
                 if query.matchers.is_empty()
+                    && hidden.is_empty()
                     && query.min_time <= tenant.oldest
                     && query.max_time >= tenant.newest =>
             {
@@ -347,7 +354,7 @@ impl Read {
                 if let Ask::Labels(_) = &self.ask
                     && sweeps != self.sweeps
                 {
-                    self.restart(memtable); // The pairs collected so far may mean others now.
+                    self.restart(memtable, hidden); // The pairs collected so far may mean others now.
                     return Ok(false);
                 }
                 for at in *next..end {
@@ -395,7 +402,7 @@ impl Read {
             }
             Stage::Values { values, next, from } => {
                 if self.sweeps != memtable.tenant(self.slot).index.sweeps() {
-                    self.restart(memtable);
+                    self.restart(memtable, hidden);
                     return Ok(false);
                 }
                 let mut budget = READ_SLICE_SERIES * 4;

@@ -308,6 +308,33 @@ fn a_label_with_many_series_out_of_range_is_looked_at_in_slices() {
     }
 }
 
+/// After a failed write only what is durable is shown. Names of labels over the whole range of time came from the index as it is, with those
+/// of series that never became durable.
+#[test]
+fn labels_of_what_never_became_durable_are_not_told_after_a_failure() {
+    let mut one = One::new();
+    one.push(|r| fresh("fake", &[labels(&[("__name__", "up")])], 1, unlimited(), r));
+    one.sim
+        .fail_when(|op| (op.kind == reactor::OpKind::Write).then_some(reactor::Fault::EIO));
+    let lost = [labels(&[("__name__", "up"), ("lost", "yes")])];
+    let outcome = one.push(|r| fresh("fake", &lost, 1, unlimited(), r));
+    assert!(matches!(outcome.refused, Some(Refusal::Poisoned { .. })));
+    for (name, expected) in [(None, ["__name__"].as_slice()), (Some("lost"), &[])] {
+        let (reply, result) = channel();
+        let query = LabelQuery {
+            tenant: TenantId::fake(),
+            name: name.map(str::to_owned),
+            matchers: Arc::from([]),
+            min_time: i64::MIN,
+            max_time: i64::MAX,
+            canceled: Arc::default(),
+            reply: Box::new(move |r| reply.send(r).unwrap()),
+        };
+        one.node.mailboxes.send(CoreId(0), Message::Labels(query));
+        assert_eq!(one.wait(&result).unwrap(), expected);
+    }
+}
+
 #[test]
 fn limits_refuse_new_series_tell_the_first_and_let_known_ones_go_on() {
     let mut one = One::new();
