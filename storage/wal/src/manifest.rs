@@ -72,7 +72,8 @@ impl Lock {
 }
 
 impl Manifest {
-    /// Reads the manifest; `None` where there is neither one nor a log.
+    /// Reads the manifest; `None` where there is neither one nor a log. What is read is durable when it returns: others are removed on the strength
+    /// of it, and a former start may have ended between renaming it and the sync.
     ///
     /// Errors: [`Error::Corrupt`] if it is damaged, or missing beside logs; [`Error::Version`].
     pub fn read(reactor: &mut Reactor, root: &Path) -> Result<Option<Manifest>, Error> {
@@ -106,7 +107,11 @@ impl Manifest {
         reactor.run(Op::Close { file })?;
         let decoded = Manifest::decode(&buf[..len.min(BLOCK_BYTES)], path);
         reactor.recycle(buf);
-        decoded.map(Some)
+        let manifest = decoded?;
+        reactor.run(Op::SyncDir {
+            path: root.to_owned(),
+        })?;
+        Ok(Some(manifest))
     }
 
     fn decode(bytes: &[u8], path: PathBuf) -> Result<Manifest, Error> {

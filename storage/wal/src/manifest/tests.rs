@@ -97,6 +97,33 @@ fn a_manifest_missing_beside_logs_is_not_a_new_tree() {
     assert_eq!(read(&sim).unwrap(), None);
 }
 
+/// Killed between the rename and the sync of the directory, a change of the number of cores is seen by the next start, which removes the logs of
+/// the generation before. A power cut then brought the old manifest back, and its logs were gone.
+#[test]
+fn a_manifest_that_was_read_survives_a_power_cut() {
+    for seed in 0..20 {
+        for stop in 0..8 {
+            let sim = Sim::new(seed);
+            let root = Path::new(ROOT);
+            let [old, new] =
+                [(1, 2), (2, 3)].map(|(generation, cores)| Manifest { generation, cores });
+            let mut reactor = Reactor::sim(&sim);
+            create_dirs(&mut reactor, root).unwrap();
+            old.write(&mut reactor, root).unwrap();
+            sim.stop_after(stop);
+            let _ = new.write(&mut reactor, root);
+            sim.kill();
+            let found = read(&sim).unwrap();
+            sim.crash();
+            assert_eq!(
+                read(&sim).unwrap(),
+                found,
+                "seed {seed}, stopped after {stop}"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_second_holder_of_the_lock_is_refused_until_the_first_gives_it_up() {
     let dir = tempfile::tempdir().unwrap();
