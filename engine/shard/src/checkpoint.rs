@@ -101,7 +101,8 @@ impl Checkpoints {
 
     fn is_due(&self, log: &Log) -> bool {
         let since = self.log_bytes_since(log);
-        !self.requests.is_empty() || since > self.log_bytes_max.max(self.last_bytes)
+        let grown = since > self.log_bytes_max.max(self.last_bytes);
+        !self.requests.is_empty() || (grown && log.can_turn())
     }
 
     /// Begins one if it is due, and writes a slice of the one that runs.

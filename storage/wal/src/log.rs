@@ -378,8 +378,7 @@ impl Log {
         if written == Some(filling) && ready == Some(filling + 1) {
             return true;
         }
-        let untouched = self.cursor.offset == 0 && self.open.as_ref().is_none_or(Group::is_empty);
-        if ready == Some(filling) && untouched {
+        if ready == Some(filling) && self.is_untouched() {
             // The next file is made only when this one is begun: waiting for more would be waiting for ever.
             return true;
         }
@@ -389,6 +388,11 @@ impl Log {
         let groups = bytes / self.options.group_bytes + 2;
         let cost = bytes as u64 + groups as u64 * (BLOCK_BYTES + FRAME_HEADER_BYTES) as u64;
         left >= cost + OPEN_BYTES_MIN.min(self.options.group_bytes as u64)
+    }
+
+    /// Whether nothing was appended to the segment at hand.
+    fn is_untouched(&self) -> bool {
+        self.cursor.offset == 0 && self.open.as_ref().is_none_or(Group::is_empty)
     }
 
     /// Bytes left in the open group; 0 if none is open.
@@ -560,6 +564,15 @@ impl Log {
         }
         self.staged = staged;
         reserved
+    }
+
+    /// Whether [`Log::begin_checkpoint`], which turns to the next segment, would keep no batch waiting: its file is ready, or cannot be had anyway,
+    /// and then a checkpoint is what makes room.
+    pub fn can_turn(&self) -> bool {
+        let ready = self.spare.ready_sequence();
+        self.is_untouched()
+            || ready == self.cursor.sequence.checked_add(1)
+            || self.spare.no_space().is_some()
     }
 
     /// Begins a checkpoint: all that was appended so far belongs into it, all that is appended from now on goes to a later segment.

@@ -335,6 +335,27 @@ fn labels_of_what_never_became_durable_are_not_told_after_a_failure() {
     }
 }
 
+/// A checkpoint turns to the next segment. The log had grown by a whole number of segments when it was due, so it had just begun one, and the file of
+/// the next was still in the making: all writes waited for it.
+#[test]
+fn a_checkpoint_begins_when_nobody_has_to_wait_for_it() {
+    let mut one = One::new();
+    let series = |i: usize| labels(&[("__name__", "up"), ("i", &i.to_string().repeat(100))]);
+    for round in 0..400 {
+        let (reply, outcome) = channel();
+        let some: Vec<Labels> = (0..50).map(|i| series(round * 50 + i)).collect();
+        let tell: Reply = Box::new(move |o| reply.send(o.stored).unwrap());
+        one.send(fresh("fake", &some, 1, unlimited(), tell));
+        one.node.cores[0].turn_until(Some(reactor::Tick::ZERO));
+        assert!(
+            one.node.cores[0].pushes.is_empty(),
+            "push {round} waits for a segment"
+        );
+        assert_eq!(one.wait(&outcome), 50);
+    }
+    assert!(one.node.cores[0].checkpoints.begun >= 2);
+}
+
 #[test]
 fn limits_refuse_new_series_tell_the_first_and_let_known_ones_go_on() {
     let mut one = One::new();
