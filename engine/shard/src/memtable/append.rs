@@ -50,13 +50,17 @@ pub(crate) struct SeriesLimits {
 impl Memtable {
     /// The series of this identity *and* these labels.
     pub(crate) fn find_series(&self, tenant: u32, id: SeriesId, packed: &[u8]) -> Option<u32> {
-        let index = &self.tenant(tenant).index;
         self.ids.of(hash_of(id)).find(hash_of(id), |series| {
-            let cold = &self.colds[series];
-            cold.id == id
-                && self.rows[series].tenant == tenant
-                && index.same_labels(&cold.pairs, packed)
+            self.is_series(series, tenant, id, packed)
         })
+    }
+
+    /// Whether that number has this tenant's series of this identity *and* these labels.
+    pub(super) fn is_series(&self, series: u32, tenant: u32, id: SeriesId, packed: &[u8]) -> bool {
+        let cold = &self.colds[series];
+        cold.id == id
+            && self.rows[series].tenant == tenant
+            && self.tenant(tenant).index.same_labels(&cold.pairs, packed)
     }
 
     /// Makes a series with its first sample, which must be logged after the series itself. The caller accounts for the sample

@@ -550,6 +550,33 @@ fn old_series_leave_numbers_come_back_after_two_checkpoints_and_old_keys_stay_de
     assert_eq!(one.stats()[0].series, 3);
 }
 
+/// A series that has left comes back with a first sample older than its last one was: a first sample may be of any age. The log holds both under two
+/// numbers. After a change of the number of cores they were taken for one, and the sample for a repetition.
+#[test]
+fn a_series_that_left_and_came_back_older_keeps_all_when_the_cores_change() {
+    let mut one = One::new();
+    let hour = 3_600_000;
+    let now = one.node.cores[0].reactor.wall_ms();
+    let [x, y] = ["x", "y"].map(|name| [labels(&[("__name__", name)])]);
+    one.push(|r| fresh("fake", &x, now, unlimited(), r));
+    one.sim.advance(Duration::from_secs(26 * 3600));
+    one.push(|r| fresh("fake", &y, now + 26 * hour, unlimited(), r));
+    one.sim.advance(Duration::from_secs(61));
+    one.node.turn_until(200, || false);
+    assert_eq!(one.stats()[0].series, 1, "x has left");
+    let again = one.push(|r| fresh("fake", &x, now - hour, unlimited(), r));
+    assert_eq!(again.stored, 1);
+    let One { sim, mut node } = one;
+    // Now also a checkpoint, which tells again what the segments tell.
+    for cores in [1, 2, 3, 3] {
+        drop(node);
+        sim.crash();
+        node = TestNode::start(&sim, &options(cores)).unwrap();
+        assert_eq!(node.samples_replayed, 3, "{cores} cores");
+        node.checkpoint().unwrap();
+    }
+}
+
 #[test]
 fn thousands_of_tenants_cost_little_each() {
     let mut one = One::new();
