@@ -15,9 +15,9 @@
 //!
 //! Answers to version 2 tell in headers how much was stored (`X-Prometheus-Remote-Write-Samples-Written` and so on), errors included.
 //!
-//! Bounds: a body and what it unpacks to have at most `recv_bytes_max` bytes; all bodies in work, packed and unpacked,
-//! `inflight_bytes_max`, those of one tenant `inflight_bytes_per_tenant_max`. Bytes are counted as they come, so a sender that only
-//! promises a large body holds nothing.
+//! Bounds: a body, what it unpacks to, and its labels and metadata written out have at most `recv_bytes_max` bytes each; all
+//! bodies in work, packed and unpacked, `inflight_bytes_max`, those of one tenant `inflight_bytes_per_tenant_max`. Bytes are
+//! counted as they come, so a sender that only promises a large body holds nothing.
 
 mod body;
 mod error;
@@ -312,6 +312,7 @@ impl PushService {
             secret: settings.secret(protocol),
             times: TimeBounds::new(&settings.limits, now_ms),
             core_count: self.shared.cores.count(),
+            text_bytes_max: self.shared.options.recv_bytes_max,
         };
         let mut assembly = self.assemble(body, &rules)?;
         self.count(tenant, &assembly);
@@ -412,11 +413,11 @@ impl PushService {
                     .inc_by(refused);
             }
         }
-        for reason in &assembly.metadata_refused {
+        for (reason, refused) in &assembly.metadata_refused {
             metrics
                 .discarded_metadata
                 .with_label_values(&[reason, user])
-                .inc();
+                .inc_by(*refused);
         }
     }
 

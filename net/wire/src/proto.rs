@@ -54,6 +54,12 @@ pub enum Malformed {
     /// A version 2 series must have a sample or a histogram.
     #[error("series without a sample or histogram")]
     NoSamples,
+    /// References to long symbols, or tiny metadata records without number: a small body that would take much memory.
+    #[error("its labels and metadata, written out, take more than {max} bytes")]
+    TooMuchText {
+        /// Bytes allowed.
+        max: usize,
+    },
 }
 
 /// Wire types.

@@ -33,7 +33,12 @@ pub(crate) struct Rules<'a> {
     pub(crate) secret: &'a Secret,
     pub(crate) times: TimeBounds,
     pub(crate) core_count: u16,
+    /// Bytes that the labels of a version 2 body and the metadata of either may take, written out.
+    pub(crate) text_bytes_max: usize,
 }
+
+/// What a metadata record takes beside its text: a vector entry of four strings and a kind, and their allocations.
+const METADATA_BYTES: usize = 160;
 
 /// Memory that is used for one body after another.
 #[derive(Debug, Default)]
@@ -94,8 +99,10 @@ pub(crate) struct Assembly {
     /// Metadata that may be kept.
     pub(crate) metadata: Vec<(String, Metadata)>,
     pub(crate) metadata_in: u64,
-    /// Metadata refused, by reason.
-    pub(crate) metadata_refused: Vec<&'static str>,
+    /// Metadata refused, by reason. There are few reasons, and there may be millions of records.
+    pub(crate) metadata_refused: Vec<(&'static str, u64)>,
+    /// Bytes written out so far, see [`Rules::text_bytes_max`].
+    text_bytes: usize,
     /// Samples refused, by [`Reason`].
     pub(crate) refused: [u64; Reason::COUNT],
     /// The first error among the series.
@@ -129,6 +136,7 @@ impl Assembly {
             metadata: Vec::new(),
             metadata_in: 0,
             metadata_refused: Vec::new(),
+            text_bytes: 0,
             refused: [0; Reason::COUNT],
             error: None,
             metadata_error: None,
@@ -256,7 +264,12 @@ impl Assembler<'_, '_> {
             let at = walk.offset() as u32;
             match walk.next_record()? {
                 Some(Record::Series(series)) => self.add(&mut block, series, at)?,
-                Some(Record::Metadata(metadata)) => self.take_metadata(&metadata),
+                Some(Record::Metadata(metadata)) => {
+                    self.take_metadata(&metadata).map_err(|what| Error {
+                        at: at as usize,
+                        what,
+                    })?;
+                }
                 None => return self.flush(&mut block),
             }
         }
@@ -413,6 +426,7 @@ impl Assembler<'_, '_> {
         let count = self.scratch.samples.len() as u64;
         self.out.samples_in += count;
         if count > 0 {
+            self.take_text_of(names)?;
             match validate::labels(self.names.labels(names), self.rules.limits) {
                 Ok(pairs) if pairs.is_empty() => {}
                 Ok(pairs) => self.append_fresh(&pairs, at, hash, names),
@@ -465,6 +479,25 @@ impl Assembler<'_, '_> {
         origins.fresh.push((at, hash));
     }
 
+    /// Counts the labels of a version 2 series: a few bytes of references stand for symbols of any length. In version 1 they
+    /// are part of the body, which is bounded.
+    fn take_text_of(&mut self, names: &[u8]) -> Result<(), Malformed> {
+        let Names::V2 { .. } = self.names else {
+            return Ok(());
+        };
+        let labels = self.names.labels(names).flatten();
+        self.take_text(labels.map(|(name, value)| name.len() + value.len()).sum())
+    }
+
+    fn take_text(&mut self, bytes: usize) -> Result<(), Malformed> {
+        let max = self.rules.text_bytes_max;
+        self.out.text_bytes = self.out.text_bytes.saturating_add(bytes);
+        if self.out.text_bytes > max {
+            return Err(Malformed::TooMuchText { max });
+        }
+        Ok(())
+    }
+
     /// A series whose name bytes are not one run: gather them, then go on as with any other.
     #[cold]
     fn take_scattered<S: Series>(&mut self, series: &S, at: u32) -> Result<(), Malformed> {
@@ -495,7 +528,7 @@ impl Assembler<'_, '_> {
         if let (Some(raw), Names::V2 { body, table }) = (&rest.metadata, self.names)
             && let Some(metadata) = table.metadata(body, names, raw, &mut self.scratch.told)?
         {
-            self.take_metadata(&metadata);
+            self.take_metadata(&metadata)?;
         }
         self.out.exemplars += rest.exemplars;
         self.out.samples_in += rest.histograms;
@@ -506,15 +539,24 @@ impl Assembler<'_, '_> {
         Ok(())
     }
 
-    fn take_metadata(&mut self, raw: &RawMetadata<'_>) {
+    fn take_metadata(&mut self, raw: &RawMetadata<'_>) -> Result<(), Malformed> {
         self.out.metadata_in += 1;
         match check_metadata(raw, self.rules.limits.max_metadata_length) {
-            Ok(metadata) => self.out.metadata.push(metadata),
+            Ok(metadata) => {
+                let text = raw.metric.len() + raw.help.len() + raw.unit.len();
+                self.take_text(text + METADATA_BYTES)?;
+                self.out.metadata.push(metadata);
+            }
             Err((reason, text)) => {
-                self.out.metadata_refused.push(reason);
+                let refused = &mut self.out.metadata_refused;
+                match refused.iter_mut().find(|(known, _)| *known == reason) {
+                    Some((_, count)) => *count += 1,
+                    None => refused.push((reason, 1)),
+                }
                 self.out.metadata_error.get_or_insert(text);
             }
         }
+        Ok(())
     }
 }
 

@@ -188,3 +188,27 @@ async fn other_media_types_are_415() {
         200
     );
 }
+
+/// Story: two bytes are a metadata record without a name, five one with a name. Each cost 16 bytes and a look at a metric, or 160
+/// bytes: 20 MB of them (0.9 MB packed) held a gateway thread for two seconds.
+#[tokio::test]
+async fn metadata_records_are_counted_not_listed_and_have_a_bound() {
+    let options = PushOptions {
+        recv_bytes_max: 100_000,
+        ..PushOptions::default()
+    };
+    let rig = Rig::with(TenantLimits::cortex(), options);
+    let (status, text) = rig.send(snappy::pack(&[0x1a, 0].repeat(40_000))).await;
+    assert_eq!(
+        (status, text.as_str()),
+        (400, "metadata missing metric name")
+    );
+    let refused = rig.metric("cortex_discarded_metadata_total", "missing_metric_name");
+    assert_eq!(refused, 40_000.0);
+    let named = [0x1a, 3, 0x12, 1, b'm'];
+    let (status, text) = rig.send(snappy::pack(&named.repeat(10_000))).await;
+    assert_eq!(status, 400);
+    assert!(text.contains("more than 100000 bytes"), "{text}");
+    assert_eq!(rig.send(snappy::pack(&named.repeat(500))).await.0, 200);
+    rig.assert_nothing_held();
+}

@@ -165,3 +165,38 @@ async fn references_behind_the_samples_are_not_mistaken_for_the_series_before_th
         assert_eq!(stored[r#"{__name__="up", job="x"}"#], [(2, 2.0)]);
     }
 }
+
+/// Story: symbols are sent once and referred to by a byte or two, so 800 KB of body (40 KB packed) with 10,000 series of 28
+/// labels, all of them the same 2 KB value, was written out to 600 MB of labels before anything was asked for their place,
+/// and 20 MB of body to more than the machine had.
+#[tokio::test]
+async fn a_small_body_cannot_be_written_out_to_a_large_one() {
+    let options = PushOptions {
+        recv_bytes_max: 100_000,
+        ..PushOptions::default()
+    };
+    let rig = Rig::with(TenantLimits::cortex(), options);
+    let long = "v".repeat(2000);
+    let many = |count: usize| {
+        let mut request = RequestV2::default();
+        for n in 0..count {
+            let own = n.to_string();
+            let pairs = [
+                ("__name__", "m"),
+                ("a", long.as_str()),
+                ("b", &long),
+                ("n", &own),
+            ];
+            request.put_series(pairs.into_iter(), &[(1, 1.0)], None);
+        }
+        request.finish()
+    };
+    let body = many(30);
+    assert!(body.len() < 4000);
+    let (status, text, written) = send(&rig, &body).await;
+    assert_eq!((status, written), (400, counts(0)), "{text}");
+    assert!(text.contains("more than 100000 bytes"), "{text}");
+    assert!(rig.stored("a").is_empty(), "all or nothing");
+    assert_eq!(send(&rig, &many(20)).await.0, 204);
+    rig.assert_nothing_held();
+}
