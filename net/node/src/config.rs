@@ -110,6 +110,12 @@ pub(crate) struct SelfScrape {
     pub(crate) tenant: String,
 }
 
+/// More connections, or queries of them, than one address can have ports for many times over.
+const CONNECTIONS_MAX: u64 = 1 << 20;
+
+/// More threads of one kind than any machine has CPUs.
+const THREADS_MAX: u64 = 1 << 12;
+
 impl Config {
     /// The defaults, which depend on whether there are tenants.
     pub(crate) fn defaults(auth_enabled: bool) -> Config {
@@ -230,6 +236,33 @@ impl Config {
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(format!("{key}: must be above zero"));
+        }
+        // Permits and threads are counted in less than 64 bits, and offsets into a body in 32.
+        let bounded = [
+            (
+                "server.http_listen_conn_limit",
+                self.server.http_listen_conn_limit as u64,
+                CONNECTIONS_MAX,
+            ),
+            (
+                "server.gateway_threads",
+                self.server.gateway_threads as u64,
+                THREADS_MAX,
+            ),
+            ("querier.workers", self.querier.workers as u64, THREADS_MAX),
+            (
+                "querier.max_concurrent",
+                self.querier.max_concurrent as u64,
+                CONNECTIONS_MAX,
+            ),
+            (
+                "distributor.max_recv_msg_size",
+                self.distributor.max_recv_msg_size.0,
+                u64::from(u32::MAX),
+            ),
+        ];
+        if let Some((key, _, max)) = bounded.iter().find(|(_, value, max)| value > max) {
+            return Err(format!("{key}: must not be above {max}"));
         }
         if 2 * self.distributor.max_recv_msg_size.0 > self.distributor.max_inflight_bytes.0 {
             return Err("distributor.max_inflight_bytes: must hold a body of \

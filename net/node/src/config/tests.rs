@@ -31,3 +31,31 @@ fn the_help_names_every_flag() {
         assert!(text.contains(&format!("  -{} ", key.flag)), "{}", key.flag);
     }
 }
+
+/// Story: each of these passed, and the node panicked at its start (permits of a semaphore, an overflow) or made threads until it
+/// was killed.
+#[test]
+fn numbers_that_no_machine_can_mean_are_errors() {
+    type Set = fn(&mut Config);
+    let absurd: [(&str, Set); 5] = [
+        ("server.http_listen_conn_limit", |c| {
+            c.server.http_listen_conn_limit = usize::MAX >> 1;
+        }),
+        ("server.gateway_threads", |c| {
+            c.server.gateway_threads = 100_000_000;
+        }),
+        ("querier.workers", |c| c.querier.workers = 100_000_000),
+        ("querier.max_concurrent", |c| {
+            c.querier.max_concurrent = usize::MAX >> 1;
+        }),
+        ("distributor.max_recv_msg_size", |c| {
+            c.distributor.max_recv_msg_size.0 = u64::MAX;
+        }),
+    ];
+    for (key, set) in absurd {
+        let mut config = Config::defaults(false);
+        set(&mut config);
+        let error = config.validate().unwrap_err();
+        assert!(error.starts_with(key), "{error}");
+    }
+}
