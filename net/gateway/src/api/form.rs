@@ -1,7 +1,7 @@
 //! The parameters of a request: those of its URL, and of its body where a form was posted.
 
 use http::header::CONTENT_TYPE;
-use http::{Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 
@@ -14,12 +14,7 @@ use crate::state::Options;
 pub(super) async fn read(options: &Options, request: Request<Incoming>) -> Result<Form, ApiError> {
     let (head, body) = request.into_parts();
     let query = head.uri.query().unwrap_or_default();
-    let is_form = head
-        .headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.starts_with("application/x-www-form-urlencoded"));
-    if head.method != Method::POST || !is_form {
+    if head.method != Method::POST || !is_form(&head.headers) {
         return Ok(Form::parse(query, b"")?);
     }
     let max = usize::try_from(options.form_bytes_max).unwrap_or(usize::MAX);
@@ -36,4 +31,35 @@ pub(super) async fn read(options: &Options, request: Request<Incoming>) -> Resul
             },
         })?;
     Ok(Form::parse(query, &bytes.to_bytes())?)
+}
+
+/// Media types are written in any case, and may have parameters.
+fn is_form(headers: &HeaderMap) -> bool {
+    let value = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
+    let media = value.and_then(|value| value.split(';').next());
+    media.is_some_and(|media| {
+        media
+            .trim()
+            .eq_ignore_ascii_case("application/x-www-form-urlencoded")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Story: a form of another spelling was not read, and the query told as empty.
+    #[test]
+    fn a_form_is_known_in_any_spelling() {
+        let of = |text: &str| {
+            is_form(&HeaderMap::from_iter([(
+                CONTENT_TYPE,
+                text.parse().unwrap(),
+            )]))
+        };
+        assert!(of("application/x-www-form-urlencoded"));
+        assert!(of("Application/X-WWW-Form-URLEncoded; charset=UTF-8"));
+        assert!(!of("application/x-www-form-urlencodedish") && !of("application/json"));
+        assert!(!is_form(&HeaderMap::new()));
+    }
 }
