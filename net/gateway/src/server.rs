@@ -211,8 +211,10 @@ async fn connection(
     // Whoever connects has a request to send: only after it may the connection rest.
     let phase: SharedPhase = Rc::new(std::cell::Cell::new(Phase::Headers));
     let socket = Socket::new(stream, patience, phase.clone());
+    let used = std::cell::Cell::new(false);
     let service = service_fn(|request: Request<Incoming>| {
         phase.set(Phase::Busy);
+        used.set(true);
         let (thread, phase) = (thread.clone(), phase.clone());
         async move {
             let response = guarded(&thread, request).await;
@@ -227,7 +229,10 @@ async fn connection(
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        _ = stopped.changed() => {
+        // hyper would wait for the first request of a connection that has had none.
+        _ = stopped.changed() => if !used.get() {
+            return;
+        } else {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -203,6 +203,24 @@ fn above_the_maximum_a_connection_waits_until_another_closes() {
     server.stop(Duration::from_secs(1));
 }
 
+/// Story: a connection that had sent nothing yet (browsers and balancers keep some ready), or half a head, was waited for until the
+/// grace was over, and so every stop took all of it.
+#[test]
+fn a_stop_does_not_wait_for_connections_that_never_asked() {
+    let (server, _) = start(Options {
+        read_timeout: Duration::ZERO,
+        ..options()
+    });
+    let _fresh = connect(&server);
+    let mut half = connect(&server);
+    half.write_all(b"GET / HT").unwrap();
+    assert!(get(&server, "/-/healthy").starts_with("HTTP/1.1 200"));
+    std::thread::park_timeout(Duration::from_millis(100));
+    let begin = Instant::now();
+    server.stop(Duration::from_secs(30));
+    assert!(begin.elapsed() < Duration::from_secs(5));
+}
+
 #[test]
 fn a_stop_ends_idle_connections_at_once_and_stuck_ones_after_the_grace() {
     let (server, _) = start(Options {
