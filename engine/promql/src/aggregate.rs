@@ -9,10 +9,12 @@
 
 mod count_values;
 mod hash;
+mod native;
 mod partial;
 mod select;
 
 pub(crate) use count_values::count_values;
+pub(crate) use native::{NativePartial, Remarks};
 pub(crate) use partial::Partial;
 pub(crate) use select::{Best, check_parameter, select};
 

@@ -15,6 +15,7 @@ mod binary;
 mod budget;
 mod info;
 mod matching;
+mod native;
 mod numbering;
 mod result;
 mod rows;
@@ -22,6 +23,7 @@ mod select;
 mod sets;
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
@@ -36,7 +38,7 @@ use crate::expr::Span;
 use crate::functions::{Call, EngineFunction, Kind};
 use crate::plan::{CallNode, Node, NodeKind, Plan, RangeInput};
 use crate::source::{Executor, Source};
-use crate::value::{ABSENT, Steps, Value, ValueType, VectorSeries, is_absent};
+use crate::value::{ABSENT, Steps, Value, ValueType, VectorSeries};
 
 /// What a query gave.
 #[derive(Debug, Clone)]
@@ -162,10 +164,13 @@ impl Evaluator<'_> {
             Value::Vector(mut series) => {
                 for one in &mut series {
                     let value = one.values[0];
-                    let points = if is_absent(value) { 0 } else { count - 1 };
-                    self.meter.charge(points as u64)?;
+                    self.meter.charge(one.points() * (count - 1) as u64)?;
                     self.meter.charge_cells(count - 1)?;
                     one.values = vec![value; count];
+                    if let Some((_, histogram)) = one.histograms.pop() {
+                        let shared = (0..count as u32).map(|step| (step, Arc::clone(&histogram)));
+                        one.histograms = shared.collect();
+                    }
                 }
                 Value::Vector(series)
             }
@@ -230,9 +235,7 @@ impl Evaluator<'_> {
         };
         let mut present = vec![false; steps.count];
         for one in &series {
-            for (seen, value) in present.iter_mut().zip(&one.values) {
-                *seen |= !is_absent(*value);
-            }
+            one.mark_present(&mut present);
         }
         let values: Vec<f64> = present
             .iter()
@@ -273,6 +276,12 @@ impl Evaluator<'_> {
     fn warn(&self, span: Span, text: &str) {
         let mut annotations = Annotations::default();
         self.notes(&mut annotations, &[span], "").warn(0, text);
+        self.keep(annotations);
+    }
+
+    fn inform(&self, span: Span, text: &str) {
+        let mut annotations = Annotations::default();
+        self.notes(&mut annotations, &[span], "").info(0, text);
         self.keep(annotations);
     }
 
@@ -356,10 +365,7 @@ impl Evaluator<'_> {
 
 /// Samples in a vector.
 pub(crate) fn points(series: &[VectorSeries]) -> u64 {
-    series
-        .iter()
-        .map(|one| one.values.iter().filter(|v| !is_absent(**v)).count() as u64)
-        .sum()
+    series.iter().map(VectorSeries::points).sum()
 }
 
 /// Removes series without any sample.

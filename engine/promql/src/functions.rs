@@ -10,6 +10,7 @@ mod date;
 pub(crate) mod kahan;
 pub(crate) mod labels;
 mod math;
+pub(crate) mod native;
 mod natural;
 mod over_time;
 pub(crate) mod quantile;
@@ -151,7 +152,7 @@ pub enum Edges {
     Smoothed,
 }
 
-/// The raw samples of one series that a range selector takes at one step.
+/// The floats of one series that a range selector takes at one step.
 #[derive(Debug, Clone, Copy)]
 pub struct Window<'a> {
     /// Milliseconds, ascending. With [`Edges::Plain`] all within `(start, end]`. With `Anchored` all samples in
@@ -159,8 +160,6 @@ pub struct Window<'a> {
     pub times: &'a [i64],
     /// As many values; no staleness marker among them.
     pub values: &'a [f64],
-    /// Native histograms by index into `times`; empty for float series. Not produced yet.
-    pub histograms: &'a [(u32, model::FloatHistogram)],
     /// Left, open end of the range, offset applied, milliseconds.
     pub start: i64,
     /// Right, closed end of the range, offset applied, milliseconds.

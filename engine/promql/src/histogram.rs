@@ -36,3 +36,25 @@ pub(crate) fn compatible(a: &FloatHistogram, b: &FloatHistogram) -> bool {
 pub(crate) fn is_custom(histogram: &FloatHistogram) -> bool {
     histogram.schema == CUSTOM_BUCKETS_SCHEMA
 }
+
+/// Whether two histograms are the same, whatever they say about resets. NaN is equal to NaN with the same bits.
+pub(crate) fn equal(a: &FloatHistogram, b: &FloatHistogram) -> bool {
+    let numbers =
+        |h: &FloatHistogram| [h.zero_threshold, h.zero_count, h.count, h.sum].map(f64::to_bits);
+    let side = |a: (&[_], &[f64]), b: (&[_], &[f64])| {
+        buckets::indexed(a.0, a.1)
+            .map(|(index, count)| (index, count.to_bits()))
+            .eq(buckets::indexed(b.0, b.1).map(|(index, count)| (index, count.to_bits())))
+    };
+    a.schema == b.schema
+        && numbers(a) == numbers(b)
+        && a.custom_values == b.custom_values
+        && side(
+            (&a.positive_spans, &a.positive_counts),
+            (&b.positive_spans, &b.positive_counts),
+        )
+        && side(
+            (&a.negative_spans, &a.negative_counts),
+            (&b.negative_spans, &b.negative_counts),
+        )
+}

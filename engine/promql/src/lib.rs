@@ -17,10 +17,6 @@ mod error;
 mod eval;
 pub mod expr;
 mod functions;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the evaluator has no columns of histograms yet")
-)]
 mod histogram;
 mod limits;
 mod parser;

@@ -6,6 +6,7 @@ use std::collections::btree_map::Entry;
 use model::Labels;
 
 use crate::Error;
+use crate::histogram::buckets::text;
 use crate::value::{ABSENT, VectorSeries, is_absent};
 
 /// One series per group and value that occurs in it, sorted by labels.
@@ -32,16 +33,16 @@ pub(crate) fn count_values(
     }
     found.sort_unstable();
     let mut results: BTreeMap<Labels, Vec<u32>> = BTreeMap::new();
+    for (group, one) in groups.iter().zip(series) {
+        for (step, histogram) in &one.histograms {
+            let labels = group_labels[*group as usize].with(label, &text(histogram));
+            column(&mut results, labels, steps, &hold)?[*step as usize] += 1;
+        }
+    }
     for same in found.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
         let (group, bits, _) = same[0];
         let labels = group_labels[group as usize].with(label, &value_text(f64::from_bits(bits)));
-        let counts = match results.entry(labels) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => {
-                hold(steps)?;
-                new.insert(vec![0; steps])
-            }
-        };
+        let counts = column(&mut results, labels, steps, &hold)?;
         for (_, _, step) in same {
             counts[*step as usize] += 1;
         }
@@ -56,6 +57,22 @@ pub(crate) fn count_values(
             VectorSeries::new(labels, false, values)
         })
         .collect())
+}
+
+/// The counts of a result, made where it is new.
+fn column(
+    results: &mut BTreeMap<Labels, Vec<u32>>,
+    labels: Labels,
+    steps: usize,
+    hold: impl Fn(usize) -> Result<(), Error>,
+) -> Result<&mut Vec<u32>, Error> {
+    Ok(match results.entry(labels) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(new) => {
+            hold(steps)?;
+            new.insert(vec![0; steps])
+        }
+    })
 }
 
 /// A float in as many digits as it needs and without an exponent.

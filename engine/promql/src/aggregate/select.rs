@@ -322,6 +322,12 @@ fn limit_k(groups: &[u32], mut series: Vec<VectorSeries>, parameter: &[f64]) -> 
     let mut taken = vec![0u32; sizes(groups).len() * steps];
     for (group, one) in groups.iter().zip(&mut series) {
         let taken = &mut taken[*group as usize * steps..][..steps];
+        one.histograms.retain(|(step, _)| {
+            let step = *step as usize;
+            let take = taken[step] < limits[step];
+            taken[step] += u32::from(take);
+            take
+        });
         for ((value, taken), limit) in one.values.iter_mut().zip(taken).zip(&limits) {
             if is_absent(*value) {
                 continue;
@@ -340,11 +346,7 @@ fn limit_k(groups: &[u32], mut series: Vec<VectorSeries>, parameter: &[f64]) -> 
 fn limit_ratio(mut series: Vec<VectorSeries>, parameter: &[f64]) -> Vec<VectorSeries> {
     for one in &mut series {
         let offset = crate::aggregate::hash::label_hash(&one.labels) as f64 / u64::MAX as f64;
-        for (value, ratio) in one.values.iter_mut().zip(parameter) {
-            if !within_ratio(ratio.clamp(-1.0, 1.0), offset) {
-                *value = ABSENT;
-            }
-        }
+        one.keep_steps(|step| within_ratio(parameter[step].clamp(-1.0, 1.0), offset));
     }
     series.retain(|one| !one.is_empty());
     series

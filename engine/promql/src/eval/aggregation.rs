@@ -7,12 +7,15 @@ use model::Labels;
 use super::numbering::{Chosen, Numbering};
 use super::rows::Program;
 use super::{Evaluator, without_empty};
-use crate::aggregate::{AggregateOp, Best, Partial, check_parameter, count_values, select};
+use crate::aggregate::{
+    AggregateOp, Best, NativePartial, Partial, Remarks, check_parameter, count_values, select,
+};
 use crate::annotations::Annotations;
 use crate::error::Error;
 use crate::expr::Grouping;
+use crate::functions::native::{RECONCILED, RESETS_COLLIDE};
 use crate::plan::{AggregateNode, Node, NodeKind};
-use crate::value::{ABSENT, Steps, Value, VectorSeries, is_absent};
+use crate::value::{Column, Steps, Value, VectorSeries, is_absent};
 
 /// The group of every series, and the labels of every group.
 struct Groups {
@@ -25,20 +28,32 @@ struct Groups {
 /// A group while it is folded.
 struct Fold {
     partial: Partial,
+    /// Its histograms, where it has any.
+    native: Option<NativePartial>,
     /// Steps at which some series has a name that is to go; empty while there is none, and where groups have no name.
     dropped: Vec<bool>,
 }
 
 impl Fold {
-    fn note_dropped(&mut self, values: &[f64]) {
-        self.dropped.resize(values.len(), false);
-        for (dropped, value) in self.dropped.iter_mut().zip(values) {
+    fn note_dropped(&mut self, column: &Column) {
+        self.dropped.resize(column.values.len(), false);
+        for (dropped, value) in self.dropped.iter_mut().zip(&column.values) {
             *dropped |= !is_absent(*value);
+        }
+        for (step, _) in &column.histograms {
+            self.dropped[*step as usize] = true;
         }
     }
 
     fn merge(&mut self, later: Fold) {
         self.partial.merge(later.partial);
+        self.native = match (self.native.take(), later.native) {
+            (Some(mut native), Some(later)) => {
+                native.merge(later);
+                Some(native)
+            }
+            (native, later) => native.or(later),
+        };
         if self.dropped.len() < later.dropped.len() {
             self.dropped.resize(later.dropped.len(), false);
         }
@@ -48,19 +63,31 @@ impl Fold {
     }
 
     /// The result: two series where the name goes at some steps only.
-    fn finish(self, labels: &Labels, parameter: &[f64]) -> impl Iterator<Item = VectorSeries> {
-        let mut stays = self.partial.finish(parameter);
+    fn finish(
+        self,
+        labels: &Labels,
+        parameter: &[f64],
+        remarks: &mut Remarks,
+    ) -> impl Iterator<Item = VectorSeries> + use<> {
+        let mut column = Column {
+            values: self.partial.finish(parameter),
+            histograms: Vec::new(),
+        };
+        if let Some(native) = self.native {
+            remarks.merge(native.finish(&mut column));
+        }
+        let mut stays = column.take(labels.clone(), false);
         let mut goes = None;
         if !self.dropped.is_empty() {
-            let mut column = vec![ABSENT; stays.len()];
-            for ((stays, goes), dropped) in stays.iter_mut().zip(&mut column).zip(&self.dropped) {
-                if *dropped {
-                    std::mem::swap(stays, goes);
-                }
-            }
-            goes = Some(VectorSeries::new(labels.clone(), true, column));
+            let dropped = &self.dropped;
+            let mut series = VectorSeries {
+                drop_name: true,
+                ..stays.clone()
+            };
+            series.keep_steps(|step| dropped[step]);
+            stays.keep_steps(|step| !dropped[step]);
+            goes = Some(series);
         }
-        let stays = VectorSeries::new(labels.clone(), false, stays);
         [Some(stays), goes].into_iter().flatten()
     }
 }
@@ -113,7 +140,9 @@ impl Evaluator<'_> {
         let groups = Groups::of(&self.program_labels(&program), &aggregate.grouping);
         let series = match op {
             AggregateOp::Topk | AggregateOp::Bottomk => {
-                self.best(op, &program, &groups, &parameter, steps)?
+                let (series, remarks) = self.best(op, &program, &groups, &parameter, steps)?;
+                self.remark(aggregate, remarks);
+                series
             }
             AggregateOp::Limitk | AggregateOp::LimitRatio | AggregateOp::CountValues => {
                 let (of, series) = self.kept(&program, &groups)?;
@@ -125,12 +154,43 @@ impl Evaluator<'_> {
                     select(op, &of, series, &parameter, self.plan.params.is_instant())
                 }
             }
-            _ => self.folded(op, &program, &groups, &parameter, steps)?,
+            _ => {
+                let (series, remarks) = self.folded(op, &program, &groups, &parameter, steps)?;
+                self.remark(aggregate, remarks);
+                series
+            }
         };
         debug_assert!(node.span.start <= node.span.end);
         let value = Value::Vector(series);
         self.settle(mark, &value)?;
         Ok(value)
+    }
+
+    /// Says what is to be said about histograms.
+    fn remark(&self, aggregate: &AggregateNode, remarks: Remarks) {
+        let span = aggregate.input.span;
+        if remarks.mixed {
+            self.warn(
+                span,
+                "encountered a mix of histograms and floats for aggregation",
+            );
+        }
+        if remarks.incompatible {
+            self.warn(
+                span,
+                "vector contains a mix of histograms with exponential and custom buckets schemas for metric name \"\"",
+            );
+        }
+        if remarks.conflicting_resets {
+            self.warn(span, &format!("{RESETS_COLLIDE} aggregation"));
+        }
+        if remarks.reconciled {
+            self.inform(span, &format!("{RECONCILED} aggregation"));
+        }
+        if remarks.ignored {
+            let op = aggregate.op.name();
+            self.inform(span, &format!("ignored histogram in {op} aggregation"));
+        }
     }
 
     /// Operators that fold a group into one series.
@@ -141,18 +201,24 @@ impl Evaluator<'_> {
         groups: &Groups,
         parameter: &[f64],
         steps: Steps,
-    ) -> Result<Vec<VectorSeries>, Error> {
+    ) -> Result<(Vec<VectorSeries>, Remarks), Error> {
         let pieces = self.run_indexed(
             program,
             HashMap::<u32, Fold>::new,
-            |folds, index, _, drop_name, values| {
+            |folds, index, _, drop_name, column| {
                 let fold = folds.entry(groups.of[index]).or_insert_with(|| Fold {
                     partial: Partial::new(op, steps.count),
+                    native: None,
                     dropped: Vec::new(),
                 });
-                fold.partial.add(values);
+                fold.partial.add(&column.values);
+                if !column.histograms.is_empty() {
+                    fold.native
+                        .get_or_insert_with(|| NativePartial::new(op))
+                        .add(&column.histograms);
+                }
                 if drop_name && groups.named {
-                    fold.note_dropped(values);
+                    fold.note_dropped(column);
                 }
                 Ok(())
             },
@@ -167,13 +233,14 @@ impl Evaluator<'_> {
                 }
             }
         }
+        let mut remarks = Remarks::default();
         let series = merged
             .into_iter()
             .zip(&groups.labels)
-            .filter_map(|(fold, labels)| Some(fold?.finish(labels, parameter)))
+            .filter_map(|(fold, labels)| Some(fold?.finish(labels, parameter, &mut remarks)))
             .flatten()
             .collect();
-        Ok(without_empty(series))
+        Ok((without_empty(series), remarks))
     }
 
     /// `topk`, `bottomk`: a heap per group and step in every piece; only the chosen series get a column.
@@ -184,12 +251,13 @@ impl Evaluator<'_> {
         groups: &Groups,
         parameter: &[f64],
         steps: Steps,
-    ) -> Result<Vec<VectorSeries>, Error> {
+    ) -> Result<(Vec<VectorSeries>, Remarks), Error> {
         let pieces = self.run_indexed(
             program,
-            || (Best::new(op, parameter), Vec::<u32>::new()),
-            |(best, dropped), index, _, drop_name, values| {
-                best.add(groups.of[index], index as u32, values);
+            || (Best::new(op, parameter), Vec::<u32>::new(), false),
+            |(best, dropped, ignored), index, _, drop_name, column| {
+                *ignored |= !column.histograms.is_empty();
+                best.add(groups.of[index], index as u32, &column.values);
                 if drop_name {
                     dropped.push(index as u32);
                 }
@@ -198,13 +266,18 @@ impl Evaluator<'_> {
         )?;
         let labels = self.program_labels(program);
         let mut pieces = pieces.into_iter();
-        let (mut best, mut dropped) = pieces
+        let (mut best, mut dropped, mut ignored) = pieces
             .next()
-            .unwrap_or_else(|| (Best::new(op, parameter), Vec::new()));
-        for (other, more) in pieces {
+            .unwrap_or_else(|| (Best::new(op, parameter), Vec::new(), false));
+        for (other, more, other_ignored) in pieces {
             best.merge(&other);
             dropped.extend(more);
+            ignored |= other_ignored;
         }
+        let remarks = Remarks {
+            ignored,
+            ..Remarks::default()
+        };
         let chosen = best.chosen();
         // Few points can be chosen of many series, and each gets a column.
         self.meter
@@ -222,7 +295,7 @@ impl Evaluator<'_> {
                 VectorSeries::new((*labels).clone(), drop_name, vec![0.0; length])
             })
             .collect();
-        Ok(best.keep(all, self.plan.params.is_instant()))
+        Ok((best.keep(all, self.plan.params.is_instant()), remarks))
     }
 
     /// The columns of a program, and the group of each.
@@ -234,11 +307,8 @@ impl Evaluator<'_> {
         let pieces = self.run_indexed(
             program,
             Vec::new,
-            |kept, index, labels, drop_name, values| {
-                kept.push((
-                    groups.of[index],
-                    VectorSeries::new(labels.clone(), drop_name, std::mem::take(values)),
-                ));
+            |kept, index, labels, drop_name, column| {
+                kept.push((groups.of[index], column.take(labels.clone(), drop_name)));
                 Ok(())
             },
         )?;

@@ -3,11 +3,13 @@
 //! Column loops take the operator apart outside of the loop, so that what is left inside is a few instructions without branches.
 
 use super::Evaluator;
+use super::native;
 use super::rows::Scalars;
+use crate::annotations::Annotations;
 use crate::error::Error;
-use crate::expr::BinaryOp;
+use crate::expr::{BinaryOp, Span};
 use crate::plan::{BinaryNode, Node, NodeKind};
-use crate::value::{ABSENT, Steps, Value, ValueType, VectorSeries, is_absent};
+use crate::value::{ABSENT, Column, Steps, Value, ValueType, VectorSeries, is_absent};
 
 /// `left op right` between two scalars; comparisons give 1 or 0.
 pub(crate) fn scalar_operation(op: BinaryOp, left: f64, right: f64) -> f64 {
@@ -142,10 +144,10 @@ impl Evaluator<'_> {
         }
         let mark = self.meter.mark();
         let mut left = self.eval(innermost, steps)?;
-        for (_, binary) in chain.into_iter().rev() {
+        for (at, binary) in chain.into_iter().rev() {
             self.meter.check()?;
             let right = self.eval(&binary.right, steps)?;
-            left = self.operate(binary, left, right, steps)?;
+            left = self.operate(at.span, binary, left, right, steps)?;
             self.settle(mark, &left)?;
         }
         Ok(left)
@@ -153,6 +155,7 @@ impl Evaluator<'_> {
 
     fn operate(
         &self,
+        span: Span,
         binary: &BinaryNode,
         left: Value,
         right: Value,
@@ -167,10 +170,10 @@ impl Evaluator<'_> {
                 Ok(Value::Scalar(left))
             }
             (Value::Vector(series), Value::Scalar(column)) => {
-                Ok(self.against_scalar(binary, series, column, false))
+                Ok(self.against_scalar(span, binary, series, column, false))
             }
             (Value::Scalar(column), Value::Vector(series)) => {
-                Ok(self.against_scalar(binary, series, column, true))
+                Ok(self.against_scalar(span, binary, series, column, true))
             }
             (Value::Vector(left), Value::Vector(right)) => {
                 debug_assert_eq!(binary.left_type, ValueType::Vector);
@@ -185,7 +188,7 @@ impl Evaluator<'_> {
                     )));
                 }
                 Ok(Value::Vector(
-                    self.match_vectors(binary, left, right, steps)?,
+                    self.match_vectors(span, binary, left, right, steps)?,
                 ))
             }
             _ => Err(Error::execution(
@@ -196,23 +199,37 @@ impl Evaluator<'_> {
 
     fn against_scalar(
         &self,
+        span: Span,
         binary: &BinaryNode,
-        mut series: Vec<VectorSeries>,
+        series: Vec<VectorSeries>,
         column: Vec<f64>,
         swapped: bool,
     ) -> Value {
         let scalars = Scalars::Many(column);
-        for one in &mut series {
+        let mut annotations = Annotations::default();
+        let mut out = Vec::with_capacity(series.len());
+        for one in series {
+            let mut column = Column {
+                values: one.values,
+                histograms: one.histograms,
+            };
+            if native::concerns_column(binary.op, &column) {
+                let spans = [span];
+                let mut notes = self.notes(&mut annotations, &spans, "");
+                native::with_scalar(binary.op, swapped, &mut column, &scalars, &mut notes);
+            }
             with_scalar(
                 binary.op,
                 binary.returns_bool,
                 swapped,
-                &mut one.values,
+                &mut column.values,
                 &scalars,
             );
-            one.drop_name |= drops_name(binary.op, binary.returns_bool);
+            let drop_name = one.drop_name | drops_name(binary.op, binary.returns_bool);
+            out.push(column.take(one.labels, drop_name));
         }
-        Value::Vector(super::without_empty(series))
+        self.keep(annotations);
+        Value::Vector(super::without_empty(out))
     }
 }
 

@@ -4,15 +4,16 @@
 //! has. Where a label is asked for that cannot be empty, series without an info series are dropped. Info series themselves pass unchanged.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use model::{Labels, METRIC_NAME};
 
 use super::select::{Take, newest};
-use super::{Evaluator, without_empty};
+use super::{Evaluator, native, without_empty};
 use crate::error::Error;
 use crate::plan::{CallNode, InfoPlan};
 use crate::source::Columns;
-use crate::value::{ABSENT, Steps, Value, VectorSeries, is_absent};
+use crate::value::{ABSENT, Column, Steps, Value, VectorSeries, is_absent};
 
 /// The labels by which a series finds its info series.
 const IDENTIFYING: [&str; 2] = ["instance", "job"];
@@ -64,6 +65,16 @@ impl Evaluator<'_> {
             self.decode(series, plan.selector, &mut columns)?;
             let mut times = Vec::new();
             let lookback = self.plan.params.lookback_ms;
+            if !columns.histograms.is_empty() {
+                let mut used = Column::default();
+                let (moment, take) = (plan.moment, Take::Value);
+                native::newest(&mut columns, steps, moment, lookback, take, &mut used);
+                if !used.histograms.is_empty() {
+                    return Err(Error::execution(
+                        "this should be an info metric, with float samples",
+                    ));
+                }
+            }
             let count = newest(
                 &columns,
                 steps,
@@ -99,7 +110,7 @@ fn enrich(
     let mut by_choice: HashMap<Vec<usize>, Option<usize>> = HashMap::new();
     let mut choice = Vec::new();
     for (step, value) in series.values.iter().enumerate() {
-        if is_absent(*value) {
+        if !series.is_present(step) {
             continue;
         }
         choice.clear();
@@ -121,6 +132,11 @@ fn enrich(
         };
         if let Some(place) = place {
             out[place].values[step] = *value;
+            if let Some(histogram) = series.histogram(step) {
+                out[place]
+                    .histograms
+                    .push((step as u32, Arc::clone(histogram)));
+            }
         }
     }
     Ok(())
@@ -185,7 +201,7 @@ fn joined(series: Vec<VectorSeries>) -> Result<Vec<VectorSeries>, Error> {
     let mut out: Vec<VectorSeries> = Vec::with_capacity(series.len());
     for one in series {
         match index.get(&(one.labels.clone(), one.drop_name)) {
-            Some(at) => super::matching::join_columns(&mut out[*at].values, &one.values)?,
+            Some(at) => out[*at].join(one)?,
             None => {
                 index.insert((one.labels.clone(), one.drop_name), out.len());
                 out.push(one);

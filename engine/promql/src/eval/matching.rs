@@ -12,11 +12,12 @@ use model::{Labels, METRIC_NAME};
 
 use super::numbering::Numbering;
 use super::sets::signature;
-use super::{Evaluator, binary, without_empty};
+use super::{Evaluator, binary, native, without_empty};
+use crate::annotations::{Annotations, Notes};
 use crate::error::Error;
-use crate::expr::{BinaryOp, Cardinality, Matching};
+use crate::expr::{BinaryOp, Cardinality, Matching, Span};
 use crate::plan::BinaryNode;
-use crate::value::{ABSENT, Steps, VectorSeries, is_absent};
+use crate::value::{ABSENT, Column, Steps, VectorSeries, is_absent};
 
 /// The series of one signature, by index.
 #[derive(Default)]
@@ -39,6 +40,25 @@ struct Join<'j> {
     /// Steps at which each side has any sample: where one has none nothing is matched, and nothing is wrong.
     both: Vec<bool>,
     out: Output,
+    notes: NotesOf<'j>,
+}
+
+/// What makes [`Notes`] for the operation.
+struct NotesOf<'j> {
+    annotations: Annotations,
+    text: &'j str,
+    span: [Span; 1],
+}
+
+impl NotesOf<'_> {
+    fn notes(&mut self) -> Notes<'_> {
+        Notes {
+            annotations: &mut self.annotations,
+            text: self.text,
+            args: &self.span,
+            metric: "",
+        }
+    }
 }
 
 /// Result series by their labels, and whether their name is to go.
@@ -52,6 +72,7 @@ impl Evaluator<'_> {
     /// An arithmetic operation or comparison between two vectors.
     pub(super) fn match_vectors(
         &self,
+        span: Span,
         node: &BinaryNode,
         left: Vec<VectorSeries>,
         right: Vec<VectorSeries>,
@@ -103,11 +124,17 @@ impl Evaluator<'_> {
             fill_many,
             fill_one,
             out: Output::default(),
+            notes: NotesOf {
+                annotations: Annotations::default(),
+                text: &self.plan.text,
+                span: [span],
+            },
         };
         for (group, signature) in groups.iter().zip(&numbering.into_sets()) {
             self.meter.check()?;
             join.group(group, signature)?;
         }
+        self.keep(join.notes.annotations);
         Ok(without_empty(join.out.series))
     }
 }
@@ -123,9 +150,7 @@ fn both_present(
         let mut seen = vec![filled; count];
         if !filled {
             for one in series {
-                for (seen, value) in seen.iter_mut().zip(&one.values) {
-                    *seen |= !is_absent(*value);
-                }
+                one.mark_present(&mut seen);
             }
         }
         seen
@@ -197,9 +222,9 @@ impl Join<'_> {
                 let labels = self.result_labels(&self.many[many].labels, &self.one[one].labels);
                 by_result.entry(labels).or_default().push(many);
             }
-            let present = &self.one[one].values;
+            let present = &self.one[one];
             for same in by_result.values().filter(|same| same.len() > 1) {
-                if clash(&self.many, same, |step| !is_absent(present[step])).is_some() {
+                if clash(&self.many, same, |step| present.is_present(step)).is_some() {
                     return Err(Error::execution(
                         "multiple matches for labels: grouping labels must ensure unique matches",
                     ));
@@ -216,16 +241,30 @@ impl Join<'_> {
         } else {
             (&self.many[many], &self.one[one])
         };
-        let mut values = vec![ABSENT; left.values.len()];
+        let mut column = Column {
+            values: vec![ABSENT; left.values.len()],
+            histograms: Vec::new(),
+        };
         binary::columns(
             self.op,
             self.returns_bool,
             &left.values,
             &right.values,
-            &mut values,
+            &mut column.values,
         );
+        if native::concerns(self.op, left, right) {
+            let mut notes = self.notes.notes();
+            native::pair(
+                self.op,
+                self.returns_bool,
+                left,
+                right,
+                &mut column,
+                &mut notes,
+            );
+        }
         self.out
-            .add(labels, self.drops_name(self.many[many].drop_name), values)
+            .add(labels, self.drops_name(self.many[many].drop_name), column)
     }
 
     /// The steps at which a "many" series has no partner, with the value given for that.
@@ -247,8 +286,25 @@ impl Join<'_> {
                 false => self.element(*value, fill),
             })
             .collect();
+        let mut column = Column {
+            values,
+            histograms: Vec::new(),
+        };
+        if native::concerns(self.op, series, series) {
+            let mut notes = self.notes.notes();
+            let on_left = !self.swapped;
+            native::filled(
+                self.op,
+                on_left,
+                series,
+                fill,
+                present,
+                &mut column,
+                &mut notes,
+            );
+        }
         self.out
-            .add(labels, self.drops_name(series.drop_name), values)
+            .add(labels, self.drops_name(series.drop_name), column)
     }
 
     /// The same for a series of the "one" side.
@@ -270,7 +326,24 @@ impl Join<'_> {
                 false => self.element(fill, *value),
             })
             .collect();
-        self.out.add(labels, self.drops_name(false), values)
+        let mut column = Column {
+            values,
+            histograms: Vec::new(),
+        };
+        if native::concerns(self.op, series, series) {
+            let mut notes = self.notes.notes();
+            let on_left = self.swapped;
+            native::filled(
+                self.op,
+                on_left,
+                series,
+                fill,
+                present,
+                &mut column,
+                &mut notes,
+            );
+        }
+        self.out.add(labels, self.drops_name(false), column)
     }
 
     fn element(&self, many: f64, one: f64) -> f64 {
@@ -308,42 +381,27 @@ impl Join<'_> {
 
 impl Output {
     /// Adds a column to the series of these labels.
-    fn add(&mut self, labels: Labels, drop_name: bool, values: Vec<f64>) -> Result<(), Error> {
+    fn add(&mut self, labels: Labels, drop_name: bool, mut column: Column) -> Result<(), Error> {
         match self.index.entry((labels, drop_name)) {
             Entry::Vacant(entry) => {
                 self.series
-                    .push(VectorSeries::new(entry.key().0.clone(), drop_name, values));
+                    .push(column.take(entry.key().0.clone(), drop_name));
                 entry.insert(self.series.len() - 1);
                 Ok(())
             }
-            Entry::Occupied(entry) => join_columns(&mut self.series[*entry.get()].values, &values),
+            Entry::Occupied(entry) => {
+                let more = column.take(Labels::empty(), drop_name);
+                self.series[*entry.get()].join(more)
+            }
         }
     }
-}
-
-/// Adds the samples of `more` to `values`; both at one step is an error.
-pub(super) fn join_columns(values: &mut [f64], more: &[f64]) -> Result<(), Error> {
-    for (value, more) in values.iter_mut().zip(more) {
-        if is_absent(*more) {
-            continue;
-        }
-        if !is_absent(*value) {
-            return Err(Error::execution(
-                "vector cannot contain metrics with the same labelset",
-            ));
-        }
-        *value = *more;
-    }
-    Ok(())
 }
 
 /// At which steps any of these series has a sample.
 fn presence(series: &[VectorSeries], indices: &[usize], count: usize) -> Vec<bool> {
     let mut seen = vec![false; count];
     for &index in indices {
-        for (seen, value) in seen.iter_mut().zip(&series[index].values) {
-            *seen |= !is_absent(*value);
-        }
+        series[index].mark_present(&mut seen);
     }
     seen
 }
@@ -361,7 +419,7 @@ fn clash(
     for step in (0..count).filter(|step| matters(*step)) {
         let mut present = indices
             .iter()
-            .filter(|index| !is_absent(series[**index].values[step]));
+            .filter(|index| series[**index].is_present(step));
         if let (Some(first), Some(second)) = (present.next(), present.next()) {
             return Some((*first, *second));
         }

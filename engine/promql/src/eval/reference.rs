@@ -208,7 +208,6 @@ impl Reference<'_> {
                     let window = Window {
                         times: &one.times,
                         values: &one.values,
-                        histograms: &[],
                         start,
                         end,
                         step_time: time,

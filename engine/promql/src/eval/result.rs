@@ -1,16 +1,20 @@
 //! The last step: names that are to go are removed, series that became equal are joined or refused, and the answer is made.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use model::{FloatPoint, InstantSample, Labels, METRIC_NAME, QueryValue, RangeSeries, SeriesValue};
+use model::{
+    FloatPoint, HistogramPoint, InstantSample, Labels, METRIC_NAME, QueryValue, RangeSeries,
+    SeriesValue,
+};
 
 use super::Evaluator;
-use super::matching::join_columns;
+use super::native::Samples;
 use super::select::remove_stale;
 use crate::error::Error;
 use crate::plan::{NodeKind, RangeInput, RangeNode};
 use crate::source::Columns;
-use crate::value::{Steps, Value, VectorSeries, is_absent};
+use crate::value::{Histograms, Steps, Value, VectorSeries, is_absent, weight};
 
 /// Evaluates the root of the plan.
 pub(super) fn evaluate(evaluator: &Evaluator<'_>) -> Result<QueryValue, Error> {
@@ -49,7 +53,7 @@ fn named(series: Vec<VectorSeries>) -> Result<Vec<VectorSeries>, Error> {
             one.labels = without_metadata(&one.labels);
         }
         match index.get(&one.labels) {
-            Some(at) => join_columns(&mut out[*at].values, &one.values)?,
+            Some(at) => out[*at].join(one)?,
             None => {
                 index.insert(one.labels.clone(), out.len());
                 out.push(one);
@@ -67,11 +71,19 @@ fn without_metadata(labels: &Labels) -> Labels {
 fn instant_vector(series: Vec<VectorSeries>, time: i64) -> Vec<InstantSample> {
     series
         .into_iter()
-        .filter(|one| !is_absent(one.values[0]))
-        .map(|one| InstantSample {
-            labels: one.labels,
-            t: time,
-            value: SeriesValue::Float(one.values[0]),
+        .filter_map(|mut one| {
+            let value = match one.histograms.pop() {
+                Some((_, histogram)) => {
+                    SeriesValue::Histogram(Box::new(Arc::unwrap_or_clone(histogram)))
+                }
+                None if is_absent(one.values[0]) => return None,
+                None => SeriesValue::Float(one.values[0]),
+            };
+            Some(InstantSample {
+                labels: one.labels,
+                t: time,
+                value,
+            })
         })
         .collect()
 }
@@ -83,9 +95,19 @@ fn matrix(mut series: Vec<VectorSeries>, steps: Steps) -> Vec<RangeSeries> {
         .map(|one| RangeSeries {
             labels: one.labels,
             floats: float_points(steps, &one.values),
-            histograms: Vec::new(),
+            histograms: histogram_points(steps, one.histograms),
         })
-        .filter(|one| !one.floats.is_empty())
+        .filter(|one| !one.floats.is_empty() || !one.histograms.is_empty())
+        .collect()
+}
+
+fn histogram_points(steps: Steps, histograms: Histograms) -> Vec<HistogramPoint> {
+    histograms
+        .into_iter()
+        .map(|(step, histogram)| HistogramPoint {
+            t: steps.time(step as usize),
+            h: Box::new(Arc::unwrap_or_clone(histogram)),
+        })
         .collect()
 }
 
@@ -114,6 +136,7 @@ fn range_vector(
             for series in evaluator.source.series(*selector) {
                 evaluator.meter.check()?;
                 evaluator.decode(series, *selector, &mut columns)?;
+                let samples = Samples::take(&mut columns);
                 remove_stale(&mut columns);
                 let floats: Vec<FloatPoint> = columns
                     .times
@@ -122,12 +145,22 @@ fn range_vector(
                     .filter(|(t, _)| within(**t))
                     .map(|(t, v)| FloatPoint { t: *t, v: *v })
                     .collect();
-                evaluator.meter.looked_at(floats.len() as u64);
-                evaluator.meter.charge(floats.len() as u64)?;
+                let histograms: Vec<HistogramPoint> = samples
+                    .points()
+                    .filter(|(t, _)| within(*t))
+                    .map(|(t, h)| HistogramPoint {
+                        t,
+                        h: Box::new(h.clone()),
+                    })
+                    .collect();
+                let points = floats.len() as u64
+                    + histograms.iter().map(|point| weight(&point.h)).sum::<u64>();
+                evaluator.meter.looked_at(points);
+                evaluator.meter.charge(points)?;
                 out.push(RangeSeries {
                     labels: series.labels().clone(),
                     floats,
-                    histograms: Vec::new(),
+                    histograms,
                 });
             }
         }
@@ -137,17 +170,20 @@ fn range_vector(
                 for one in named(series)? {
                     let mut floats = float_points(inner, &one.values);
                     floats.retain(|point| within(point.t));
-                    evaluator.meter.looked_at(floats.len() as u64);
+                    let mut histograms = histogram_points(inner, one.histograms);
+                    histograms.retain(|point| within(point.t));
+                    let weights: u64 = histograms.iter().map(|point| weight(&point.h)).sum();
+                    evaluator.meter.looked_at(floats.len() as u64 + weights);
                     out.push(RangeSeries {
                         labels: one.labels,
                         floats,
-                        histograms: Vec::new(),
+                        histograms,
                     });
                 }
             }
         }
     }
-    out.retain(|one| !one.floats.is_empty());
+    out.retain(|one| !one.floats.is_empty() || !one.histograms.is_empty());
     out.sort_by(|a, b| a.labels.cmp(&b.labels));
     Ok(out)
 }

@@ -8,15 +8,17 @@ use std::sync::Arc;
 
 use model::Labels;
 
-use super::select::{Take, Windows, floats_only, newest, remove_stale, smoothed};
-use super::{Evaluator, binary};
-use crate::annotations::Annotations;
+use super::native::Samples;
+use super::select::{Take, Windows, newest, remove_stale, smoothed};
+use super::{Evaluator, binary, native};
+use crate::annotations::{Annotations, Notes};
 use crate::error::Error;
 use crate::expr::{BinaryOp, Span};
+use crate::functions::native::{Mixed, Outcome, Treatment, over_range};
 use crate::functions::{Bounds, Edges, EngineFunction, Kind, MapFn, RangeFunction, Window};
 use crate::plan::{CallNode, Instant, Moment, Node, NodeKind, RangeInput, RangeNode};
 use crate::source::{Columns, Series};
-use crate::value::{ABSENT, Steps, Value, ValueType, VectorSeries, is_absent};
+use crate::value::{ABSENT, Column, Steps, Value, ValueType, VectorSeries, is_absent};
 
 /// A scalar at all steps.
 #[derive(Debug, Clone)]
@@ -38,11 +40,14 @@ impl Scalars {
 /// Where the columns of a program come from.
 enum Base<'p> {
     /// An instant selector.
-    Instant { instant: Instant, take: Take },
+    Instant {
+        instant: Instant,
+        take: Take,
+        spans: [Span; 1],
+    },
     /// A range function over raw samples.
     Raw {
         selector: usize,
-        edges: Edges,
         window: WindowProgram<'p>,
     },
     /// A range function over the results of a subquery.
@@ -59,8 +64,11 @@ enum Base<'p> {
 struct WindowProgram<'p> {
     /// Missing: whether there is a sample (`absent_over_time`).
     function: Option<&'p RangeFunction>,
+    /// What it does where there are histograms.
+    treatment: Treatment,
     range_ms: i64,
     moment: Moment,
+    edges: Edges,
     scalars: Vec<Scalars>,
     spans: &'p [Span],
     /// Which argument is the range, for notes.
@@ -80,6 +88,7 @@ enum Stage<'p> {
         returns_bool: bool,
         swapped: bool,
         scalars: Scalars,
+        span: Span,
     },
 }
 
@@ -129,6 +138,7 @@ impl Evaluator<'_> {
                     break Base::Instant {
                         instant: *instant,
                         take: Take::Value,
+                        spans: [at.span],
                     };
                 }
                 NodeKind::Negate(inner) => {
@@ -164,6 +174,7 @@ impl Evaluator<'_> {
                                 break Base::Instant {
                                     instant: *instant,
                                     take: Take::Time,
+                                    spans: [at.span],
                                 };
                             }
                             _ => break self.step_times(&call.args[0], steps)?,
@@ -181,6 +192,7 @@ impl Evaluator<'_> {
                         returns_bool: binary.returns_bool,
                         swapped: false,
                         scalars: self.scalars(&binary.right, steps)?,
+                        span: at.span,
                     });
                     at = &binary.left;
                 }
@@ -194,6 +206,7 @@ impl Evaluator<'_> {
                         returns_bool: binary.returns_bool,
                         swapped: true,
                         scalars: self.scalars(&binary.left, steps)?,
+                        span: at.span,
                     });
                     at = &binary.right;
                 }
@@ -218,6 +231,9 @@ impl Evaluator<'_> {
                     *value = time as f64 / 1000.0;
                 }
             }
+            for (step, _) in one.histograms.drain(..) {
+                one.values[step as usize] = steps.time(step as usize) as f64 / 1000.0;
+            }
         }
         Ok(Base::Columns(series))
     }
@@ -240,16 +256,20 @@ impl Evaluator<'_> {
             range.ok_or_else(|| Error::execution("expected a range vector"))?;
         let window = WindowProgram {
             function,
+            treatment: Treatment::of(call.function.name),
             range_ms: range.range_ms,
             moment: range.moment,
+            edges: match range.input {
+                RangeInput::Raw { edges, .. } => edges,
+                RangeInput::Sub { .. } => Edges::Plain,
+            },
             scalars,
             spans: &call.spans,
             range_arg,
         };
         Ok(match &range.input {
-            RangeInput::Raw { selector, edges } => Base::Raw {
+            RangeInput::Raw { selector, .. } => Base::Raw {
                 selector: *selector,
-                edges: *edges,
                 window,
             },
             RangeInput::Sub { .. } => {
@@ -267,12 +287,8 @@ impl Evaluator<'_> {
 
     /// Runs a program and keeps every column that has a sample.
     pub(super) fn collect(&self, program: Program<'_>) -> Result<Vec<VectorSeries>, Error> {
-        let pieces = self.run(&program, Vec::new, |kept, labels, drop_name, values| {
-            kept.push(VectorSeries::new(
-                labels.clone(),
-                drop_name,
-                std::mem::take(values),
-            ));
+        let pieces = self.run(&program, Vec::new, |kept, labels, drop_name, column| {
+            kept.push(column.take(labels.clone(), drop_name));
             Ok(())
         })?;
         Ok(pieces.into_iter().flatten().collect())
@@ -303,10 +319,10 @@ impl Evaluator<'_> {
         &self,
         program: &Program<'_>,
         start: impl Fn() -> T + Sync,
-        each: impl Fn(&mut T, &Labels, bool, &mut Vec<f64>) -> Result<(), Error> + Sync,
+        each: impl Fn(&mut T, &Labels, bool, &mut Column) -> Result<(), Error> + Sync,
     ) -> Result<Vec<T>, Error> {
-        self.run_indexed(program, start, |state, _, labels, drop_name, values| {
-            each(state, labels, drop_name, values)
+        self.run_indexed(program, start, |state, _, labels, drop_name, column| {
+            each(state, labels, drop_name, column)
         })
     }
 
@@ -315,7 +331,7 @@ impl Evaluator<'_> {
         &self,
         program: &Program<'_>,
         start: impl Fn() -> T + Sync,
-        each: impl Fn(&mut T, usize, &Labels, bool, &mut Vec<f64>) -> Result<(), Error> + Sync,
+        each: impl Fn(&mut T, usize, &Labels, bool, &mut Column) -> Result<(), Error> + Sync,
     ) -> Result<Vec<T>, Error> {
         self.pieces(self.series_count(program), |range: Range<usize>| {
             let mut state = start();
@@ -325,18 +341,18 @@ impl Evaluator<'_> {
                 args: Vec::new(),
                 annotations: Annotations::default(),
             };
-            let mut values = Vec::new();
+            let mut column = Column::default();
             for index in range {
                 self.meter.check()?;
                 let (labels, drop_name) =
-                    self.base_column(program, index, &mut scratch, &mut values)?;
+                    self.base_column(program, index, &mut scratch, &mut column)?;
                 let drop_name = drop_name | program.drop_name;
-                self.apply(program, labels, &mut scratch, &mut values);
-                let points = values.iter().filter(|v| !is_absent(**v)).count();
+                self.apply(program, labels, &mut scratch, &mut column);
+                let points = column.points();
                 if points > 0 {
-                    self.meter.charge(points as u64)?;
-                    each(&mut state, index, labels, drop_name, &mut values)?;
-                    if values.is_empty() {
+                    self.meter.charge(points)?;
+                    each(&mut state, index, labels, drop_name, &mut column)?;
+                    if column.values.is_empty() {
                         // The column was taken, so it stays.
                         self.meter.charge_cells(program.steps.count)?;
                     }
@@ -353,23 +369,44 @@ impl Evaluator<'_> {
         program: &'l Program<'_>,
         index: usize,
         scratch: &mut Scratch,
-        out: &mut Vec<f64>,
+        out: &mut Column,
     ) -> Result<(&'l Labels, bool), Error> {
         let steps = program.steps;
+        out.histograms.clear();
         match &program.base {
             Base::Columns(series) => {
                 let one = &series[index];
-                out.clear();
-                out.extend_from_slice(&one.values);
+                out.values.clear();
+                out.values.extend_from_slice(&one.values);
+                out.histograms.extend_from_slice(&one.histograms);
                 Ok((&one.labels, one.drop_name))
             }
-            Base::Instant { instant, take } => {
+            Base::Instant {
+                instant,
+                take,
+                spans,
+            } => {
                 let series = &self.source.series(instant.selector)[index];
                 self.decode(series, instant.selector, &mut scratch.columns)?;
                 let lookback = self.plan.params.lookback_ms;
-                let count = if instant.edges == Edges::Smoothed && *take == Take::Value {
+                let smooth = instant.edges == Edges::Smoothed && *take == Take::Value;
+                let columns = &mut scratch.columns;
+                let moment = instant.moment;
+                let count = if !columns.histograms.is_empty() && smooth {
+                    let metric = series.labels().metric_name().unwrap_or("");
+                    let mut notes = self.notes(&mut scratch.annotations, spans, metric);
+                    native::smoothed(columns, steps, moment, lookback, out, &mut notes)?
+                } else if !columns.histograms.is_empty() {
+                    native::newest(columns, steps, moment, lookback, *take, out)
+                } else if smooth {
                     remove_stale(&mut scratch.columns);
-                    smoothed(&scratch.columns, steps, instant.moment, lookback, out)
+                    smoothed(
+                        &scratch.columns,
+                        steps,
+                        instant.moment,
+                        lookback,
+                        &mut out.values,
+                    )
                 } else {
                     newest(
                         &scratch.columns,
@@ -377,21 +414,25 @@ impl Evaluator<'_> {
                         instant.moment,
                         lookback,
                         *take,
-                        out,
+                        &mut out.values,
                     )
                 };
                 self.looked_at(count);
                 Ok((series.labels(), false))
             }
             Base::Raw {
-                selector,
-                edges,
-                window,
+                selector, window, ..
             } => {
                 let series = &self.source.series(*selector)[index];
                 self.decode(series, *selector, &mut scratch.columns)?;
+                let samples = Samples::take(&mut scratch.columns);
                 remove_stale(&mut scratch.columns);
-                self.windows(window, *edges, steps, series.labels(), scratch, out)?;
+                let labels = series.labels();
+                if samples.times.is_empty() {
+                    self.windows(window, steps, labels, scratch, &mut out.values)?;
+                } else {
+                    self.mixed_windows(window, &samples, steps, labels, scratch, out)?;
+                }
                 Ok((series.labels(), false))
             }
             Base::Sub {
@@ -407,7 +448,13 @@ impl Evaluator<'_> {
                         scratch.columns.values.push(*value);
                     }
                 }
-                self.windows(window, Edges::Plain, steps, &one.labels, scratch, out)?;
+                if one.histograms.is_empty() {
+                    let values = &mut out.values;
+                    self.windows(window, steps, &one.labels, scratch, values)?;
+                } else {
+                    let samples = Samples::of_series(one, *inner);
+                    self.mixed_windows(window, &samples, steps, &one.labels, scratch, out)?;
+                }
                 Ok((&one.labels, one.drop_name))
             }
         }
@@ -425,7 +472,10 @@ impl Evaluator<'_> {
             series.decode(planned.min_time, planned.max_time, columns)?;
         }
         debug_assert_eq!(columns.times.len(), columns.values.len());
-        floats_only(columns)
+        if !columns.histograms.is_empty() {
+            native::settle(columns);
+        }
+        Ok(())
     }
 
     fn looked_at(&self, samples: u64) {
@@ -438,7 +488,6 @@ impl Evaluator<'_> {
     fn windows(
         &self,
         program: &WindowProgram<'_>,
-        edges: Edges,
         steps: Steps,
         labels: &Labels,
         scratch: &mut Scratch,
@@ -453,6 +502,7 @@ impl Evaluator<'_> {
             annotations,
         } = scratch;
         let metric = labels.metric_name().unwrap_or("");
+        let edges = program.edges;
         let mut windows = Windows::new(
             &columns.times,
             program.range_ms,
@@ -498,7 +548,6 @@ impl Evaluator<'_> {
             let window = Window {
                 times: &columns.times[bounds.low..bounds.high],
                 values: &columns.values[bounds.low..bounds.high],
-                histograms: &[],
                 start: bounds.start,
                 end: bounds.end,
                 step_time: time,
@@ -510,20 +559,88 @@ impl Evaluator<'_> {
             column(&columns.times, &columns.values, bounds_of_steps, out);
             debug_assert_eq!(out.len(), steps.count);
         }
-        if program.function.is_some_and(|function| function.counter)
-            && !metric.is_empty()
-            && out.iter().any(|value| !is_absent(*value))
-            && !["_total", "_sum", "_count", "_bucket"]
-                .iter()
-                .any(|suffix| metric.ends_with(suffix))
-        {
-            notes.info(
-                program.range_arg,
-                &format!(
-                    "metric might not be a counter, name does not end in _total/_sum/_count/_bucket: {metric:?}"
-                ),
+        program.doubt_counter(out, &mut notes);
+        self.looked_at(total);
+        self.meter.peek(widest)
+    }
+
+    /// A range function over all steps of one series that has histograms: `samples`, beside the floats in `scratch`.
+    fn mixed_windows(
+        &self,
+        program: &WindowProgram<'_>,
+        samples: &Samples,
+        steps: Steps,
+        labels: &Labels,
+        scratch: &mut Scratch,
+        out: &mut Column,
+    ) -> Result<(), Error> {
+        let Scratch {
+            columns,
+            args,
+            annotations,
+            ..
+        } = scratch;
+        let edges = program.edges;
+        if edges != Edges::Plain && !program.treatment.knows_edges() {
+            // Better no answer than half of one.
+            return Err(Error::execution(
+                "smoothed and anchored modifiers do not work with native histograms in this function",
+            ));
+        }
+        let metric = labels.metric_name().unwrap_or("");
+        let windows = |times| {
+            let lookback = self.plan.params.lookback_ms;
+            Windows::new(times, program.range_ms, program.moment, edges, lookback)
+        };
+        let (mut floats, mut histograms) = (windows(&columns.times), windows(&samples.times));
+        let mut notes = self.notes(annotations, program.spans, metric);
+        let (mut total, mut widest) = (0u64, 0u64);
+        out.values.clear();
+        for (step, time) in steps.times().enumerate() {
+            self.meter.check()?;
+            let (of_floats, bounds) = (floats.at(time), histograms.at(time));
+            let length = (of_floats.high - of_floats.low) as u64 + samples.weights[bounds.high]
+                - samples.weights[bounds.low];
+            total += length;
+            widest = widest.max(length);
+            if length == 0 {
+                out.values.push(ABSENT);
+                continue;
+            }
+            let Some(function) = program.function else {
+                out.values.push(1.0);
+                continue;
+            };
+            args.clear();
+            args.extend(program.scalars.iter().map(|scalars| scalars.at(step)));
+            if let Some(check) = function.check {
+                check(args).map_err(Error::Execution)?;
+            }
+            let window = Mixed {
+                floats: Window {
+                    times: &columns.times[of_floats.low..of_floats.high],
+                    values: &columns.values[of_floats.low..of_floats.high],
+                    start: bounds.start,
+                    end: bounds.end,
+                    step_time: time,
+                    edges,
+                },
+                times: &samples.times[bounds.low..bounds.high],
+                histograms: &samples.histograms[bounds.low..bounds.high],
+            };
+            let (treatment, arg) = (program.treatment, program.range_arg);
+            out.values.push(
+                match over_range(treatment, function.eval, &window, args, arg, &mut notes) {
+                    Outcome::Absent => ABSENT,
+                    Outcome::Float(value) => value,
+                    Outcome::Histogram(histogram) => {
+                        out.histograms.push((step as u32, Arc::new(histogram)));
+                        ABSENT
+                    }
+                },
             );
         }
+        program.doubt_counter(&out.values, &mut notes);
         self.looked_at(total);
         self.meter.peek(widest)
     }
@@ -533,11 +650,13 @@ impl Evaluator<'_> {
         program: &Program<'_>,
         labels: &Labels,
         scratch: &mut Scratch,
-        values: &mut [f64],
+        column: &mut Column,
     ) {
         for stage in &program.stages {
             match stage {
                 Stage::Negate => {
+                    native::negate(column);
+                    let values = &mut column.values;
                     for value in values.iter_mut().filter(|v| !is_absent(**v)) {
                         *value = -*value;
                     }
@@ -547,12 +666,24 @@ impl Evaluator<'_> {
                     returns_bool,
                     swapped,
                     scalars,
-                } => binary::with_scalar(*op, *returns_bool, *swapped, values, scalars),
+                    span,
+                } => {
+                    if native::concerns_column(*op, column) {
+                        let spans = [*span];
+                        let mut notes = self.notes(&mut scratch.annotations, &spans, "");
+                        native::with_scalar(*op, *swapped, column, scalars, &mut notes);
+                    }
+                    let values = &mut column.values;
+                    binary::with_scalar(*op, *returns_bool, *swapped, values, scalars);
+                }
                 Stage::Map {
                     function,
                     scalars,
                     spans,
                 } => {
+                    // Functions of numbers leave histograms out.
+                    column.histograms.clear();
+                    let values = &mut column.values;
                     let metric = labels.metric_name().unwrap_or("");
                     let args = &mut scratch.args;
                     let mut notes = self.notes(&mut scratch.annotations, spans, metric);
@@ -565,6 +696,27 @@ impl Evaluator<'_> {
                     }
                 }
             }
+        }
+    }
+}
+
+impl WindowProgram<'_> {
+    /// An info where floats were taken for a counter whose name does not say that they are one.
+    fn doubt_counter(&self, floats: &[f64], notes: &mut Notes<'_>) {
+        let metric = notes.metric;
+        if self.function.is_some_and(|function| function.counter)
+            && !metric.is_empty()
+            && floats.iter().any(|value| !is_absent(*value))
+            && !["_total", "_sum", "_count", "_bucket"]
+                .iter()
+                .any(|suffix| metric.ends_with(suffix))
+        {
+            notes.info(
+                self.range_arg,
+                &format!(
+                    "metric might not be a counter, name does not end in _total/_sum/_count/_bucket: {metric:?}"
+                ),
+            );
         }
     }
 }

@@ -2,19 +2,10 @@
 //!
 //! Times of steps never decrease, so one pass with pointers that only move forward serves all steps.
 
-use crate::error::Error;
 use crate::functions::{Bounds, Edges};
 use crate::plan::Moment;
 use crate::source::Columns;
 use crate::value::{ABSENT, Steps, is_absent};
-
-/// Histograms are not evaluated yet; better no answer than half of one.
-pub(super) fn floats_only(columns: &Columns) -> Result<(), Error> {
-    if columns.histograms.is_empty() {
-        return Ok(());
-    }
-    Err(Error::execution("native histograms are not supported yet"))
-}
 
 /// Removes staleness markers: windows do not see them.
 pub(super) fn remove_stale(columns: &mut Columns) {

@@ -7,7 +7,7 @@ use model::Labels;
 use super::numbering::{Chosen, Numbering};
 use super::without_empty;
 use crate::expr::{BinaryOp, Matching};
-use crate::value::{ABSENT, VectorSeries, is_absent};
+use crate::value::VectorSeries;
 
 /// The labels by which two series find each other.
 pub(super) fn signature(matching: &Matching) -> Chosen {
@@ -36,9 +36,7 @@ impl Presence {
                 presence.steps.push(vec![false; count]);
             }
             let steps = &mut presence.steps[number];
-            for (seen, value) in steps.iter_mut().zip(&one.values) {
-                *seen |= !is_absent(*value);
-            }
+            one.mark_present(steps);
         }
         presence
     }
@@ -82,14 +80,8 @@ fn filter(
 ) -> Vec<VectorSeries> {
     for one in &mut series {
         match presence.get(&one.labels) {
-            Some(steps) => {
-                for (value, present) in one.values.iter_mut().zip(steps) {
-                    if *present != wanted {
-                        *value = ABSENT;
-                    }
-                }
-            }
-            None if wanted => one.values.fill(ABSENT),
+            Some(steps) => one.keep_steps(|step| steps[step] == wanted),
+            None if wanted => one.keep_steps(|_| false),
             None => {}
         }
     }
@@ -110,11 +102,9 @@ fn union(mut left: Vec<VectorSeries>, right: Vec<VectorSeries>) -> Vec<VectorSer
             continue;
         };
         let into = &mut left[*i];
-        for (value, other) in into.values.iter_mut().zip(&one.values) {
-            if is_absent(*value) {
-                *value = *other;
-            }
-        }
+        let mut one = one;
+        one.keep_steps(|step| !into.is_present(step));
+        into.join(one).expect("no step has both");
     }
     left
 }

@@ -1,18 +1,20 @@
-//! `histogram_quantile`, `histogram_quantiles` and `histogram_fraction` over the bucket series of classic histograms.
+//! `histogram_quantile`, `histogram_quantiles` and `histogram_fraction` over the bucket series of classic histograms and over
+//! native ones.
 //!
 //! Series that differ only in `le` are one histogram. Groups and bounds are found once for all steps; at a step the buckets
 //! that have a sample then are taken.
 
 use std::collections::{BTreeMap, HashMap};
 
-use model::Labels;
+use model::{FloatHistogram, Labels};
 
 use crate::Error;
 use crate::annotations::Notes;
 use crate::functions::buckets::{self, Bucket, Flattened};
 use crate::functions::quantile::{check, go_number};
 use crate::functions::{Call, date};
-use crate::value::{ABSENT, Value, VectorSeries, is_absent};
+use crate::histogram::estimate;
+use crate::value::{ABSENT, Histograms, Value, VectorSeries, is_absent};
 
 /// Places in the columns that `histogram_quantiles` may make (400 MB). A quantile that changes with the step makes a column for every step.
 const CELLS_MAX: u64 = 50_000_000;
@@ -23,11 +25,48 @@ struct Group {
     labels: Labels,
     /// Upper bound and column.
     buckets: Vec<(f64, Vec<f64>)>,
+    /// Native histograms with the same labels, by step.
+    natives: Histograms,
+}
+
+/// What a group has at a step.
+enum At<'g> {
+    Nothing,
+    Buckets,
+    Native(&'g FloatHistogram),
+    /// Both; which one is meant nobody knows.
+    Mix,
 }
 
 impl Group {
-    /// Fills `out` with the buckets that have a sample at a step.
-    fn at(&self, step: usize, out: &mut Vec<Bucket>) {
+    /// Fills `out` with the buckets that have a sample at a step, and says what there is. Warns of a mix.
+    fn at(&self, step: usize, out: &mut Vec<Bucket>, arg: usize, notes: &mut Notes<'_>) -> At<'_> {
+        self.buckets_at(step, out);
+        if self.natives.is_empty() {
+            return if out.is_empty() {
+                At::Nothing
+            } else {
+                At::Buckets
+            };
+        }
+        let key = step as u32;
+        let native = self.natives.binary_search_by_key(&key, |(step, _)| *step);
+        match (native, out.is_empty()) {
+            (Ok(at), true) => At::Native(&self.natives[at].1),
+            (Ok(_), false) => {
+                let of_metric = for_metric(self.metric());
+                notes.warn(
+                    arg,
+                    &format!("vector contains a mix of classic and native histograms{of_metric}"),
+                );
+                At::Mix
+            }
+            (Err(_), true) => At::Nothing,
+            (Err(_), false) => At::Buckets,
+        }
+    }
+
+    fn buckets_at(&self, step: usize, out: &mut Vec<Bucket>) {
         out.clear();
         out.extend(
             self.buckets
@@ -49,7 +88,24 @@ impl Group {
 fn group(series: Vec<VectorSeries>, arg: usize, notes: &mut Notes<'_>) -> Vec<Group> {
     let mut places: HashMap<Labels, usize> = HashMap::new();
     let mut groups: Vec<Group> = Vec::new();
-    for one in series {
+    let mut place_of = |labels: Labels, groups: &mut Vec<Group>| {
+        *places.entry(labels.clone()).or_insert_with(|| {
+            groups.push(Group {
+                labels,
+                buckets: Vec::new(),
+                natives: Vec::new(),
+            });
+            groups.len() - 1
+        })
+    };
+    for mut one in series {
+        if !one.histograms.is_empty() {
+            let place = place_of(one.labels.clone(), &mut groups);
+            groups[place].natives.append(&mut one.histograms);
+            if one.is_empty() {
+                continue;
+            }
+        }
         let le = one.labels.get("le").unwrap_or_default();
         let Some(upper) = parse_bound(le) else {
             if !one.is_empty() {
@@ -65,17 +121,12 @@ fn group(series: Vec<VectorSeries>, arg: usize, notes: &mut Notes<'_>) -> Vec<Gr
             continue;
         };
         let labels = one.labels.filter(|name| name != "le");
-        let place = *places.entry(labels.clone()).or_insert_with(|| {
-            groups.push(Group {
-                labels,
-                buckets: Vec::new(),
-            });
-            groups.len() - 1
-        });
+        let place = place_of(labels, &mut groups);
         groups[place].buckets.push((upper, one.values));
     }
     for group in &mut groups {
         group.buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+        group.natives.sort_by_key(|(step, _)| *step);
     }
     groups
 }
@@ -107,7 +158,14 @@ pub(super) fn histogram_quantile(mut call: Call<'_>) -> Result<Value, Error> {
     let result = groups
         .iter()
         .map(|group| {
-            let values = quantile_column(group, quantiles, call.steps, &mut corrections);
+            let values = quantile_column(
+                group,
+                quantiles,
+                call.steps,
+                1,
+                &mut corrections,
+                call.notes,
+            );
             VectorSeries::new(group.labels.clone(), true, values)
         })
         .collect();
@@ -137,7 +195,14 @@ pub(super) fn histogram_quantiles(mut call: Call<'_>) -> Result<Value, Error> {
             check(*q, i, call.notes);
         }
         for group in &groups {
-            let column = quantile_column(group, quantiles, call.steps, &mut corrections);
+            let column = quantile_column(
+                group,
+                quantiles,
+                call.steps,
+                0,
+                &mut corrections,
+                call.notes,
+            );
             // The quantile may differ from step to step, and with it the label.
             let mut by_quantile: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
             for (step, value) in column.into_iter().enumerate() {
@@ -175,11 +240,23 @@ pub(super) fn histogram_fraction(mut call: Call<'_>) -> Result<Value, Error> {
         .map(|group| {
             let values = (0..call.steps.count)
                 .map(|step| {
-                    group.at(step, &mut at_step);
-                    if at_step.is_empty() {
-                        ABSENT
-                    } else {
-                        buckets::fraction(lowers[step], uppers[step], &mut at_step)
+                    let (lower, upper) = (lowers[step], uppers[step]);
+                    match group.at(step, &mut at_step, 2, call.notes) {
+                        At::Nothing | At::Mix => ABSENT,
+                        At::Buckets => buckets::fraction(lower, upper, &mut at_step),
+                        At::Native(histogram) => {
+                            let estimate = estimate::fraction(lower, upper, histogram);
+                            if estimate.nan_observed {
+                                call.notes.info(
+                                    2,
+                                    &format!(
+                                        "input to histogram_fraction has NaN observations, which are excluded from all fractions{}",
+                                        for_metric(group.metric())
+                                    ),
+                                );
+                            }
+                            estimate.value
+                        }
                     }
                 })
                 .collect();
@@ -187,11 +264,6 @@ pub(super) fn histogram_fraction(mut call: Call<'_>) -> Result<Value, Error> {
         })
         .collect();
     Ok(Value::Vector(result))
-}
-
-/// Functions of native histograms alone: float series have no part in their result.
-pub(super) fn native_only(_: Call<'_>) -> Result<Value, Error> {
-    Ok(Value::Vector(Vec::new()))
 }
 
 fn take_vector(args: &mut [Value], index: usize) -> Vec<VectorSeries> {
@@ -205,14 +277,34 @@ fn quantile_column(
     group: &Group,
     quantiles: &[f64],
     steps: crate::value::Steps,
+    arg: usize,
     corrections: &mut Corrections,
+    notes: &mut Notes<'_>,
 ) -> Vec<f64> {
     let mut at_step = Vec::with_capacity(group.buckets.len());
     (0..steps.count)
         .map(|step| {
-            group.at(step, &mut at_step);
-            if at_step.is_empty() {
-                return ABSENT;
+            match group.at(step, &mut at_step, arg, notes) {
+                At::Nothing | At::Mix => return ABSENT,
+                At::Buckets => {}
+                At::Native(histogram) => {
+                    let estimate = estimate::quantile(quantiles[step], histogram);
+                    if estimate.nan_observed {
+                        let result = if estimate.value.is_nan() {
+                            "NaN"
+                        } else {
+                            "skewed higher"
+                        };
+                        notes.info(
+                            arg,
+                            &format!(
+                                "input to histogram_quantile has NaN observations, result is {result}{}",
+                                for_metric(group.metric())
+                            ),
+                        );
+                    }
+                    return estimate.value;
+                }
             }
             let (value, flattened) = buckets::quantile(quantiles[step], &mut at_step);
             if let Some(flattened) = flattened {

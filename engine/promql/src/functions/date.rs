@@ -91,6 +91,7 @@ fn map(call: Call<'_>, part: fn(i64, i64) -> f64) -> Result<Value, Error> {
     };
     for one in &mut series {
         one.drop_name = true;
+        one.histograms.clear();
         for value in one.values.iter_mut().filter(|v| !is_absent(**v)) {
             let (second, years) = second_of(*value);
             *value = part(second, years);

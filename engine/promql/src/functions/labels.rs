@@ -12,10 +12,7 @@ use regex::RegexBuilder;
 use crate::Error;
 use crate::expr::{Expr, ExprKind};
 use crate::functions::{Call, natural};
-use crate::value::{ABSENT, Value, VectorSeries, is_absent};
-
-/// The same labels twice at one time.
-const SAME_LABELS: &str = "vector cannot contain metrics with the same labelset";
+use crate::value::{ABSENT, Value, VectorSeries};
 
 /// Splits the arguments into the vector and the texts that follow it.
 fn vector_and_texts(args: Vec<Value>) -> (Vec<VectorSeries>, Vec<String>) {
@@ -116,15 +113,7 @@ pub(crate) fn join_equal(series: Vec<VectorSeries>) -> Result<Vec<VectorSeries>,
             joined.push(one);
             continue;
         }
-        for (into, value) in joined[place].values.iter_mut().zip(&one.values) {
-            if is_absent(*value) {
-                continue;
-            }
-            if !is_absent(*into) {
-                return Err(Error::execution(SAME_LABELS));
-            }
-            *into = *value;
-        }
+        joined[place].join(one)?;
     }
     Ok(joined)
 }
@@ -134,14 +123,14 @@ pub(super) fn absent(call: Call<'_>) -> Result<Value, Error> {
     let Some(Value::Vector(series)) = call.args.into_iter().next() else {
         unreachable!("types are checked by the parser");
     };
-    let mut values = vec![1.0; call.steps.count];
+    let mut present = vec![false; call.steps.count];
     for one in &series {
-        for (out, value) in values.iter_mut().zip(&one.values) {
-            if !is_absent(*value) {
-                *out = ABSENT;
-            }
-        }
+        one.mark_present(&mut present);
     }
+    let values = present
+        .iter()
+        .map(|present| if *present { ABSENT } else { 1.0 })
+        .collect();
     let labels = absent_labels(&call.exprs[0]);
     let result = VectorSeries::new(labels, false, values);
     Ok(Value::Vector(if result.is_empty() {
@@ -189,8 +178,10 @@ pub(super) fn sort_desc(call: Call<'_>) -> Result<Value, Error> {
 
 fn sorted_by_value(call: Call<'_>, order: fn(f64, f64) -> Ordering) -> Result<Value, Error> {
     let (mut series, _) = vector_and_texts(call.args);
+    // Histograms have no order and are left out.
+    series.iter_mut().for_each(|one| one.histograms.clear());
+    series.retain(|one| !one.is_empty());
     if call.instant {
-        series.retain(|one| !one.is_empty());
         series.sort_by(|a, b| {
             // Adding 0 makes -0 equal to 0.
             let (a, b) = (a.values[0] + 0.0, b.values[0] + 0.0);

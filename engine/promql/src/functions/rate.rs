@@ -13,7 +13,7 @@ use crate::value::ABSENT;
 
 /// What becomes of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
+pub(crate) enum Change {
     /// `rate`: of a counter, per second.
     Rate,
     /// `increase`: of a counter.
@@ -72,6 +72,21 @@ pub(super) fn extrapolated(
             .filter(|pair| pair[1] < pair[0])
             .fold(result, |change, pair| change + pair[0]);
     }
+    result * extrapolation(times, (start, end), kind, values[0], result)
+}
+
+/// By what a change between the first and the last sample is multiplied to become the one over the range `(start, end]`.
+///
+/// There are at least two samples; `first` is the value of the first one and `change` the change, of a histogram their counts.
+#[inline]
+pub(super) fn extrapolation(
+    times: &[i64],
+    (start, end): (i64, i64),
+    kind: Change,
+    first: f64,
+    change: f64,
+) -> f64 {
+    let last = times.len() - 1;
     let mut to_start = seconds(start, times[0]);
     let mut to_end = seconds(times[last], end);
     let sampled = seconds(times[0], times[last]);
@@ -83,8 +98,8 @@ pub(super) fn extrapolated(
     if kind != Change::Delta {
         // A counter starts at zero. Where it would have been zero within the time to extrapolate, extrapolation ends.
         let mut to_zero = to_start;
-        if result > 0.0 && values[0] >= 0.0 {
-            to_zero = sampled * (values[0] / result);
+        if change > 0.0 && first >= 0.0 {
+            to_zero = sampled * (first / change);
         }
         if to_zero < to_start {
             to_start = to_zero;
@@ -97,7 +112,7 @@ pub(super) fn extrapolated(
     if kind == Change::Rate {
         factor /= seconds(start, end);
     }
-    result * factor
+    factor
 }
 
 /// Whether any value is smaller than the one before. Most windows hold no reset; looking for one first vectorises.
@@ -136,7 +151,7 @@ fn extended(window: &Window<'_>, kind: Change, smoothed: bool) -> f64 {
     if smoothed {
         last = times[..last].partition_point(|t| *t < end);
     }
-    if times[last] <= start {
+    if times[last] <= start || (smoothed && times[first] > end) {
         return ABSENT;
     }
     let left = if smoothed && times[first] < start {

@@ -2,7 +2,9 @@
 
 use crate::functions::Kind::{self, Columns, Engine, Map};
 use crate::functions::{ColumnFn, EngineFunction, Function, RangeFn, RangeFunction};
-use crate::functions::{classic, date, labels, math, over_time, rate, regression, scalars, slide};
+use crate::functions::{
+    classic, date, labels, math, native, over_time, rate, regression, scalars, slide,
+};
 use crate::value::ValueType::{self, Matrix, Scalar, String, Vector};
 
 /// Finds a function by its name.
@@ -169,14 +171,14 @@ static FUNCTIONS: [Function; 89] = [
         &[Vector],
         0,
         Vector,
-        Columns(classic::native_only),
+        Columns(native::summary),
     ),
     function(
         "histogram_count",
         &[Vector],
         0,
         Vector,
-        Columns(classic::native_only),
+        Columns(native::summary),
     ),
     function(
         "histogram_fraction",
@@ -204,21 +206,21 @@ static FUNCTIONS: [Function; 89] = [
         &[Vector],
         0,
         Vector,
-        Columns(classic::native_only),
+        Columns(native::summary),
     ),
     function(
         "histogram_stdvar",
         &[Vector],
         0,
         Vector,
-        Columns(classic::native_only),
+        Columns(native::summary),
     ),
     function(
         "histogram_sum",
         &[Vector],
         0,
         Vector,
-        Columns(classic::native_only),
+        Columns(native::summary),
     ),
     function("hour", &[Vector], 1, Vector, Columns(date::hour)),
     range("idelta", &[Matrix], rate::idelta),

@@ -30,7 +30,6 @@ pub(super) fn over_edges(
     let window = Window {
         times: &times,
         values: &values,
-        histograms: &[],
         start: range.0,
         end: range.1,
         step_time: range.1,

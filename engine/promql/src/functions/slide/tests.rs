@@ -46,7 +46,6 @@ fn check(times: &[i64], values: &[f64], windows: &[Bounds]) -> Result<(), TestCa
                 let window = Window {
                     times: &times[bounds.low..bounds.high],
                     values: &values[bounds.low..bounds.high],
-                    histograms: &[],
                     start: bounds.start,
                     end: bounds.end,
                     step_time: bounds.end,
