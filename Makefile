@@ -33,7 +33,8 @@ soak: setup bins ## the long versions: 10,000 seeds, more power cuts, longer loa
 	MYELIN_TEST_STRICT=1 MYELIN_SOAK=1 MYELIN_SIM_SECONDS=$(SOAK_SECONDS) $(CARGO) test --workspace --locked -- --nocapture
 
 sim: ## simulation only; `make sim SEED=42` repeats one seed
-	MYELIN_SIM_SECONDS=$(SIM_SECONDS) $(if $(SEED),MYELIN_SEED=$(SEED)) $(CARGO) test -p reactor -p wal -p shard --locked sim -- --nocapture
+	MYELIN_SIM_SECONDS=$(SIM_SECONDS) $(if $(SEED),MYELIN_SEED=$(SEED)) $(CARGO) test -p wal --test sim --locked -- --nocapture
+	MYELIN_SIM_SECONDS=$(SIM_SECONDS) $(if $(SEED),MYELIN_SEED=$(SEED)) $(CARGO) test -p shard --lib --locked simulation -- --nocapture
 
 crash: setup bins ## kill -9 and power cuts (needs root: loop mounts)
 	MYELIN_TEST_STRICT=1 $(CARGO) test -p tests --locked --test crash -- --nocapture --test-threads 1

@@ -13,7 +13,7 @@
 //!
 //! After a change of the number of cores every core reads every old log and keeps what is placed on it, under new numbers.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use chunk::XorAppender;
@@ -43,7 +43,7 @@ pub(crate) struct Replay<'a> {
     keep: Keep,
     now_s: u32,
     /// By the log's number: series that no chunk or sample has named yet.
-    announced: HashMap<u32, Announced>,
+    announced: BTreeMap<u32, Announced>,
     /// By the log's number: ours, and the generation in the log. Only where they differ.
     numbers: HashMap<u32, (u32, u32)>,
     /// Numbers of the log whose series came back under another one.
@@ -73,7 +73,7 @@ impl<'a> Replay<'a> {
             memtable,
             keep,
             now_s,
-            announced: HashMap::new(),
+            announced: BTreeMap::new(),
             numbers: HashMap::new(),
             superseded: HashSet::new(),
             loading: None,

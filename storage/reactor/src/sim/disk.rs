@@ -258,10 +258,11 @@ impl Disk {
                 self.entries(*dir, synced).remove(name);
             }
             NameChange::Move { from, to, inode } => {
-                let old = self.entries(from.0, synced);
-                // By chance another file may have this name after a crash.
-                if old.get(&from.1) == Some(inode) {
-                    old.remove(&from.1);
+                // A file has one name, also where a crash kept a later move of it and not the one before: whatever it
+                // is called on the disk, the move takes that name away.
+                for dir in [from.0, to.0] {
+                    self.entries(dir, synced)
+                        .retain(|_, named| *named != *inode);
                 }
                 self.entries(to.0, synced).insert(to.1.clone(), *inode);
             }

@@ -241,6 +241,32 @@ fn names_survive_by_chance_until_their_directory_is_synced() {
     assert_eq!(outcomes.len(), 8, "every combination: {outcomes:?}");
 }
 
+/// Story: a crash that kept the second of two renames and not the first left the file under both its first and its last name;
+/// removing the one and then the other stopped the simulation of the core.
+#[test]
+fn a_file_renamed_twice_has_one_name_after_a_crash() {
+    let mut outcomes = BTreeSet::new();
+    for seed in 0..SEEDS {
+        let sim = Sim::new(seed);
+        let mut reactor = Reactor::sim(&sim);
+        let file = open(&mut reactor, Path::new("/a"), OpenMode::create_new());
+        reactor.run(Op::Close { file }).expect("close");
+        reactor.run(Op::SyncDir { path: "/".into() }).expect("sync");
+        for (from, to) in [("/a", "/b"), ("/b", "/c")] {
+            let (from, to) = (from.into(), to.into());
+            reactor.run(Op::Rename { from, to }).expect("rename");
+        }
+        sim.crash();
+        let mut reactor = Reactor::sim(&sim);
+        let found = names(&mut reactor, Path::new("/"));
+        assert_eq!(found.len(), 1, "seed {seed}: {found:?}");
+        let path = Path::new("/").join(&found[0]);
+        reactor.run(Op::Remove { path }).expect("remove");
+        outcomes.insert(found[0].clone());
+    }
+    assert_eq!(outcomes.len(), 3, "every outcome: {outcomes:?}");
+}
+
 #[test]
 fn a_directory_sync_covers_names_changed_before_its_submission_and_no_more() {
     let mut late = BTreeSet::new();
