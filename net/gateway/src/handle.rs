@@ -115,6 +115,10 @@ async fn push(thread: &Rc<Thread>, request: Request<Incoming>) -> Response<Body>
         Ok(services) => services,
         Err(reason) => return not_yet(reason),
     };
+    // When the log of one core has failed the whole node refuses writes, also those that only healthy cores would get.
+    if let Err(reason) = (services.health)() {
+        return not_yet(reason);
+    }
     let push = thread.push(services);
     let (head, body) = request.into_parts();
     let response = push.handle(&tenant, &head.headers, body).await;
