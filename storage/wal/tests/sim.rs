@@ -112,7 +112,7 @@ fn seeded_lives_keep_what_was_acknowledged_and_replay_a_prefix() {
         counts.add(&model.counts);
         seeds += 1;
     }
-    println!("wal sim: {seeds} seeds, {counts:?}");
+    tell(&format!("wal sim: {seeds} seeds, {counts:?}"));
     // What the seeds are for must really have happened in them.
     for (what, count) in [
         ("power cuts", counts.power_cuts),
@@ -168,7 +168,7 @@ fn a_power_cut_after_every_single_operation_loses_nothing_acknowledged() {
             cuts += 1;
         }
     }
-    println!("wal sim: cut after each of {cuts} operations");
+    tell(&format!("wal sim: cut after each of {cuts} operations"));
     assert!(
         cuts > 250 || seed_asked().is_some(),
         "only {cuts} operations to stop after"
@@ -208,9 +208,15 @@ fn a_failure_of_every_single_operation_loses_nothing_acknowledged() {
             failures += 1;
         }
     }
-    println!("wal sim: failed each of {failures} operations");
+    tell(&format!("wal sim: failed each of {failures} operations"));
     assert!(
         failures > 150 || seed_asked().is_some(),
         "only {failures} operations to fail"
     );
+}
+
+/// Past the capture of the test runner: how much was tried is to be seen in every log.
+fn tell(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -8,6 +8,7 @@
 //!
 //! `MYELIN_SIM_SECONDS` is the time for each of these tests (1 second), `MYELIN_SEED` runs one seed alone.
 
+use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -50,7 +51,8 @@ pub(crate) fn seeds(name: &str, least: u64, run: fn(u64)) {
         run_one(seed);
         seed += 1;
     }
-    println!("{name}: {seed} seeds");
+    // Past the capture of the test runner: how many seeds ran is to be seen in every log.
+    let _ = writeln!(std::io::stderr(), "{name}: {seed} seeds");
 }
 
 /// One run: a machine, the node on it (while it is on), and the client.
