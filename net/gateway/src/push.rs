@@ -124,6 +124,13 @@ impl PushOptions {
         if self.inflight_bytes_max < 2 * self.recv_bytes_max as u64 {
             return Err("inflight_bytes_max must hold a largest body packed and unpacked".into());
         }
+        let of_tenant = self.inflight_bytes_per_tenant_max;
+        if of_tenant != 0 && of_tenant < 2 * self.recv_bytes_max as u64 {
+            // Else a body that can never fit is answered 503, and its sender repeats it for ever.
+            return Err(
+                "inflight_bytes_per_tenant_max must hold a largest body packed and unpacked".into(),
+            );
+        }
         if self.aliases_max == 0 || self.aliases_max == u32::MAX {
             return Err("aliases_max must be positive and below 2^32 - 1".into());
         }

@@ -269,6 +269,14 @@ impl Config {
                         distributor.max_recv_msg_size twice, packed and unpacked"
                 .to_owned());
         }
+        let of_tenant = self.distributor.max_inflight_bytes_per_tenant.0;
+        if of_tenant != 0 && 2 * self.distributor.max_recv_msg_size.0 > of_tenant {
+            return Err(
+                "distributor.max_inflight_bytes_per_tenant: must hold a body of \
+                        distributor.max_recv_msg_size twice, packed and unpacked"
+                    .to_owned(),
+            );
+        }
         Ok(())
     }
 }

@@ -564,6 +564,7 @@ fn options_that_cannot_work_are_refused() {
     };
     assert!(bad(|o| o.recv_bytes_max = 0));
     assert!(bad(|o| o.inflight_bytes_max = 1 << 20));
+    assert!(bad(|o| o.inflight_bytes_per_tenant_max = 1 << 20));
     assert!(bad(|o| o.aliases_max = 0));
     assert!(PushOptions::default().validate().is_ok());
 }

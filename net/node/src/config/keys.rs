@@ -278,7 +278,7 @@ fn paths() -> Vec<Key> {
             "distributor.max_inflight_bytes_per_tenant",
             "distributor.max-inflight-bytes-per-tenant",
             distributor.max_inflight_bytes_per_tenant,
-            "64MiB",
+            "384MiB",
             "The same for one tenant, so that one cannot take all. 0: no limit."
         ),
         key!(

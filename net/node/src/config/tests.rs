@@ -37,7 +37,11 @@ fn the_help_names_every_flag() {
 #[test]
 fn numbers_that_no_machine_can_mean_are_errors() {
     type Set = fn(&mut Config);
-    let absurd: [(&str, Set); 5] = [
+    let absurd: [(&str, Set); 6] = [
+        // Story: a body that could never fit was answered 503, and its sender repeated it for ever.
+        ("distributor.max_inflight_bytes_per_tenant", |c| {
+            c.distributor.max_inflight_bytes_per_tenant.0 = 1 << 20;
+        }),
         ("server.http_listen_conn_limit", |c| {
             c.server.http_listen_conn_limit = usize::MAX >> 1;
         }),

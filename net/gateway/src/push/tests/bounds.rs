@@ -109,7 +109,7 @@ async fn a_connection_that_ends_inside_the_body_stores_nothing() {
 #[tokio::test]
 async fn bytes_in_work_are_bounded_per_tenant_and_in_total() {
     let options = PushOptions {
-        recv_bytes_max: 1000,
+        recv_bytes_max: 700,
         inflight_bytes_max: 2500,
         inflight_bytes_per_tenant_max: 1500,
         ..PushOptions::default()
