@@ -569,7 +569,7 @@ fn options_that_cannot_work_are_refused() {
     assert!(PushOptions::default().validate().is_ok());
 }
 
-/// Gateway threads run several pushes at once, and axum wants to move them.
+/// Gateway threads run several pushes at once, and a runtime may move them.
 #[test]
 fn the_future_of_a_push_can_be_sent() {
     fn sendable<T: Send>(_: &T) {}
