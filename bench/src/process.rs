@@ -1,5 +1,6 @@
 //! What a server process costs, read from `/proc`: CPU time of all its threads, dead ones too, and memory.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::{Context, bail};
@@ -22,6 +23,33 @@ pub(crate) struct Usage {
     pub(crate) rss_peak_bytes: u64,
 }
 
+/// CPU time of each thread, and of all together, at one moment.
+#[derive(Debug, Clone)]
+pub(crate) struct CpuTime {
+    /// Nanoseconds by thread.
+    threads: BTreeMap<u32, u64>,
+    /// As in [`Usage`], with those threads that have ended.
+    total_seconds: f64,
+}
+
+impl CpuTime {
+    /// Seconds of CPU time since `before`: to the nanosecond, unless a thread of then has ended, whose last share only the
+    /// total in ticks of 10 ms has.
+    pub(crate) fn since(&self, before: &CpuTime) -> f64 {
+        if before
+            .threads
+            .keys()
+            .any(|id| !self.threads.contains_key(id))
+        {
+            return self.total_seconds - before.total_seconds;
+        }
+        let spent = self.threads.iter().map(|(id, nanoseconds)| {
+            nanoseconds.saturating_sub(before.threads.get(id).copied().unwrap_or(0))
+        });
+        spent.sum::<u64>() as f64 / 1e9
+    }
+}
+
 impl Process {
     /// Errors when there is no such process (or its `/proc` cannot be read).
     pub(crate) fn new(pid: u32) -> anyhow::Result<Process> {
@@ -38,6 +66,31 @@ impl Process {
     /// The command line, as it was started.
     pub(crate) fn command(&self) -> anyhow::Result<String> {
         Ok(self.read("cmdline")?.replace('\0', " ").trim().to_owned())
+    }
+
+    /// CPU time by thread, finer than [`Process::usage`]'s ticks where the kernel counts it so.
+    pub(crate) fn cpu_time(&self) -> anyhow::Result<CpuTime> {
+        let mut threads = BTreeMap::new();
+        let path = format!("/proc/{}/task", self.pid);
+        for entry in fs::read_dir(&path).with_context(|| format!("reading {path}"))? {
+            let entry = entry.with_context(|| format!("reading {path}"))?;
+            let id = entry.file_name().to_string_lossy().parse::<u32>();
+            // A thread may end while its files are being read.
+            let Some((id, schedstat)) = id
+                .ok()
+                .zip(fs::read_to_string(entry.path().join("schedstat")).ok())
+            else {
+                continue;
+            };
+            let nanoseconds = schedstat.split_ascii_whitespace().next();
+            if let Some(nanoseconds) = nanoseconds.and_then(|text| text.parse().ok()) {
+                threads.insert(id, nanoseconds);
+            }
+        }
+        Ok(CpuTime {
+            threads,
+            total_seconds: self.usage()?.cpu_seconds,
+        })
     }
 
     /// Reads it now.
@@ -86,6 +139,18 @@ mod tests {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194304 90 0 0 0 12 30 5 6 20 0 1 0 55";
         assert_eq!(cpu_ticks(stat), Some(42));
         assert_eq!(cpu_ticks("7 (a) S"), None);
+    }
+
+    #[test]
+    fn cpu_time_falls_back_on_the_total_when_a_thread_has_ended() {
+        let time = |threads: &[(u32, u64)], total_seconds| CpuTime {
+            threads: threads.iter().copied().collect(),
+            total_seconds,
+        };
+        let before = time(&[(1, 1_000), (2, 5_000)], 1.0);
+        let after = time(&[(1, 2_000), (2, 6_000), (3, 500)], 1.5);
+        assert_eq!(after.since(&before), 2.5e-6);
+        assert_eq!(time(&[(1, 2_000)], 1.5).since(&before), 0.5);
     }
 
     #[test]

@@ -120,19 +120,31 @@ impl Target {
 
     /// An instant query at `time_ms`, as a form.
     pub(crate) fn query_request(&self, query: &str, time_ms: i64) -> Vec<u8> {
-        let path = format!("{}/api/v1/query", self.query.path);
-        let seconds = format!(
-            "{}.{:03}",
-            time_ms.div_euclid(1000),
-            time_ms.rem_euclid(1000)
-        );
-        let form = format!("query={}&time={seconds}&timeout=120s", escape(query));
+        let time = seconds(time_ms);
+        self.form_request(
+            "/api/v1/query",
+            &[("query", query), ("time", &time), ("timeout", "120s")],
+        )
+    }
+
+    /// A POST of parameters to a path of the query API.
+    pub(crate) fn form_request(&self, path: &str, parameters: &[(&str, &str)]) -> Vec<u8> {
+        let path = format!("{}{path}", self.query.path);
+        let form = form(parameters);
         let mut head = self.head("POST", &self.query, &path);
         let _ = write!(
             head,
             "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{form}",
             form.len()
         );
+        head.into_bytes()
+    }
+
+    /// A GET of a path of the query API.
+    pub(crate) fn get_request(&self, path: &str, parameters: &[(&str, &str)]) -> Vec<u8> {
+        let path = format!("{}{path}?{}", self.query.path, form(parameters));
+        let mut head = self.head("GET", &self.query, &path);
+        head.push_str("\r\n");
         head.into_bytes()
     }
 
@@ -147,6 +159,18 @@ impl Target {
         }
         head
     }
+}
+
+/// Milliseconds as the API takes times.
+pub(crate) fn seconds(time_ms: i64) -> String {
+    let sign = if time_ms < 0 { "-" } else { "" };
+    let ms = time_ms.unsigned_abs();
+    format!("{sign}{}.{:03}", ms / 1000, ms % 1000)
+}
+
+fn form(parameters: &[(&str, &str)]) -> String {
+    let pair = |(name, value): &(&str, &str)| format!("{}={}", escape(name), escape(value));
+    parameters.iter().map(pair).collect::<Vec<_>>().join("&")
 }
 
 /// Percent-encodes for a form.
@@ -224,6 +248,12 @@ mod tests {
         assert!(push.contains("X-Scope-OrgID: team-a\r\n"));
         assert!(push.ends_with("Content-Length: 3\r\n\r\nabc"));
         let query = String::from_utf8(target.query_request("up{a=\"b\"}[5m]", -1)).unwrap();
-        assert!(query.ends_with("query=up%7Ba%3D%22b%22%7D%5B5m%5D&time=-1.999&timeout=120s"));
+        assert!(query.ends_with("query=up%7Ba%3D%22b%22%7D%5B5m%5D&time=-0.001&timeout=120s"));
+        let series = target.get_request("/api/v1/series", &[("match[]", "up"), ("end", "1")]);
+        let series = String::from_utf8(series).unwrap();
+        assert!(
+            series.starts_with("GET /prometheus/api/v1/series?match%5B%5D=up&end=1 HTTP/1.1\r\n")
+        );
+        assert!(series.ends_with("X-Scope-OrgID: team-a\r\n\r\n"));
     }
 }

@@ -7,7 +7,7 @@
 use std::thread;
 
 use crate::progress::Progress;
-use crate::series::{SeriesLabels, Values, labels};
+use crate::series::{SeriesLabels, Values, labels, scrape_offset_ms};
 use crate::target::Target;
 
 /// What is pushed.
@@ -30,13 +30,18 @@ pub(crate) struct Shape {
     pub(crate) scrapes: u64,
     pub(crate) samples_per_body: u64,
     pub(crate) interval_ms: i64,
-    /// Of the first scrape.
+    /// Of the first scrape; the targets follow within an interval.
     pub(crate) start_ms: i64,
 }
 
 impl Shape {
     pub(crate) fn samples(&self) -> u64 {
         self.series * self.scrapes
+    }
+
+    /// All samples are at or after `start_ms` and before this.
+    pub(crate) fn end_ms(&self) -> i64 {
+        self.start_ms + self.scrapes as i64 * self.interval_ms
     }
 
     fn blocks(&self) -> u64 {
@@ -170,6 +175,7 @@ fn build_block(shape: &Shape, block: u64, target: &Target) -> (Vec<Request>, u64
             if generation != slot.generation {
                 *slot = row(slot.index, generation);
             }
+            let time = time + scrape_offset_ms(slot.index, shape.interval_ms);
             put_sample(&mut request, &slot.labels, time, slot.values.next());
         }
         let body = wire::snappy::pack(&request);

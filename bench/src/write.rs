@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::http::Connection;
 use crate::latency::{Latencies, Percentiles};
+use crate::machine::machine;
 use crate::process::{Process, Usage};
 use crate::progress::Progress;
 use crate::target::{Target, TargetOptions};
@@ -43,7 +44,8 @@ pub(crate) struct Options {
     /// Milliseconds of sample time between two scrapes.
     #[arg(long, default_value_t = 15_000, value_parser = clap::value_parser!(i64).range(1..))]
     interval_ms: i64,
-    /// Sample time of the first scrape in milliseconds since 1970. Default: so that the last one is now.
+    /// Sample time of the first scrape in milliseconds since 1970. Default: so that the last one is over now.
+    /// The targets of a scrape are spread over the interval, as Prometheus does it.
     #[arg(long)]
     start_ms: Option<i64>,
     /// Samples a second over all connections. Default: as fast as the server takes them.
@@ -79,6 +81,8 @@ struct Report {
     series: u64,
     series_distinct: u64,
     scrapes: u64,
+    /// Milliseconds since 1970 at which the last scrape is over: where `query --time-ms` should look.
+    end_ms: i64,
     connections: usize,
     requests: u64,
     body_bytes: u64,
@@ -218,6 +222,7 @@ pub(crate) fn run(options: Options) -> anyhow::Result<()> {
         series: shape.series,
         series_distinct: shape.series_distinct(),
         scrapes: shape.scrapes,
+        end_ms: shape.end_ms(),
         connections: load.connections.len(),
         requests: load.requests() as u64,
         body_bytes: load.body_bytes,
@@ -254,7 +259,7 @@ impl Options {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .context("the clock is before 1970")?;
-        let span = i64::try_from(scrapes - 1)
+        let span = i64::try_from(scrapes)
             .ok()
             .and_then(|steps| steps.checked_mul(self.interval_ms))
             .context("scrapes times interval is more than time has")?;
@@ -378,21 +383,6 @@ fn wait_quiet(server: &Process, quiet: Duration, progress: &mut Progress) -> any
     Ok(busy)
 }
 
-/// CPU model, CPUs this process may use, kernel.
-fn machine() -> String {
-    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpuinfo
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
-        .map_or("unknown CPU", |(_, model)| model.trim());
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let cpus = thread::available_parallelism().map_or(0, usize::from);
-    format!(
-        "{model}, {cpus} CPUs for the bench, Linux {}",
-        kernel.trim()
-    )
-}
-
 impl Report {
     fn text(&self) -> String {
         use std::fmt::Write as _;
@@ -412,6 +402,14 @@ impl Report {
                 self.requests,
                 self.connections,
                 self.body_bytes as f64 / (self.series * self.scrapes) as f64
+            ),
+        );
+        line(
+            "sample time",
+            format!(
+                "ends at {}: query --time-ms {}",
+                crate::target::seconds(self.end_ms),
+                self.end_ms
             ),
         );
         line(
