@@ -110,6 +110,11 @@ impl AggregateOp {
         )
     }
 
+    /// Folds the series of a group into one, of which nothing but their values matters.
+    pub fn folds(self) -> bool {
+        !self.keeps_series() && self != AggregateOp::CountValues
+    }
+
     /// Gives a subset of its input series, unchanged, in place of one series per group.
     pub fn keeps_series(self) -> bool {
         matches!(

@@ -30,5 +30,5 @@ pub use expr::Expr;
 pub use limits::ParseLimits;
 pub use parser::{parse, parse_selector, parse_within};
 pub use plan::{Params, Plan, Selector, plan};
-pub use source::{Columns, Executor, Inline, Series, Source, SourceError};
+pub use source::{Columns, Executor, Inline, Source, SourceError};
 pub use value::{Steps, ValueType};

@@ -12,7 +12,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use model::Matcher;
+use model::{Matcher, Projection};
 
 pub(crate) use build::node_type;
 pub use build::plan;
@@ -80,6 +80,10 @@ pub struct Selector {
     pub step_ms: i64,
     /// The function around it, or empty.
     pub function: &'static str,
+    /// The labels of its series that matter. Not all do where an aggregation keeps a few.
+    pub projection: Projection,
+    /// Whether of each series only the newest sample at or before `max_time` matters.
+    pub newest: bool,
 }
 
 /// A query, planned.

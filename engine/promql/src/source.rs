@@ -3,6 +3,8 @@
 //! Synchronous and complete: `query` has fetched everything before evaluation begins and is, but for tests, the only
 //! implementor. A series hands out raw samples (staleness markers included) by batch decode into columns; so one decode
 //! serves all steps of a query, and it runs on the worker that evaluates the series.
+//!
+//! A series is a number, not an object: a query can go over a million of them.
 
 use model::{Labels, SeriesId};
 
@@ -36,20 +38,25 @@ pub struct SourceError {
     pub reason: String,
 }
 
-/// One fetched series.
-pub trait Series: Send + Sync {
-    /// Its labels.
-    fn labels(&self) -> &Labels;
-    /// Its identity; joins the same series across selectors.
-    fn id(&self) -> SeriesId;
-    /// Replaces the content of `out` by the samples with `min <= time <= max` (milliseconds, inclusive).
-    fn decode(&self, min: i64, max: i64, out: &mut Columns) -> Result<(), SourceError>;
-}
-
-/// The fetched series of every selector of a plan.
+/// The fetched series of every selector of a plan, each once. `selector` is an index into [`crate::Plan::selectors`], `series` a
+/// number below [`Source::count`].
+///
+/// Sorted by labels; in any order that stays the same where the selector does not want all labels ([`crate::Selector::projection`]).
 pub trait Source: Send + Sync {
-    /// The series of the selector with that index in [`crate::Plan::selectors`], sorted by labels, each once.
-    fn series(&self, selector: usize) -> &[std::sync::Arc<dyn Series>];
+    /// How many series the selector has.
+    fn count(&self, selector: usize) -> usize;
+    /// The labels of a series that the selector wants.
+    fn labels(&self, selector: usize, series: usize) -> &Labels;
+    /// Replaces the content of `out` by the samples with `min <= time <= max` (milliseconds, inclusive). Where the selector wants the
+    /// newest sample alone ([`crate::Selector::newest`]), older ones may be missing.
+    fn decode(
+        &self,
+        selector: usize,
+        series: usize,
+        min: i64,
+        max: i64,
+        out: &mut Columns,
+    ) -> Result<(), SourceError>;
 }
 
 /// Runs independent pieces of an evaluation side by side; `query` gives its worker pool, tests a plain loop.

@@ -5,6 +5,8 @@
 
 use std::cmp::Ordering;
 
+use model::Labels;
+
 use crate::Error;
 use crate::aggregate::AggregateOp;
 use crate::annotations::Notes;
@@ -78,7 +80,14 @@ pub(crate) fn select(
             for (i, (group, one)) in groups.iter().zip(&series).enumerate() {
                 best.add(*group, i as u32, &one.values);
             }
-            best.keep(series, instant)
+            let chosen = best.chosen();
+            let mut kept = Vec::with_capacity(chosen.len());
+            for (number, one) in (0u32..).zip(series) {
+                if chosen.binary_search(&number).is_ok() {
+                    kept.push((number, one.labels, one.drop_name));
+                }
+            }
+            best.keep(kept, instant)
         }
         AggregateOp::Limitk => limit_k(groups, series, parameter),
         AggregateOp::LimitRatio => limit_ratio(series, parameter),
@@ -248,32 +257,34 @@ impl Best {
         numbers
     }
 
-    /// Leaves of all series, in order of their numbers, what was chosen.
-    pub(crate) fn keep(&self, series: Vec<VectorSeries>, instant: bool) -> Vec<VectorSeries> {
-        let mut kept: Vec<Option<VectorSeries>> = series
+    /// The result. `chosen` has number, labels and whether the name goes of each series in [`Best::chosen`], in that order.
+    pub(crate) fn keep(
+        &self,
+        chosen: Vec<(u32, Labels, bool)>,
+        instant: bool,
+    ) -> Vec<VectorSeries> {
+        let steps = self.limits.len();
+        let (numbers, mut kept): (Vec<u32>, Vec<Option<VectorSeries>>) = chosen
             .into_iter()
-            .map(|one| {
-                let values = vec![ABSENT; one.values.len()];
-                Some(VectorSeries::new(one.labels, one.drop_name, values))
+            .map(|(number, labels, drop_name)| {
+                let series = VectorSeries::new(labels, drop_name, vec![ABSENT; steps]);
+                (number, Some(series))
             })
-            .collect();
-        let mut order: Vec<u32> = Vec::new();
+            .unzip();
+        let mut order: Vec<usize> = Vec::new();
         for (step, heap) in self.heaps() {
             let mut heap = heap.to_vec();
             heap.sort_unstable_by(|a, b| self.order.compare(*a, *b));
             for (value, number) in heap {
-                let one = kept[number as usize].as_mut().expect("not taken yet");
-                one.values[step] = value;
-                order.push(number);
+                let at = numbers.binary_search(&number).expect("was chosen");
+                kept[at].as_mut().expect("not taken yet").values[step] = value;
+                order.push(at);
             }
         }
         if !instant {
             order.sort_unstable();
         }
-        order
-            .into_iter()
-            .filter_map(|number| kept[number as usize].take())
-            .collect()
+        order.into_iter().filter_map(|at| kept[at].take()).collect()
     }
 }
 

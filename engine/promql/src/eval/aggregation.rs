@@ -93,7 +93,7 @@ impl Fold {
 }
 
 impl Groups {
-    fn of(series: &[&Labels], grouping: &Grouping) -> Groups {
+    fn of<'l>(series: impl Iterator<Item = &'l Labels>, grouping: &Grouping) -> Groups {
         let chosen = if grouping.without {
             Chosen::except(&grouping.labels)
         } else {
@@ -101,7 +101,7 @@ impl Groups {
         };
         let named = chosen.has_metric_name();
         let mut numbering = Numbering::new(chosen);
-        let of = series.iter().map(|one| numbering.number(one)).collect();
+        let of = series.map(|one| numbering.number(one)).collect();
         Groups {
             of,
             labels: numbering.into_sets(),
@@ -137,7 +137,7 @@ impl Evaluator<'_> {
             self.keep(annotations);
         }
         let program = self.program(&aggregate.input, steps, false)?;
-        let groups = Groups::of(&self.program_labels(&program), &aggregate.grouping);
+        let groups = Groups::of(self.program_labels(&program), &aggregate.grouping);
         let series = match op {
             AggregateOp::Topk | AggregateOp::Bottomk => {
                 let (series, remarks) = self.best(op, &program, &groups, &parameter, steps)?;
@@ -264,7 +264,6 @@ impl Evaluator<'_> {
                 Ok(())
             },
         )?;
-        let labels = self.program_labels(program);
         let mut pieces = pieces.into_iter();
         let (mut best, mut dropped, mut ignored) = pieces
             .next()
@@ -282,20 +281,15 @@ impl Evaluator<'_> {
         // Few points can be chosen of many series, and each gets a column.
         self.meter
             .charge_cells(chosen.len().saturating_mul(steps.count))?;
-        let all = labels
-            .iter()
-            .enumerate()
-            .map(|(i, labels)| {
-                let number = i as u32;
-                let length = match chosen.binary_search(&number) {
-                    Ok(_) => steps.count,
-                    Err(_) => 0,
-                };
-                let drop_name = dropped.binary_search(&number).is_ok();
-                VectorSeries::new((*labels).clone(), drop_name, vec![0.0; length])
+        let chosen = chosen
+            .into_iter()
+            .map(|number| {
+                let labels = self.program_label(program, number as usize).clone();
+                (number, labels, dropped.binary_search(&number).is_ok())
             })
             .collect();
-        Ok((best.keep(all, self.plan.params.is_instant()), remarks))
+        let instant = self.plan.params.is_instant();
+        Ok((best.keep(chosen, instant), remarks))
     }
 
     /// The columns of a program, and the group of each.

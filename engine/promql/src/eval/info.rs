@@ -60,9 +60,9 @@ impl Evaluator<'_> {
     ) -> Result<HashMap<Labels, BTreeMap<String, Vec<InfoSeries>>>, Error> {
         let mut by_target: HashMap<Labels, BTreeMap<String, Vec<InfoSeries>>> = HashMap::new();
         let mut columns = Columns::default();
-        for series in self.source.series(plan.selector) {
+        for series in 0..self.source.count(plan.selector) {
             self.meter.check()?;
-            self.decode(series, plan.selector, &mut columns)?;
+            self.decode(plan.selector, series, &mut columns)?;
             let mut times = Vec::new();
             let lookback = self.plan.params.lookback_ms;
             if !columns.histograms.is_empty() {
@@ -84,7 +84,7 @@ impl Evaluator<'_> {
                 &mut times,
             );
             self.meter.charge(count)?;
-            let labels = series.labels().clone();
+            let labels = self.source.labels(plan.selector, series).clone();
             by_target
                 .entry(target(&labels))
                 .or_default()

@@ -133,9 +133,9 @@ fn range_vector(
     match &range.input {
         RangeInput::Raw { selector, .. } => {
             let mut columns = Columns::default();
-            for series in evaluator.source.series(*selector) {
+            for series in 0..evaluator.source.count(*selector) {
                 evaluator.meter.check()?;
-                evaluator.decode(series, *selector, &mut columns)?;
+                evaluator.decode(*selector, series, &mut columns)?;
                 let samples = Samples::take(&mut columns);
                 remove_stale(&mut columns);
                 let floats: Vec<FloatPoint> = columns
@@ -158,7 +158,7 @@ fn range_vector(
                 evaluator.meter.looked_at(points);
                 evaluator.meter.charge(points)?;
                 out.push(RangeSeries {
-                    labels: series.labels().clone(),
+                    labels: evaluator.source.labels(*selector, series).clone(),
                     floats,
                     histograms,
                 });

@@ -17,7 +17,7 @@ use crate::expr::{BinaryOp, Span};
 use crate::functions::native::{Mixed, Outcome, Treatment, over_range};
 use crate::functions::{Bounds, Edges, EngineFunction, Kind, MapFn, RangeFunction, Window};
 use crate::plan::{CallNode, Instant, Moment, Node, NodeKind, RangeInput, RangeNode};
-use crate::source::{Columns, Series};
+use crate::source::Columns;
 use crate::value::{ABSENT, Column, Steps, Value, ValueType, VectorSeries, is_absent};
 
 /// A scalar at all steps.
@@ -297,20 +297,30 @@ impl Evaluator<'_> {
     /// Number of series that a program goes over.
     fn series_count(&self, program: &Program<'_>) -> usize {
         match &program.base {
-            Base::Instant { instant, .. } => self.source.series(instant.selector).len(),
-            Base::Raw { selector, .. } => self.source.series(*selector).len(),
+            Base::Instant { instant, .. } => self.source.count(instant.selector),
+            Base::Raw { selector, .. } => self.source.count(*selector),
             Base::Sub { series, .. } | Base::Columns(series) => series.len(),
         }
     }
 
     /// The labels of the series that a program goes over, in its order.
-    pub(super) fn program_labels<'l>(&'l self, program: &'l Program<'_>) -> Vec<&'l Labels> {
+    pub(super) fn program_labels<'l>(
+        &'l self,
+        program: &'l Program<'_>,
+    ) -> impl Iterator<Item = &'l Labels> {
+        (0..self.series_count(program)).map(|index| self.program_label(program, index))
+    }
+
+    /// The labels of one of them.
+    pub(super) fn program_label<'l>(
+        &'l self,
+        program: &'l Program<'_>,
+        index: usize,
+    ) -> &'l Labels {
         match &program.base {
-            Base::Instant { instant, .. } => raw_labels(self.source.series(instant.selector)),
-            Base::Raw { selector, .. } => raw_labels(self.source.series(*selector)),
-            Base::Sub { series, .. } | Base::Columns(series) => {
-                series.iter().map(|one| &one.labels).collect()
-            }
+            Base::Instant { instant, .. } => self.source.labels(instant.selector, index),
+            Base::Raw { selector, .. } => self.source.labels(*selector, index),
+            Base::Sub { series, .. } | Base::Columns(series) => &series[index].labels,
         }
     }
 
@@ -386,14 +396,14 @@ impl Evaluator<'_> {
                 take,
                 spans,
             } => {
-                let series = &self.source.series(instant.selector)[index];
-                self.decode(series, instant.selector, &mut scratch.columns)?;
+                self.decode(instant.selector, index, &mut scratch.columns)?;
+                let labels = self.source.labels(instant.selector, index);
                 let lookback = self.plan.params.lookback_ms;
                 let smooth = instant.edges == Edges::Smoothed && *take == Take::Value;
                 let columns = &mut scratch.columns;
                 let moment = instant.moment;
                 let count = if !columns.histograms.is_empty() && smooth {
-                    let metric = series.labels().metric_name().unwrap_or("");
+                    let metric = labels.metric_name().unwrap_or("");
                     let mut notes = self.notes(&mut scratch.annotations, spans, metric);
                     native::smoothed(columns, steps, moment, lookback, out, &mut notes)?
                 } else if !columns.histograms.is_empty() {
@@ -418,22 +428,21 @@ impl Evaluator<'_> {
                     )
                 };
                 self.looked_at(count);
-                Ok((series.labels(), false))
+                Ok((labels, false))
             }
             Base::Raw {
                 selector, window, ..
             } => {
-                let series = &self.source.series(*selector)[index];
-                self.decode(series, *selector, &mut scratch.columns)?;
+                self.decode(*selector, index, &mut scratch.columns)?;
                 let samples = Samples::take(&mut scratch.columns);
                 remove_stale(&mut scratch.columns);
-                let labels = series.labels();
+                let labels = self.source.labels(*selector, index);
                 if samples.times.is_empty() {
                     self.windows(window, steps, labels, scratch, &mut out.values)?;
                 } else {
                     self.mixed_windows(window, &samples, steps, labels, scratch, out)?;
                 }
-                Ok((series.labels(), false))
+                Ok((labels, false))
             }
             Base::Sub {
                 series,
@@ -462,14 +471,15 @@ impl Evaluator<'_> {
 
     pub(super) fn decode(
         &self,
-        series: &Arc<dyn Series>,
         selector: usize,
+        series: usize,
         columns: &mut Columns,
     ) -> Result<(), Error> {
         let planned = &self.plan.selectors[selector];
         columns.clear();
         if planned.min_time <= planned.max_time {
-            series.decode(planned.min_time, planned.max_time, columns)?;
+            let (min, max) = (planned.min_time, planned.max_time);
+            self.source.decode(selector, series, min, max, columns)?;
         }
         debug_assert_eq!(columns.times.len(), columns.values.len());
         if !columns.histograms.is_empty() {
@@ -719,8 +729,4 @@ impl WindowProgram<'_> {
             );
         }
     }
-}
-
-fn raw_labels(series: &[Arc<dyn Series>]) -> Vec<&Labels> {
-    series.iter().map(|one| one.labels()).collect()
 }

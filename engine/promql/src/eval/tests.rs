@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use model::{FloatPoint, InstantSample, Labels, QueryValue, SeriesId, SeriesValue, stale_nan};
+use model::{FloatPoint, InstantSample, Labels, QueryValue, SeriesValue, stale_nan};
 use proptest::prelude::*;
 
 use super::reference::{Failure, Input, Reference};
 use crate::parser::generated;
 use crate::{
-    Budget, Columns, Error, Evaluated, Executor, Inline, Params, Plan, Series, Source, SourceError,
+    Budget, Columns, Error, Evaluated, Executor, Inline, Params, Plan, Source, SourceError,
     evaluate, parse, plan,
 };
 
@@ -19,24 +19,16 @@ struct Raw {
     values: Vec<f64>,
 }
 
-impl Series for Raw {
-    fn labels(&self) -> &Labels {
-        &self.labels
-    }
-
-    fn id(&self) -> SeriesId {
-        SeriesId(0)
-    }
-
-    fn decode(&self, min: i64, max: i64, out: &mut Columns) -> Result<(), SourceError> {
-        out.clear();
-        for (time, value) in self.times.iter().zip(&self.values) {
-            if (min..=max).contains(time) {
-                out.times.push(*time);
-                out.values.push(*value);
-            }
+impl Raw {
+    /// With the newest sample up to `max` alone, which is what a core may hand out.
+    fn newest(&self, max: i64) -> Raw {
+        let end = self.times.partition_point(|time| *time <= max);
+        let range = end.saturating_sub(1)..end;
+        Raw {
+            labels: self.labels.clone(),
+            times: self.times[range.clone()].to_vec(),
+            values: self.values[range].to_vec(),
         }
-        Ok(())
     }
 }
 
@@ -54,20 +46,28 @@ impl Data {
     }
 }
 
-struct Selected(Vec<Vec<Arc<dyn Series>>>);
+/// For every selector its projected labels and series.
+struct Selected(Vec<Vec<(Labels, Arc<Raw>)>>);
 
 impl Selected {
     fn new(data: &Data, plan: &Plan) -> Selected {
         let mut selected = Vec::new();
         for selector in plan.selectors() {
-            let mut series: Vec<Arc<dyn Series>> = Vec::new();
+            let mut series: Vec<(Labels, Arc<Raw>)> = Vec::new();
             for raw in &data.0 {
                 let passes = |m: &model::Matcher| m.matches(raw.labels.get(m.name()).unwrap_or(""));
                 if selector.matchers.iter().all(passes) {
-                    series.push(Arc::clone(raw) as Arc<dyn Series>);
+                    let mut raw = Arc::clone(raw);
+                    if selector.newest {
+                        raw = Arc::new(raw.newest(selector.max_time));
+                    }
+                    series.push((raw.labels.clone(), raw));
                 }
             }
-            series.sort_by(|a, b| a.labels().cmp(b.labels()));
+            series.sort_by(|a, b| a.0.cmp(&b.0));
+            for (labels, _) in &mut series {
+                *labels = selector.projection.apply(labels);
+            }
             selected.push(series);
         }
         Selected(selected)
@@ -75,8 +75,31 @@ impl Selected {
 }
 
 impl Source for Selected {
-    fn series(&self, selector: usize) -> &[Arc<dyn Series>] {
-        &self.0[selector]
+    fn count(&self, selector: usize) -> usize {
+        self.0[selector].len()
+    }
+
+    fn labels(&self, selector: usize, series: usize) -> &Labels {
+        &self.0[selector][series].0
+    }
+
+    fn decode(
+        &self,
+        selector: usize,
+        series: usize,
+        min: i64,
+        max: i64,
+        out: &mut Columns,
+    ) -> Result<(), SourceError> {
+        out.clear();
+        let raw = &self.0[selector][series].1;
+        for (time, value) in raw.times.iter().zip(&raw.values) {
+            if (min..=max).contains(time) {
+                out.times.push(*time);
+                out.values.push(*value);
+            }
+        }
+        Ok(())
     }
 }
 

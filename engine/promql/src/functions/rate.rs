@@ -60,19 +60,25 @@ pub(super) fn extrapolated(
     falls: bool,
 ) -> f64 {
     debug_assert_eq!(times.len(), values.len());
-    let last = times.len().wrapping_sub(1);
-    if times.len() < 2 {
-        return ABSENT;
+    match observed(values, kind, falls) {
+        Some(change) => change * extrapolation(times, (start, end), kind, values[0], change),
+        None => ABSENT,
     }
-    let mut result = values[last] - values[0];
-    if falls && kind != Change::Delta {
-        // A counter that fell had started from zero again: what it had counted is added.
-        result = values
-            .windows(2)
-            .filter(|pair| pair[1] < pair[0])
-            .fold(result, |change, pair| change + pair[0]);
+}
+
+/// The change from the first to the last value, `None` of fewer than two.
+#[inline]
+pub(super) fn observed(values: &[f64], kind: Change, falls: bool) -> Option<f64> {
+    let [first, .., last] = values else {
+        return None;
+    };
+    let change = last - first;
+    if !falls || kind == Change::Delta {
+        return Some(change);
     }
-    result * extrapolation(times, (start, end), kind, values[0], result)
+    // A counter that fell had started from zero again: what it had counted is added.
+    let resets = values.windows(2).filter(|pair| pair[1] < pair[0]);
+    Some(resets.fold(change, |change, pair| change + pair[0]))
 }
 
 /// By what a change between the first and the last sample is multiplied to become the one over the range `(start, end]`.
@@ -86,33 +92,89 @@ pub(super) fn extrapolation(
     first: f64,
     change: f64,
 ) -> f64 {
-    let last = times.len() - 1;
-    let mut to_start = seconds(start, times[0]);
-    let mut to_end = seconds(times[last], end);
-    let sampled = seconds(times[0], times[last]);
-    let mean_distance = sampled / last as f64;
-    let threshold = mean_distance * 1.1;
-    if to_start >= threshold {
-        to_start = mean_distance / 2.0;
-    }
-    if kind != Change::Delta {
-        // A counter starts at zero. Where it would have been zero within the time to extrapolate, extrapolation ends.
-        let mut to_zero = to_start;
-        if change > 0.0 && first >= 0.0 {
-            to_zero = sampled * (first / change);
+    let mut extrapolation = Extrapolation::default();
+    extrapolation.place(times, (start, end), kind);
+    extrapolation.factor(first, change)
+}
+
+/// The part of an extrapolation that depends on times alone. Scrapes are regular and so are steps: in the windows of a query it is
+/// nearly always the same as in the window before, and its divisions are most of the work of a `rate`.
+#[derive(Debug, Default)]
+pub(super) struct Extrapolation {
+    /// Distances in milliseconds from the start of the range to the first sample, to the last one, to the end, and how many samples.
+    place: (i64, i64, i64, usize),
+    counter: bool,
+    /// Seconds of the range, by which `rate` divides; 1 else.
+    range: f64,
+    sampled: f64,
+    to_start: f64,
+    to_end: f64,
+    /// The factor of a change that is not cut at zero.
+    factor: f64,
+}
+
+impl Extrapolation {
+    /// Sets it for the samples of a window, of which there are at least two.
+    #[inline]
+    pub(super) fn place(&mut self, times: &[i64], (start, end): (i64, i64), kind: Change) {
+        let [first, .., last] = times else {
+            panic!("a change needs two samples");
+        };
+        let place = (
+            first.saturating_sub(start),
+            last.saturating_sub(*first),
+            end.saturating_sub(*last),
+            times.len(),
+        );
+        // No two samples have one time: the place of a new one is never met.
+        if place != self.place {
+            self.set(place, seconds(start, end), kind);
         }
-        if to_zero < to_start {
-            to_start = to_zero;
+    }
+
+    #[cold]
+    fn set(&mut self, place: (i64, i64, i64, usize), range: f64, kind: Change) {
+        let (to_first, sampled, to_end, count) = place;
+        let of_ms = |ms: i64| ms as f64 / 1000.0;
+        self.place = place;
+        self.counter = kind != Change::Delta;
+        self.range = if kind == Change::Rate { range } else { 1.0 };
+        self.sampled = of_ms(sampled);
+        let mean_distance = self.sampled / (count - 1) as f64;
+        let threshold = mean_distance * 1.1;
+        let limited = |distance: f64| {
+            if distance >= threshold {
+                mean_distance / 2.0
+            } else {
+                distance
+            }
+        };
+        self.to_start = limited(of_ms(to_first));
+        self.to_end = limited(of_ms(to_end));
+        self.factor = self.of(self.to_start);
+    }
+
+    /// By what the change is multiplied that began at `first`.
+    #[inline]
+    pub(super) fn factor(&self, first: f64, change: f64) -> f64 {
+        // A counter starts at zero. Where it would have been zero within the time to extrapolate, extrapolation ends. That is seldom so,
+        // and where it is far from being so it is seen without a division.
+        if self.counter && change > 0.0 && first >= 0.0 {
+            const SURELY: f64 = 1.0 + 1e-9;
+            if !(self.sampled * first > self.to_start * change * SURELY) {
+                let to_zero = self.sampled * (first / change);
+                if to_zero < self.to_start {
+                    return self.of(to_zero);
+                }
+            }
         }
+        self.factor
     }
-    if to_end >= threshold {
-        to_end = mean_distance / 2.0;
+
+    /// With that much before the first sample.
+    fn of(&self, to_start: f64) -> f64 {
+        (self.sampled + to_start + self.to_end) / self.sampled / self.range
     }
-    let mut factor = (sampled + to_start + to_end) / sampled;
-    if kind == Change::Rate {
-        factor /= seconds(start, end);
-    }
-    factor
 }
 
 /// Whether any value is smaller than the one before. Most windows hold no reset; looking for one first vectorises.

@@ -28,9 +28,14 @@ fn change(
     kind: rate::Change,
 ) {
     let falls = rate::falls(values);
+    let mut extrapolation = rate::Extrapolation::default();
     out.extend(windows.iter().map(|w| {
         let (times, values) = (&times[w.low..w.high], &values[w.low..w.high]);
-        rate::extrapolated(times, values, (w.start, w.end), kind, falls)
+        let Some(change) = rate::observed(values, kind, falls) else {
+            return ABSENT;
+        };
+        extrapolation.place(times, (w.start, w.end), kind);
+        change * extrapolation.factor(values[0], change)
     }));
 }
 

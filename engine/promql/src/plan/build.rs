@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::{METRIC_NAME, MatchOp, Matcher};
+use model::{METRIC_NAME, MatchOp, Matcher, Projection};
 
 use super::{
     AggregateNode, BinaryNode, CallNode, InfoPlan, Instant, Moment, Node, NodeKind, Params, Plan,
@@ -55,6 +55,7 @@ pub fn plan(expr: &Expr, params: &Params) -> Result<Plan, Error> {
         step: params.step,
         range: 0,
         function: "",
+        labels: None,
     };
     let mut root = builder.node(expr, scope)?;
     mark(&mut root, false);
@@ -95,12 +96,41 @@ fn steps_of(params: &Params) -> Result<Steps, Error> {
 
 /// Between which times a node is evaluated, and what is around it.
 #[derive(Clone, Copy)]
-struct Scope {
+struct Scope<'a> {
     first: i64,
     last: i64,
     step: i64,
     range: i64,
     function: &'static str,
+    /// The labels that an aggregation around it keeps, if nothing in between looks at others.
+    labels: Option<&'a [String]>,
+}
+
+impl Scope<'_> {
+    /// What is around it looks at all labels.
+    fn with_all_labels(self) -> Scope<'static> {
+        Scope {
+            labels: None,
+            first: self.first,
+            last: self.last,
+            step: self.step,
+            range: self.range,
+            function: self.function,
+        }
+    }
+
+    /// The scope of one of the operands of something that treats every series of its only vector for itself.
+    fn of_operand(self, operand: &Expr) -> Self {
+        let keeps = self.labels.is_some()
+            && matches!(
+                operand.value_type(),
+                ValueType::Vector | ValueType::Matrix
+            );
+        Scope {
+            labels: self.labels.filter(|_| keeps),
+            ..self
+        }
+    }
 }
 
 struct Builder {
@@ -123,9 +153,13 @@ impl Builder {
                 _ => break,
             }
         }
-        let mut node = self.leaf(innermost, scope)?;
+        let scope = match scope.labels {
+            Some(_) if matches_vectors(innermost, &chain) => scope.with_all_labels(),
+            _ => scope,
+        };
+        let mut node = self.leaf(innermost, scope.of_operand(innermost))?;
         for (span, binary) in chain.into_iter().rev() {
-            let right = self.node(&binary.right, scope)?;
+            let right = self.node(&binary.right, scope.of_operand(&binary.right))?;
             node = fold(Node {
                 span,
                 once: false,
@@ -172,21 +206,28 @@ impl Builder {
                 return self.call(expr.span, function, args, scope);
             }
             ExprKind::Aggregate(aggregate) => {
-                let scope = Scope {
-                    function: aggregate.op.name(),
-                    ..scope
-                };
                 let mut grouping = aggregate.grouping.clone().unwrap_or(Grouping {
                     without: false,
                     labels: Vec::new(),
                 });
                 grouping.labels.sort();
                 grouping.labels.dedup();
+                let outer = Scope {
+                    function: aggregate.op.name(),
+                    ..scope.with_all_labels()
+                };
+                // Annotations name the metric.
+                let mut kept = grouping.labels.clone();
+                kept.push(METRIC_NAME.to_owned());
+                let scope = Scope {
+                    labels: (aggregate.op.folds() && !grouping.without).then_some(&kept[..]),
+                    ..outer
+                };
                 NodeKind::Aggregate(Box::new(AggregateNode {
                     op: aggregate.op,
                     input: self.node(&aggregate.expr, scope)?,
                     parameter: match &aggregate.parameter {
-                        Some(parameter) => Some(self.node(parameter, scope)?),
+                        Some(parameter) => Some(self.node(parameter, outer)?),
                         None => None,
                     },
                     grouping,
@@ -230,13 +271,18 @@ impl Builder {
             _ => {
                 let inner = Scope {
                     function: function.name,
-                    ..scope
+                    ..match function.kind {
+                        Kind::Map(_) | Kind::Range(_) | Kind::Engine(EngineFunction::Timestamp) => {
+                            scope
+                        }
+                        _ => scope.with_all_labels(),
+                    }
                 };
                 let is_info = matches!(function.kind, Kind::Engine(EngineFunction::Info));
                 let planned = if is_info { &args[..1] } else { args };
                 let nodes = planned
                     .iter()
-                    .map(|arg| self.node(arg, inner))
+                    .map(|arg| self.node(arg, inner.of_operand(arg)))
                     .collect::<Result<Vec<_>, _>>()?;
                 let info = if is_info {
                     Some(self.info(&nodes[0], args.get(1), inner))
@@ -292,6 +338,7 @@ impl Builder {
             step: step_ms,
             range: 0,
             function: scope.function,
+            labels: None,
         };
         Ok(RangeNode {
             range_ms,
@@ -336,23 +383,29 @@ impl Builder {
         } else {
             0
         };
+        let (first, last) = (moment.of(scope.first), moment.of(scope.last));
         let planned = Selector {
             matchers: Arc::from(matchers),
             // Ranges are open on the left.
-            min_time: moment
-                .of(scope.first)
-                .saturating_sub(before)
-                .saturating_add(1),
-            max_time: moment.of(scope.last).saturating_add(after),
+            min_time: first.saturating_sub(before).saturating_add(1),
+            max_time: last.saturating_add(after),
             range_ms: scope.range,
             step_ms: scope.step,
             function: scope.function,
+            projection: match scope.labels {
+                Some(names) => Projection::only(names),
+                None => Projection::All,
+            },
+            newest: scope.range == 0 && edges == Edges::Plain && first == last,
         };
         let same = |other: &Selector| {
             other.matchers == planned.matchers
                 && (other.min_time, other.max_time) == (planned.min_time, planned.max_time)
         };
         if let Some(index) = self.selectors.iter().position(same) {
+            let known = &mut self.selectors[index];
+            known.projection = known.projection.union(&planned.projection);
+            known.newest &= planned.newest;
             return index;
         }
         self.selectors.push(planned);
@@ -391,6 +444,18 @@ impl Builder {
             data,
         }
     }
+}
+
+/// Whether two vectors are matched somewhere in a chain of operators, outermost first.
+fn matches_vectors(innermost: &Expr, chain: &[(Span, &expr::Binary)]) -> bool {
+    let is_vector = |expr: &Expr| expr.value_type() == ValueType::Vector;
+    let mut left = is_vector(innermost);
+    chain.iter().rev().any(|(_, binary)| {
+        let right = is_vector(&binary.right);
+        let both = left && right;
+        left |= right;
+        both
+    })
 }
 
 /// The moment of the first selector below, moments of subqueries around it included.

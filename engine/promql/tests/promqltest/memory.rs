@@ -1,10 +1,9 @@
 //! A source of series in memory, filled by `load`.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use model::{Labels, LabelsBuilder, METRIC_NAME, SeriesId};
-use promql::{Columns, Plan, Series, Source, SourceError};
+use model::{Labels, LabelsBuilder, METRIC_NAME};
+use promql::{Columns, Plan, Source, SourceError};
 
 use crate::notation::{Buckets, Point};
 use crate::script::Load;
@@ -45,22 +44,24 @@ impl Memory {
             .map(|selector| {
                 self.series
                     .iter()
-                    .enumerate()
-                    .filter(|(_, (labels, _))| {
+                    .filter(|(labels, _)| {
                         selector
                             .matchers
                             .iter()
                             .all(|m| m.matches(labels.get(m.name()).unwrap_or_default()))
                     })
-                    .map(|(i, (labels, points))| -> Arc<dyn Series> {
+                    .map(|(labels, points)| {
                         // Only what was announced, so that asking for more is noticed.
                         let wanted = selector.min_time..=selector.max_time;
                         let points = points.iter().filter(|(t, _)| wanted.contains(t));
-                        Arc::new(MemorySeries {
-                            labels: labels.clone(),
-                            id: SeriesId(i as u128),
-                            points: points.map(|(t, p)| (*t, p.clone())).collect(),
-                        })
+                        let mut points: Vec<_> = points.map(|(t, p)| (*t, p.clone())).collect();
+                        if selector.newest {
+                            points.drain(..points.len().saturating_sub(1));
+                        }
+                        MemorySeries {
+                            labels: selector.projection.apply(labels),
+                            points,
+                        }
                     })
                     .collect()
             })
@@ -71,33 +72,29 @@ impl Memory {
 
 /// The series of every selector of one plan.
 pub(crate) struct Fetched {
-    selectors: Vec<Vec<Arc<dyn Series>>>,
+    selectors: Vec<Vec<MemorySeries>>,
 }
 
 impl Source for Fetched {
-    fn series(&self, selector: usize) -> &[Arc<dyn Series>] {
-        &self.selectors[selector]
-    }
-}
-
-struct MemorySeries {
-    labels: Labels,
-    id: SeriesId,
-    points: Vec<(i64, Point)>,
-}
-
-impl Series for MemorySeries {
-    fn labels(&self) -> &Labels {
-        &self.labels
+    fn count(&self, selector: usize) -> usize {
+        self.selectors[selector].len()
     }
 
-    fn id(&self) -> SeriesId {
-        self.id
+    fn labels(&self, selector: usize, series: usize) -> &Labels {
+        &self.selectors[selector][series].labels
     }
 
-    fn decode(&self, min: i64, max: i64, out: &mut Columns) -> Result<(), SourceError> {
+    fn decode(
+        &self,
+        selector: usize,
+        series: usize,
+        min: i64,
+        max: i64,
+        out: &mut Columns,
+    ) -> Result<(), SourceError> {
         out.clear();
-        for (time, point) in self.points.iter().filter(|(t, _)| (min..=max).contains(t)) {
+        let points = &self.selectors[selector][series].points;
+        for (time, point) in points.iter().filter(|(t, _)| (min..=max).contains(t)) {
             match point {
                 Point::Float(value) => out.values.push(*value),
                 Point::Histogram(buckets) => {
@@ -110,6 +107,11 @@ impl Series for MemorySeries {
         }
         Ok(())
     }
+}
+
+struct MemorySeries {
+    labels: Labels,
+    points: Vec<(i64, Point)>,
 }
 
 /// The classic histogram series of a `load_with_nhcb` as histograms with custom buckets.
