@@ -6,12 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use bolero::check;
-use model::{Labels, QueryValue, SeriesId, SeriesValue};
-use promql::{Budget, Columns, Executor, Inline, Params, Plan, Series, Source, SourceError};
+use model::{Labels, QueryValue, SeriesValue};
+use promql::{Budget, Columns, Executor, Inline, Params, Plan, Source, SourceError};
 
 use super::INPUTS;
 
@@ -25,43 +24,18 @@ struct Row {
     values: Vec<f64>,
 }
 
-impl Series for Row {
-    fn labels(&self) -> &Labels {
-        &self.labels
-    }
-
-    fn id(&self) -> SeriesId {
-        model::identity::series_id(&tenant(), self.labels.packed(), &mut Vec::new())
-    }
-
-    fn decode(&self, min: i64, max: i64, out: &mut Columns) -> Result<(), SourceError> {
-        out.clear();
-        for (time, value) in self.times.iter().zip(&self.values) {
-            if (min..=max).contains(time) {
-                out.times.push(*time);
-                out.values.push(*value);
-            }
-        }
-        Ok(())
-    }
-}
-
-fn tenant() -> model::TenantId {
-    model::TenantId::new("fuzz").expect("a good name")
-}
-
 /// Counters with resets, gauges with special values, histogram buckets, a series that went stale and came back.
-fn rows() -> Vec<Arc<dyn Series>> {
-    let mut rows: Vec<Arc<dyn Series>> = Vec::new();
+fn rows() -> Vec<Row> {
+    let mut rows = Vec::new();
     let mut add = |labels: &[(&str, &str)], value: &dyn Fn(i64) -> Option<f64>| {
         let samples = (0..SCRAPES).filter_map(|i| Some((START + i * 15_000, value(i)?)));
         let (times, values) = samples.unzip();
         let labels = Labels::from_pairs(labels.iter().copied()).expect("good labels");
-        rows.push(Arc::new(Row {
+        rows.push(Row {
             labels,
             times,
             values,
-        }));
+        });
     };
     for (job, instance, slope) in [("a", "1", 7), ("a", "2", 0), ("b", "1", 1000)] {
         let labels = [
@@ -96,33 +70,56 @@ fn rows() -> Vec<Arc<dyn Series>> {
         21..40 => None,
         _ => Some((i % 2) as f64),
     });
-    rows.sort_by(|a, b| a.labels().cmp(b.labels()));
+    rows.sort_by(|a, b| a.labels.cmp(&b.labels));
     rows
 }
 
-/// What `query` would have fetched.
-struct Fetched(Vec<Vec<Arc<dyn Series>>>);
+/// What `query` would have fetched: of every selector the wanted labels of each series, and the series.
+struct Fetched<'r>(Vec<Vec<(Labels, &'r Row)>>);
 
-impl Fetched {
-    fn of(plan: &Plan, rows: &[Arc<dyn Series>]) -> Fetched {
-        let matches = |row: &Arc<dyn Series>, matchers: &[model::Matcher]| {
+impl Fetched<'_> {
+    fn of<'r>(plan: &Plan, rows: &'r [Row]) -> Fetched<'r> {
+        let matches = |row: &Row, matchers: &[model::Matcher]| {
             matchers
                 .iter()
-                .all(|m| m.matches(row.labels().get(m.name()).unwrap_or("")))
+                .all(|m| m.matches(row.labels.get(m.name()).unwrap_or("")))
         };
         let select = |selector: &promql::Selector| {
             rows.iter()
                 .filter(|row| matches(row, &selector.matchers))
-                .cloned()
+                .map(|row| (selector.projection.apply(&row.labels), row))
                 .collect()
         };
         Fetched(plan.selectors().iter().map(select).collect())
     }
 }
 
-impl Source for Fetched {
-    fn series(&self, selector: usize) -> &[Arc<dyn Series>] {
-        &self.0[selector]
+impl Source for Fetched<'_> {
+    fn count(&self, selector: usize) -> usize {
+        self.0[selector].len()
+    }
+
+    fn labels(&self, selector: usize, series: usize) -> &Labels {
+        &self.0[selector][series].0
+    }
+
+    fn decode(
+        &self,
+        selector: usize,
+        series: usize,
+        min: i64,
+        max: i64,
+        out: &mut Columns,
+    ) -> Result<(), SourceError> {
+        out.clear();
+        let row = self.0[selector][series].1;
+        for (time, value) in row.times.iter().zip(&row.values) {
+            if (min..=max).contains(time) {
+                out.times.push(*time);
+                out.values.push(*value);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -139,12 +136,7 @@ impl Executor for Backwards {
     }
 }
 
-fn run(
-    text: &str,
-    params: &Params,
-    rows: &[Arc<dyn Series>],
-    executor: &dyn Executor,
-) -> Option<QueryValue> {
+fn run(text: &str, params: &Params, rows: &[Row], executor: &dyn Executor) -> Option<QueryValue> {
     let plan = promql::plan(&promql::parse(text).ok()?, params).ok()?;
     let source = Fetched::of(&plan, rows);
     // A deadline that is counted, not timed, so that every run is the same.

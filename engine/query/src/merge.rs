@@ -4,16 +4,16 @@
 //! same series comes twice all the same (blocks and replicas will do that), its chunks are put together and overlaps are
 //! decoded into one ascending column, in which the first sample of a time wins.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use model::{Labels, SeriesId};
-use promql::{Columns, Executor, Series, Source, SourceError};
+use promql::{Columns, Executor, Source, SourceError};
 use shard::{ChunkSlice, SelectedSeries};
 
 /// The series of all selectors of a plan; identical selectors share one list.
 #[derive(Default)]
 pub(crate) struct Fetched {
-    lists: Vec<Vec<Arc<dyn Series>>>,
+    lists: Vec<Vec<FetchedSeries>>,
     /// For each selector of the plan, its list.
     of_selector: Vec<usize>,
 }
@@ -67,9 +67,30 @@ fn sort(list: &mut [SelectedSeries]) {
     list.sort_by(|a, b| a.labels.cmp(&b.labels));
 }
 
-impl Source for Fetched {
-    fn series(&self, selector: usize) -> &[Arc<dyn Series>] {
+impl Fetched {
+    fn list(&self, selector: usize) -> &[FetchedSeries] {
         &self.lists[self.of_selector[selector]]
+    }
+}
+
+impl Source for Fetched {
+    fn count(&self, selector: usize) -> usize {
+        self.list(selector).len()
+    }
+
+    fn labels(&self, selector: usize, series: usize) -> &Labels {
+        &self.list(selector)[series].labels
+    }
+
+    fn decode(
+        &self,
+        selector: usize,
+        series: usize,
+        min: i64,
+        max: i64,
+        out: &mut Columns,
+    ) -> Result<(), SourceError> {
+        self.list(selector)[series].decode(min, max, out)
     }
 }
 
@@ -84,7 +105,7 @@ struct FetchedSeries {
     floor: i64,
 }
 
-fn join(mut list: Vec<SelectedSeries>, floor: i64) -> Vec<Arc<dyn Series>> {
+fn join(mut list: Vec<SelectedSeries>, floor: i64) -> Vec<FetchedSeries> {
     sort(&mut list);
     let mut joined: Vec<FetchedSeries> = Vec::with_capacity(list.len());
     for series in list {
@@ -108,9 +129,6 @@ fn join(mut list: Vec<SelectedSeries>, floor: i64) -> Vec<Arc<dyn Series>> {
         }
     }
     joined
-        .into_iter()
-        .map(|series| Arc::new(series) as Arc<dyn Series>)
-        .collect()
 }
 
 fn overlaps(chunks: &[ChunkSlice]) -> bool {
@@ -119,15 +137,7 @@ fn overlaps(chunks: &[ChunkSlice]) -> bool {
         .any(|pair| pair[1].min_time <= pair[0].max_time)
 }
 
-impl Series for FetchedSeries {
-    fn labels(&self) -> &Labels {
-        &self.labels
-    }
-
-    fn id(&self) -> SeriesId {
-        self.id
-    }
-
+impl FetchedSeries {
     fn decode(&self, min: i64, max: i64, out: &mut Columns) -> Result<(), SourceError> {
         out.clear();
         let min = min.max(self.floor);
@@ -196,9 +206,7 @@ mod tests {
 
     fn decoded(fetched: &Fetched, at: usize, min: i64, max: i64) -> Vec<(i64, f64)> {
         let mut columns = Columns::default();
-        fetched.series(0)[at]
-            .decode(min, max, &mut columns)
-            .unwrap();
+        fetched.decode(0, at, min, max, &mut columns).unwrap();
         columns.times.into_iter().zip(columns.values).collect()
     }
 
@@ -209,10 +217,8 @@ mod tests {
             series("a", &[&[(1, 2.0)]]),
         ]];
         let fetched = fetched(answers, i64::MIN);
-        let names: Vec<_> = fetched
-            .series(1)
-            .iter()
-            .map(|s| s.labels().to_string())
+        let names: Vec<_> = (0..fetched.count(1))
+            .map(|at| fetched.labels(1, at).to_string())
             .collect();
         assert_eq!(names, ["{__name__=\"a\"}", "{__name__=\"b\"}"]);
     }
@@ -238,7 +244,7 @@ mod tests {
             vec![series("a", &[&[(3, 3.0), (5, 5.0), (6, 6.0)]])],
         ];
         let fetched = fetched(answers, i64::MIN);
-        assert_eq!(fetched.series(0).len(), 1);
+        assert_eq!(fetched.count(0), 1);
         assert_eq!(
             decoded(&fetched, 0, 0, 9),
             [(1, 1.0), (3, 3.0), (5, 5.0), (6, 6.0)]
@@ -253,8 +259,8 @@ mod tests {
         bytes[last] ^= 1;
         damaged.chunks[0].bytes = bytes.into();
         let fetched = fetched(vec![vec![damaged]], i64::MIN);
-        let error = fetched.series(0)[0]
-            .decode(0, 9, &mut Columns::default())
+        let error = fetched
+            .decode(0, 0, 0, 9, &mut Columns::default())
             .unwrap_err();
         assert_eq!(error.series, SeriesId(1));
     }
@@ -268,9 +274,9 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         let fetched = fetched(vec![of(0), of(1)], i64::MIN);
-        let list = fetched.series(0);
-        assert!(
-            list.is_sorted_by(|a, b| a.labels() < b.labels()) && list.len() > PARALLEL_SERIES_MIN
-        );
+        let list: Vec<&Labels> = (0..fetched.count(0))
+            .map(|at| fetched.labels(0, at))
+            .collect();
+        assert!(list.is_sorted_by(|a, b| a < b) && list.len() > PARALLEL_SERIES_MIN);
     }
 }

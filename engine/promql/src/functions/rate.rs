@@ -161,7 +161,8 @@ impl Extrapolation {
         // and where it is far from being so it is seen without a division.
         if self.counter && change > 0.0 && first >= 0.0 {
             const SURELY: f64 = 1.0 + 1e-9;
-            if !(self.sampled * first > self.to_start * change * SURELY) {
+            let far = self.sampled * first > self.to_start * change * SURELY;
+            if !far {
                 let to_zero = self.sampled * (first / change);
                 if to_zero < self.to_start {
                     return self.of(to_zero);

@@ -122,10 +122,7 @@ impl Scope<'_> {
     /// The scope of one of the operands of something that treats every series of its only vector for itself.
     fn of_operand(self, operand: &Expr) -> Self {
         let keeps = self.labels.is_some()
-            && matches!(
-                operand.value_type(),
-                ValueType::Vector | ValueType::Matrix
-            );
+            && matches!(operand.value_type(), ValueType::Vector | ValueType::Matrix);
         Scope {
             labels: self.labels.filter(|_| keeps),
             ..self
