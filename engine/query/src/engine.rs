@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use model::{Class, QueryValue, TenantId, TenantLimits};
+use model::{Class, Projection, QueryValue, TenantId, TenantLimits};
 use prometheus::Registry;
 use promql::{Budget, Evaluated, Params, Plan};
 use shard::{Mailboxes, TenantStats};
@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::error::Error;
 use crate::fanout::{self, Allowance, Canceled, Reach};
 use crate::labels::check_series;
-use crate::merge::Fetched;
+use crate::merge::{Answers, Fetched};
 use crate::metrics::Metrics;
 use crate::options::{Options, SELECTORS_AT_ONCE, TEXT_BYTES_MAX};
 use crate::quarantine::Quarantine;
@@ -125,9 +125,9 @@ impl Engine {
                 let begin = Instant::now();
                 let plan = self.plan(&query).await?;
                 let planned = Instant::now();
-                let source = self.fetch(caller, &plan, turn).await?;
+                let answers = self.fetch(caller, &plan, turn).await?;
                 let fetched = Instant::now();
-                let evaluated = self.evaluate(caller, plan, source, turn).await?;
+                let evaluated = self.evaluate(caller, plan, answers, turn).await?;
                 let done = Instant::now();
                 let user = [self.metrics.user(&caller.tenant)];
                 self.metrics
@@ -203,7 +203,14 @@ impl Engine {
     }
 
     /// The series of all selectors; identical selectors are asked for once.
-    async fn fetch(&self, caller: &Caller, plan: &Plan, turn: &Turn<'_>) -> Result<Fetched, Error> {
+    ///
+    /// They come as the cores gave them; putting them together is part of the evaluation, on whose thread it is done.
+    async fn fetch(
+        &self,
+        caller: &Caller,
+        plan: &Plan,
+        turn: &Turn<'_>,
+    ) -> Result<(Vec<Answers>, Vec<usize>), Error> {
         let floor = self.floor(caller);
         let mut reaches: Vec<Reach> = Vec::new();
         let mut of_selector = Vec::new();
@@ -217,6 +224,8 @@ impl Engine {
                 matchers: selector.matchers.clone(),
                 min_time: selector.min_time.max(floor),
                 max_time: selector.max_time,
+                projection: selector.projection.clone(),
+                newest: selector.newest,
             };
             let known = reaches.iter().position(|r| *r == reach);
             of_selector.push(known.unwrap_or(reaches.len()));
@@ -246,7 +255,7 @@ impl Engine {
                 })
             };
             let pending: Vec<_> = some.iter().map(select).collect();
-            for answers in pending {
+            for (reach, answers) in some.iter().zip(pending) {
                 let answers = match answers {
                     Some(answers) => answers.all().await?,
                     None => Vec::new(),
@@ -256,7 +265,10 @@ impl Engine {
                 bytes += chunks.map(|chunk| chunk.bytes.len() as u64).sum::<u64>();
                 check_series(series, allowance)?;
                 check_bytes(bytes, allowance)?;
-                lists.push(answers);
+                lists.push(Answers {
+                    series: answers,
+                    all_labels: reach.projection == Projection::All,
+                });
             }
         }
         let user = [self.metrics.user(&caller.tenant)];
@@ -268,16 +280,14 @@ impl Engine {
             .fetched_bytes
             .with_label_values(&user)
             .inc_by(bytes);
-        let pool = self.workers.executor();
-        self.run(move || Fetched::new(lists, of_selector, floor, &pool))
-            .await
+        Ok((lists, of_selector))
     }
 
     async fn evaluate(
         &self,
         caller: &Caller,
         plan: Plan,
-        source: Fetched,
+        (lists, of_selector): (Vec<Answers>, Vec<usize>),
         turn: &Turn<'_>,
     ) -> Result<Evaluated, Error> {
         let samples_max = match caller.limits.max_samples_per_query {
@@ -286,7 +296,9 @@ impl Engine {
         };
         let pool = self.workers.executor();
         let (canceled, deadline) = (turn.canceled.flag(), turn.deadline);
+        let floor = self.floor(caller);
         let evaluate = move || {
+            let source = Fetched::new(lists, of_selector, floor, &pool);
             let expired = || Instant::now() >= deadline;
             let budget = Budget {
                 samples_max,

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use model::{CoreId, Matcher, TenantId};
+use model::{CoreId, Matcher, Projection, TenantId};
 use shard::{
     LabelQuery, Mailboxes, Message, ReadError, Refusal, Select, SelectedSeries, StatsQuery,
     TenantStats,
@@ -19,6 +19,10 @@ pub(crate) struct Reach {
     pub(crate) matchers: Arc<[Matcher]>,
     pub(crate) min_time: i64,
     pub(crate) max_time: i64,
+    /// See [`shard::Select`].
+    pub(crate) projection: Projection,
+    /// See [`shard::Select`].
+    pub(crate) newest: bool,
 }
 
 /// What a query may still fetch; 0 is unlimited.
@@ -94,6 +98,8 @@ pub(crate) fn select(
             min_time: reach.min_time,
             max_time: reach.max_time,
             with_chunks,
+            projection: reach.projection.clone(),
+            newest: reach.newest,
             series_max: allowance.series_max,
             bytes_max: allowance.bytes_max,
             canceled: canceled.flag(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use model::{Labels, Matcher};
+use model::{Labels, Matcher, Projection};
 
 use crate::engine::{Caller, Engine, Turn};
 use crate::error::Error;
@@ -168,6 +168,8 @@ fn reach(floor: i64, matchers: Arc<[Matcher]>, lookup: &Lookup) -> Reach {
         matchers,
         min_time: lookup.start.max(floor),
         max_time: lookup.end,
+        projection: Projection::All,
+        newest: false,
     }
 }
 

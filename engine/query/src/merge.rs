@@ -6,55 +6,56 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use model::{Labels, SeriesId};
+use model::Labels;
 use promql::{Columns, Executor, Source, SourceError};
 use shard::{ChunkSlice, SelectedSeries};
 
 /// The series of all selectors of a plan; identical selectors share one list.
 #[derive(Default)]
 pub(crate) struct Fetched {
-    lists: Vec<Vec<FetchedSeries>>,
+    /// Each series once. By labels where all labels were asked for.
+    lists: Vec<Vec<SelectedSeries>>,
     /// For each selector of the plan, its list.
     of_selector: Vec<usize>,
+    /// Older samples are hidden.
+    floor: i64,
+}
+
+/// What the cores answered to one question.
+pub(crate) struct Answers {
+    /// One for each core.
+    pub(crate) series: Vec<Vec<SelectedSeries>>,
+    /// Whether all labels were asked for, so that no two series have the same.
+    pub(crate) all_labels: bool,
 }
 
 /// Fewer series than this are sorted before another thread has woken up.
 const PARALLEL_SERIES_MIN: usize = 4096;
 
 impl Fetched {
-    /// `lists` as they came: for each the answers of the cores. `floor` hides what is older (`i64::MIN`: nothing).
+    /// `lists` as they came. `floor` hides what is older (`i64::MIN`: nothing).
     ///
-    /// Cost: a sort by labels. The answers of the cores are sorted side by side; the sort of all then only merges sorted runs.
+    /// Cost: a sort by labels, where all labels were asked for. The answers of the cores are sorted side by side; the sort of all then only
+    /// merges sorted runs.
     pub(crate) fn new(
-        lists: Vec<Vec<Vec<SelectedSeries>>>,
+        lists: Vec<Answers>,
         of_selector: Vec<usize>,
         floor: i64,
         executor: &dyn Executor,
     ) -> Fetched {
-        let lists: Vec<Vec<Mutex<Vec<SelectedSeries>>>> = lists
-            .into_iter()
-            .map(|answers| answers.into_iter().map(Mutex::new).collect())
-            .collect();
-        let answers: Vec<_> = lists.iter().flatten().collect();
-        if answers
-            .iter()
-            .map(|answer| held(answer).len())
-            .sum::<usize>()
-            >= PARALLEL_SERIES_MIN
-        {
-            executor.run(answers.len(), &|n| sort(&mut held(answers[n])));
-        }
-        let whole = |answers: Vec<Mutex<Vec<SelectedSeries>>>| {
-            answers
-                .into_iter()
-                .flat_map(|answer| answer.into_inner().unwrap_or_else(PoisonError::into_inner))
-                .collect()
+        let join = |answers: Answers| match answers.all_labels {
+            true => by_labels(answers.series, executor),
+            false => by_identity(answers.series),
         };
-        let lists = lists
-            .into_iter()
-            .map(|answers| join(whole(answers), floor))
-            .collect();
-        Fetched { lists, of_selector }
+        Fetched {
+            lists: lists.into_iter().map(join).collect(),
+            of_selector,
+            floor,
+        }
+    }
+
+    fn list(&self, selector: usize) -> &[SelectedSeries] {
+        &self.lists[self.of_selector[selector]]
     }
 }
 
@@ -67,10 +68,55 @@ fn sort(list: &mut [SelectedSeries]) {
     list.sort_by(|a, b| a.labels.cmp(&b.labels));
 }
 
-impl Fetched {
-    fn list(&self, selector: usize) -> &[FetchedSeries] {
-        &self.lists[self.of_selector[selector]]
+/// One list, sorted by labels.
+fn by_labels(
+    mut answers: Vec<Vec<SelectedSeries>>,
+    executor: &dyn Executor,
+) -> Vec<SelectedSeries> {
+    if answers.len() > 1 && answers.iter().map(Vec::len).sum::<usize>() >= PARALLEL_SERIES_MIN {
+        let locked: Vec<_> = answers.into_iter().map(Mutex::new).collect();
+        executor.run(locked.len(), &|n| sort(&mut held(&locked[n])));
+        let unlock = |answer: Mutex<_>| answer.into_inner().unwrap_or_else(PoisonError::into_inner);
+        answers = locked.into_iter().map(unlock).collect();
     }
+    let mut list = one_list(answers);
+    sort(&mut list);
+    join(&mut list, |a, b| a.labels == b.labels);
+    list
+}
+
+/// One list, in the order of the cores and of their series; sorted by identity if a series came twice.
+fn by_identity(answers: Vec<Vec<SelectedSeries>>) -> Vec<SelectedSeries> {
+    if answers.len() <= 1 {
+        return one_list(answers); // A core gives a series once.
+    }
+    let mut list = one_list(answers);
+    let mut ids: Vec<u64> = list.iter().map(|series| series.id.0 as u64).collect();
+    ids.sort_unstable();
+    if ids.windows(2).any(|pair| pair[0] == pair[1]) {
+        list.sort_by_key(|series| series.id);
+        join(&mut list, |a, b| a.id == b.id);
+    }
+    list
+}
+
+fn one_list(answers: Vec<Vec<SelectedSeries>>) -> Vec<SelectedSeries> {
+    let mut answers = answers.into_iter();
+    let mut list = answers.next().unwrap_or_default();
+    answers.for_each(|mut more| list.append(&mut more));
+    list
+}
+
+/// Puts the chunks of neighbours that are the same series together, ascending by first time.
+fn join(list: &mut Vec<SelectedSeries>, same: impl Fn(&SelectedSeries, &SelectedSeries) -> bool) {
+    list.dedup_by(|later, first| {
+        let joins = same(later, first);
+        if joins {
+            first.chunks.append(&mut later.chunks);
+            first.chunks.sort_by_key(|chunk| chunk.min_time);
+        }
+        joins
+    });
 }
 
 impl Source for Fetched {
@@ -90,70 +136,19 @@ impl Source for Fetched {
         max: i64,
         out: &mut Columns,
     ) -> Result<(), SourceError> {
-        self.list(selector)[series].decode(min, max, out)
-    }
-}
-
-/// One series and its chunks.
-struct FetchedSeries {
-    id: SeriesId,
-    labels: Labels,
-    /// Ascending by first time.
-    chunks: Vec<ChunkSlice>,
-    /// Whether a chunk begins before the one before it has ended.
-    overlaps: bool,
-    floor: i64,
-}
-
-fn join(mut list: Vec<SelectedSeries>, floor: i64) -> Vec<FetchedSeries> {
-    sort(&mut list);
-    let mut joined: Vec<FetchedSeries> = Vec::with_capacity(list.len());
-    for series in list {
-        match joined.last_mut() {
-            Some(last) if last.labels == series.labels => {
-                last.chunks.extend(series.chunks);
-                last.chunks.sort_by_key(|chunk| chunk.min_time);
-                last.overlaps = overlaps(&last.chunks);
-            }
-            _ => {
-                let SelectedSeries { id, labels, chunks } = series;
-                let overlaps = overlaps(&chunks);
-                joined.push(FetchedSeries {
-                    id,
-                    labels,
-                    chunks,
-                    overlaps,
-                    floor,
-                });
-            }
-        }
-    }
-    joined
-}
-
-fn overlaps(chunks: &[ChunkSlice]) -> bool {
-    chunks
-        .windows(2)
-        .any(|pair| pair[1].min_time <= pair[0].max_time)
-}
-
-impl FetchedSeries {
-    fn decode(&self, min: i64, max: i64, out: &mut Columns) -> Result<(), SourceError> {
         out.clear();
+        let series = &self.list(selector)[series];
         let min = min.max(self.floor);
-        let wanted = self
-            .chunks
-            .iter()
-            .filter(|c| c.max_time >= min && c.min_time <= max);
-        for chunk in wanted {
+        let wanted = |c: &&ChunkSlice| c.max_time >= min && c.min_time <= max;
+        for chunk in series.chunks.iter().filter(wanted) {
             chunk::decode_range(&chunk.bytes, min, max, &mut out.times, &mut out.values).map_err(
                 |e| SourceError {
-                    series: self.id,
+                    series: series.id,
                     reason: e.to_string(),
                 },
             )?;
         }
-        if self.overlaps {
+        if overlaps(&series.chunks) {
             straighten(out);
         }
         debug_assert!(
@@ -162,6 +157,13 @@ impl FetchedSeries {
         );
         Ok(())
     }
+}
+
+/// Whether a chunk begins before the one before it has ended.
+fn overlaps(chunks: &[ChunkSlice]) -> bool {
+    chunks
+        .windows(2)
+        .any(|pair| pair[1].min_time <= pair[0].max_time)
 }
 
 /// Sorts the columns by time and keeps the first sample of each.
@@ -178,6 +180,7 @@ fn straighten(columns: &mut Columns) {
 
 #[cfg(test)]
 mod tests {
+    use model::SeriesId;
     use promql::Inline;
 
     use super::*;
@@ -201,6 +204,10 @@ mod tests {
 
     /// One list, asked for by two selectors.
     fn fetched(answers: Vec<Vec<SelectedSeries>>, floor: i64) -> Fetched {
+        let answers = Answers {
+            series: answers,
+            all_labels: true,
+        };
         Fetched::new(vec![answers], vec![0, 0], floor, &Inline)
     }
 
@@ -248,6 +255,31 @@ mod tests {
         assert_eq!(
             decoded(&fetched, 0, 0, 9),
             [(1, 1.0), (3, 3.0), (5, 5.0), (6, 6.0)]
+        );
+    }
+
+    /// `sum by (job)`: other labels than those of the groups are not even fetched.
+    #[test]
+    fn series_that_are_alike_in_the_wanted_labels_stay_two_and_one_from_two_places_is_one() {
+        let of = |id: u128, samples: &[(i64, f64)]| SelectedSeries {
+            id: SeriesId(id),
+            ..series("a", &[samples])
+        };
+        let answers = Answers {
+            series: vec![
+                vec![of(1, &[(1, 1.0)]), of(2, &[(1, 2.0)])],
+                vec![of(3, &[(1, 3.0)]), of(2, &[(2, 2.5)])],
+            ],
+            all_labels: false,
+        };
+        let fetched = Fetched::new(vec![answers], vec![0], i64::MIN, &Inline);
+        let mut columns: Vec<_> = (0..fetched.count(0))
+            .map(|at| decoded(&fetched, at, 0, 9))
+            .collect();
+        columns.sort_by(|a, b| a[0].1.total_cmp(&b[0].1));
+        assert_eq!(
+            columns,
+            [vec![(1, 1.0)], vec![(1, 2.0), (2, 2.5)], vec![(1, 3.0)]]
         );
     }
 

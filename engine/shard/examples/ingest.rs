@@ -243,6 +243,8 @@ fn select(boxes: &Mailboxes) -> usize {
             min_time: i64::MIN,
             max_time: i64::MAX,
             with_chunks: true,
+            projection: model::Projection::All,
+            newest: false,
             series_max: 0,
             bytes_max: 0,
             canceled: Arc::default(),

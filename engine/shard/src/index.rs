@@ -14,6 +14,7 @@
 //! their postings are swept afterwards, pair by pair ([`Index::sweep`]). Until then a dead series' number is not used again.
 
 pub(crate) mod postings;
+pub(crate) mod project;
 pub(crate) mod resolve;
 pub(crate) mod table;
 mod texts;

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use model::{
-    Exemplar, HistogramSample, Labels, Matcher, Metadata, SeriesId, SeriesKey, TenantId,
-    TenantLimits,
+    Exemplar, HistogramSample, Labels, Matcher, Metadata, Projection, SeriesId, SeriesKey,
+    TenantId, TenantLimits,
 };
 
 /// All that is sent to a core.
@@ -212,6 +212,10 @@ pub struct Select {
     pub max_time: i64,
     /// Labels alone, or chunks too.
     pub with_chunks: bool,
+    /// Which labels; only [`SelectedSeries::labels`] depends on it.
+    pub projection: Projection,
+    /// Of each series only the newest sample at or before `max_time` matters; older ones may be missing.
+    pub newest: bool,
     /// Stop with an error beyond this many series on this core; 0 is unlimited.
     pub series_max: u64,
     /// Stop with an error beyond this many chunk bytes on this core; 0 is unlimited.
@@ -227,7 +231,7 @@ pub struct Select {
 pub struct SelectedSeries {
     /// Its identity.
     pub id: SeriesId,
-    /// Its labels.
+    /// Those of its labels that were asked for.
     pub labels: Labels,
     /// Ascending in time, not overlapping.
     pub chunks: Vec<ChunkSlice>,

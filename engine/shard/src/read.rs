@@ -14,9 +14,10 @@
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering;
 
-use model::{Ack, Labels, Lsn, TenantId};
+use model::{Ack, Lsn, TenantId};
 use reactor::Tick;
 
+use crate::index::project::Projector;
 use crate::index::resolve::{Candidates, Resolution};
 use crate::index::{NameId, PairId};
 use crate::limits::{GATHERS_MAX, READ_SLICE_SERIES, SCAN_SLICE_VALUES};
@@ -62,6 +63,7 @@ struct Read {
     begun: Tick,
     /// Result of a selection.
     series: Vec<SelectedSeries>,
+    projector: Projector,
     bytes: u64,
     /// Result of a label query.
     pairs: HashSet<PairId>,
@@ -114,6 +116,7 @@ impl Reads {
             }
             let Read {
                 stage,
+                projector,
                 ask: Ask::Select(select),
                 ..
             } = read
@@ -128,7 +131,7 @@ impl Reads {
                 && candidates.series[*next..].binary_search(&series).is_ok()
                 && !captured.contains_key(&series)
             {
-                let visited = visit(memtable, candidates, select, series, i64::MAX);
+                let visited = visit(memtable, candidates, projector, select, series, i64::MAX);
                 captured.insert(series, visited);
             }
         }
@@ -253,6 +256,7 @@ impl Read {
             ask,
             begun,
             series: Vec::new(),
+            projector: Projector::default(),
             bytes: 0,
             pairs: HashSet::new(),
             names: HashSet::new(),
@@ -337,6 +341,9 @@ impl Read {
                     return Ok(false);
                 }
                 let candidates = ready.finish(&mut tenant.index, secret);
+                if let Ask::Select(select) = &self.ask {
+                    self.projector = Projector::new(&tenant.index, &select.projection);
+                }
                 self.stage = Stage::Visit {
                     candidates,
                     next: 0,
@@ -362,8 +369,9 @@ impl Read {
                     match &self.ask {
                         Ask::Select(select) => {
                             let visited = captured.remove(&series).unwrap_or_else(|| {
+                                let projector = &mut self.projector;
                                 let until = seen_until(&series);
-                                visit(memtable, candidates, select, series, until)
+                                visit(memtable, candidates, projector, select, series, until)
                             });
                             let Some(visited) = visited else { continue };
                             self.bytes += visited
@@ -470,6 +478,7 @@ impl Read {
 fn visit(
     memtable: &Memtable,
     candidates: &mut Candidates,
+    projector: &mut Projector,
     select: &Select,
     series: u32,
     until: i64,
@@ -488,18 +497,18 @@ fn visit(
     }
     let chunks = match select.with_chunks {
         false => Vec::new(),
-        true if until == i64::MAX => memtable.slices(series, min, max),
+        true if until == i64::MAX => match select.newest {
+            true => memtable.newest_slices(series, min, max),
+            false => memtable.slices(series, min, max),
+        },
         true => memtable.slices_before(series, min, max, until),
     };
     if select.with_chunks && chunks.is_empty() {
         return None;
     }
-    let mut packed = Vec::with_capacity(256);
-    index.put_packed(&cold.pairs, &mut packed);
-    let labels = Labels::from_packed(&packed).expect("what was interned is a label set");
     Some(SelectedSeries {
         id: cold.id,
-        labels,
+        labels: projector.labels(index, &select.projection, &cold.pairs),
         chunks,
     })
 }

@@ -36,6 +36,19 @@ impl Memtable {
         slices
     }
 
+    /// As [`Memtable::slices`], for a reader to whom only the newest sample in the range matters: that one alone where it is the last one
+    /// of the series, which is the usual case and needs no copy of a chunk.
+    pub(crate) fn newest_slices(&self, series: u32, min: i64, max: i64) -> Vec<ChunkSlice> {
+        let open = &self.rows[series].chunk;
+        let last = open.last_time();
+        if last > max || last < min {
+            return self.slices(series, min, max);
+        }
+        let mut alone = XorAppender::new();
+        alone.append(last, open.last_value());
+        vec![slice_of_open(&alone)]
+    }
+
     /// As [`Memtable::slices`], but without samples at `until` and later: for reads of a poisoned core, which must not show
     /// what never became durable. Cost: decodes the chunk that crosses `until`.
     pub(crate) fn slices_before(

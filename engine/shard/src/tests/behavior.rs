@@ -89,6 +89,8 @@ impl One {
             min_time: i64::MIN,
             max_time: i64::MAX,
             with_chunks: true,
+            projection: ::model::Projection::All,
+            newest: false,
             series_max: 0,
             bytes_max: 0,
             canceled: Arc::default(),
@@ -421,6 +423,37 @@ fn a_time_at_the_end_of_time_is_refused_and_any_other_accepted() {
     assert_eq!(found[0].chunks.len(), 3);
     let mut one = one.restart();
     assert_eq!(one.select(|_| {}).unwrap()[0].chunks.len(), 3);
+}
+
+#[test]
+fn a_read_that_wants_little_gets_little() {
+    let mut one = One::new();
+    let all: Vec<Labels> = (0..3)
+        .map(|i| labels(&[("__name__", "up"), ("i", &i.to_string()), ("job", "a")]))
+        .collect();
+    for time in [10, 20, 30] {
+        one.push(|r| fresh("fake", &all, time, unlimited(), r));
+    }
+    let projected =
+        one.select(|select| select.projection = ::model::Projection::only(["job", "nope"]));
+    let projected = projected.unwrap();
+    assert_eq!(projected.len(), 3);
+    assert!(
+        projected
+            .iter()
+            .all(|series| series.labels == labels(&[("job", "a")]))
+    );
+    let mut times_until = |max_time: i64| {
+        let found = one.select(|select| (select.newest, select.max_time) = (true, max_time));
+        let (mut times, mut values) = (Vec::new(), Vec::new());
+        for chunk in &found.unwrap()[0].chunks {
+            chunk::decode_range(&chunk.bytes, i64::MIN, max_time, &mut times, &mut values).unwrap();
+        }
+        (times.last().copied(), values.last().copied(), times.len())
+    };
+    assert_eq!(times_until(i64::MAX), (Some(30), Some(30.0), 1));
+    // Samples behind the newest that is wanted: then they all come, and the reader looks for it.
+    assert_eq!(times_until(29), (Some(20), Some(20.0), 2));
 }
 
 #[test]

@@ -231,6 +231,8 @@ impl Client {
                 min_time,
                 max_time,
                 with_chunks: true,
+                projection: ::model::Projection::All,
+                newest: false,
                 series_max: 0,
                 bytes_max: 0,
                 canceled: Arc::default(),
