@@ -42,8 +42,9 @@ crash: setup bins ## kill -9 and power cuts (needs root: loop mounts)
 fuzz: ## fuzz targets for FUZZ_SECONDS each; `make fuzz TARGET=wal` for one
 	sh tests/fuzz.sh $(TARGET)
 
-bench: ## first figures against the Debian packages of Prometheus and VictoriaMetrics
-	sh bench/compare.sh
+bench: ## the same load on Myelin and on the Debian packages of VictoriaMetrics and Prometheus; `make bench ARGS="--workload churn --queries"`
+	$(CARGO) build --release --locked -p myelin -p myelin-bench
+	$(CARGO_TARGET_DIR)/release/myelin-bench compare $(ARGS)
 
 run: ## the server, release build, on 127.0.0.1:9009
 	$(CARGO) run --release --locked

@@ -3,17 +3,20 @@
 //! - `write` pushes a pre-built load over keep-alive connections and says what it cost the server: samples a second, latency
 //!   percentiles, errors, CPU-seconds, memory. It works on anything that takes Prometheus remote write 1.0, so that peers can be
 //!   measured by the same load.
+//! - `compare` starts several servers in turn, gives all the same load, and writes one report with plots.
 //! - `query` asks a set of queries, or those of a file, and says how long they take, what they cost the server, and by a checksum
 //!   whether two servers answer the same.
 //! - `verify` writes a known pattern, remembers exactly what was acknowledged, and later asks for every single sample: what was
 //!   acknowledged must be there, what was never sent must not. The server may be killed in between; that is what it is for.
 //!
 //! Place on the way of a sample: before its first step. Threads and blocking sockets on purpose: a connection is a thread, its
-//! requests are ready bytes, and one core of this drives many of the server's. Read `main`, then `write`, `query` or
-//! `verify`.
+//! requests are ready bytes, and one core of this drives many of the server's. Read `main`, then `write`, `compare`,
+//! `query` or `verify`.
 
 #![forbid(unsafe_code)]
 
+mod compare;
+mod drive;
 mod http;
 mod latency;
 mod machine;
@@ -44,6 +47,8 @@ struct Cli {
 enum Command {
     /// Push a pre-built load and measure what it costs the server.
     Write(write::Options),
+    /// Give several servers the same load in turn, and write one report.
+    Compare(Box<compare::Options>),
     /// Ask queries, and measure how long they take and what they cost the server.
     Query(query::Options),
     /// Write a known pattern and check that what was acknowledged is there.
@@ -53,6 +58,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Write(options) => write::run(options),
+        Command::Compare(options) => compare::run(*options),
         Command::Query(options) => query::run(options),
         Command::Verify(options) => verify::run(options),
     };

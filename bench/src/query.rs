@@ -10,15 +10,16 @@ pub(crate) mod set;
 mod table;
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use serde::Serialize;
 
 use crate::machine::machine;
 use crate::process::Process;
 use crate::progress::Progress;
 use crate::target::TargetOptions;
+use crate::write::now_ms;
 use measure::{Effort, Outcome, geometric_mean_ms};
 use set::{Query, Times};
 
@@ -139,10 +140,7 @@ pub(crate) fn run(options: Options) -> anyhow::Result<()> {
     }
     let end_ms = match options.time_ms {
         Some(time) => time,
-        None => {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH);
-            now.context("the clock is before 1970")?.as_millis() as i64
-        }
+        None => now_ms()?,
     };
     let times = options.ask.times(end_ms, options.nocache);
     let effort = options.ask.effort();

@@ -46,7 +46,8 @@ const HANDLERS: [&str; 8] = [
 ];
 const CODES: [&str; 4] = ["OK", "NotFound", "Unavailable", "InvalidArgument"];
 const METHODS: [&str; 4] = ["Get", "List", "Update", "Watch"];
-const SERVICES: [&str; 10] = [
+/// The namespaces.
+pub(crate) const SERVICES: [&str; 10] = [
     "checkout",
     "payments",
     "inventory",
@@ -227,6 +228,11 @@ pub(crate) fn scrape_offset_ms(index: u64, interval_ms: i64) -> i64 {
     1 + (scatter(index / SERIES_PER_TARGET) % (interval_ms as u64 - 1).max(1)) as i64
 }
 
+/// What a histogram has counted that has been running for long, by the shares of its buckets.
+fn running(shares: &[i64], state: u64) -> i64 {
+    shares.iter().sum::<i64>() * (1000 + state % 100_000) as i64
+}
+
 /// The value of a series, scrape by scrape.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Values {
@@ -251,7 +257,16 @@ impl Values {
             Motion::Gauge => (state % 1_000_000) as i64,
             Motion::Memory => 10_000 + (state % 100_000) as i64,
             Motion::Lag => (state % 300) as i64,
-            Motion::Bucket(_) | Motion::Sum | Motion::Counter(_) | Motion::CpuSeconds => 0,
+            // A pod that replaces another begins at nothing, the first ones have been running for long. (Servers differ in
+            // what the rate of a counter was before its first sample, and the less, the further that is from zero.)
+            _ if generation > 0 => 0,
+            Motion::Counter(most) => (most * (100 + state % 1000)) as i64,
+            Motion::CpuSeconds => (state % 1_000_000_000) as i64 + 100_000_000,
+            Motion::Bucket(last) => running(&BUCKET_MASKS.map(|mask| mask as i64)[..=last], state),
+            Motion::Sum => {
+                let ms = |bucket: usize| BUCKET_MASKS[bucket] as i64 * BUCKET_MS[bucket];
+                running(&std::array::from_fn::<i64, 12, _>(ms), state)
+            }
         };
         Values {
             motion,

@@ -2,8 +2,13 @@
 
 use std::fmt::Write as _;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+
+use crate::http::Connection;
+use crate::workload::{Protocol, Request};
 
 /// A parsed `http://host[:port][/path]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,17 +110,86 @@ impl TargetOptions {
 impl Target {
     /// A whole remote write request, head and body, ready to be written to a socket.
     pub(crate) fn push_request(&self, snappy: &[u8]) -> Vec<u8> {
-        let mut head = self.head("POST", &self.push, &self.push.path);
+        let mut request = Vec::with_capacity(512 + snappy.len());
+        self.put_push(&mut request, Protocol::V1, None, snappy);
+        request
+    }
+
+    /// The same of a load, in place of what is in `bytes`.
+    pub(crate) fn put_push_request(
+        &self,
+        bytes: &mut Vec<u8>,
+        protocol: Protocol,
+        request: &Request,
+    ) {
+        bytes.clear();
+        self.put_push(bytes, protocol, request.tenant, &request.body);
+    }
+
+    fn put_push(
+        &self,
+        bytes: &mut Vec<u8>,
+        protocol: Protocol,
+        tenant: Option<u32>,
+        snappy: &[u8],
+    ) {
+        let tenant = self.tenant_name(tenant);
+        let mut head = self.head("POST", &self.push, &self.push.path, tenant.as_deref());
+        let (media, version) = match protocol {
+            Protocol::V1 => ("application/x-protobuf", "0.1.0"),
+            Protocol::V2 => (
+                "application/x-protobuf;proto=io.prometheus.write.v2.Request",
+                "2.0.0",
+            ),
+        };
         let _ = write!(
             head,
-            "Content-Type: application/x-protobuf\r\nContent-Encoding: snappy\r\n\
-             X-Prometheus-Remote-Write-Version: 0.1.0\r\nContent-Length: {}\r\n\r\n",
+            "Content-Type: {media}\r\nContent-Encoding: snappy\r\n\
+             X-Prometheus-Remote-Write-Version: {version}\r\nContent-Length: {}\r\n\r\n",
             snappy.len()
         );
-        let mut request = Vec::with_capacity(head.len() + snappy.len());
-        request.extend_from_slice(head.as_bytes());
-        request.extend_from_slice(snappy);
-        request
+        bytes.extend_from_slice(head.as_bytes());
+        bytes.extend_from_slice(snappy);
+    }
+
+    /// The tenant of a number, where a load has many.
+    pub(crate) fn tenant_name(&self, number: Option<u32>) -> Option<String> {
+        match number {
+            None => self.tenant.clone(),
+            Some(number) => {
+                let base = self.tenant.as_deref().unwrap_or("tenant");
+                Some(format!("{base}-{number}"))
+            }
+        }
+    }
+
+    /// The same server for another tenant.
+    pub(crate) fn with_tenant(&self, tenant: Option<String>) -> Target {
+        Target {
+            tenant,
+            ..self.clone()
+        }
+    }
+
+    /// Asks until the server answers a query with 200. Errors: it did not within `patience`.
+    pub(crate) fn wait_until_ready(
+        &self,
+        stream: &mut Connection,
+        patience: Duration,
+    ) -> anyhow::Result<()> {
+        let start = Instant::now();
+        let request = self.query_request("vector(1)", 1000);
+        loop {
+            let trouble = match stream.exchange(&request) {
+                Ok(response) if response.status == 200 => return Ok(()),
+                Ok(response) => format!("{} {}", response.status, response.excerpt()),
+                Err(error) => error.to_string(),
+            };
+            if start.elapsed() >= patience {
+                bail!("the server does not answer queries: {trouble}");
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// An instant query at `time_ms`, as a form.
@@ -131,7 +205,7 @@ impl Target {
     pub(crate) fn form_request(&self, path: &str, parameters: &[(&str, &str)]) -> Vec<u8> {
         let path = format!("{}{path}", self.query.path);
         let form = form(parameters);
-        let mut head = self.head("POST", &self.query, &path);
+        let mut head = self.head("POST", &self.query, &path, self.tenant.as_deref());
         let _ = write!(
             head,
             "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{form}",
@@ -143,18 +217,18 @@ impl Target {
     /// A GET of a path of the query API.
     pub(crate) fn get_request(&self, path: &str, parameters: &[(&str, &str)]) -> Vec<u8> {
         let path = format!("{}{path}?{}", self.query.path, form(parameters));
-        let mut head = self.head("GET", &self.query, &path);
+        let mut head = self.head("GET", &self.query, &path, self.tenant.as_deref());
         head.push_str("\r\n");
         head.into_bytes()
     }
 
-    fn head(&self, method: &str, url: &Url, path: &str) -> String {
+    fn head(&self, method: &str, url: &Url, path: &str, tenant: Option<&str>) -> String {
         let path = if path.is_empty() { "/" } else { path };
         let mut head = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nUser-Agent: myelin-bench\r\n",
             url.authority
         );
-        if let Some(tenant) = &self.tenant {
+        if let Some(tenant) = tenant {
             let _ = write!(head, "X-Scope-OrgID: {tenant}\r\n");
         }
         head
@@ -247,6 +321,17 @@ mod tests {
         assert!(push.starts_with("POST /api/v1/push HTTP/1.1\r\nHost: a:1\r\n"));
         assert!(push.contains("X-Scope-OrgID: team-a\r\n"));
         assert!(push.ends_with("Content-Length: 3\r\n\r\nabc"));
+        let of_many = Request {
+            body: b"abc".to_vec(),
+            samples: 1,
+            tenant: Some(7),
+        };
+        let mut bytes = b"old".to_vec();
+        target.put_push_request(&mut bytes, Protocol::V2, &of_many);
+        let push = String::from_utf8(bytes).unwrap();
+        assert!(push.starts_with("POST /api/v1/push") && push.ends_with("\r\n\r\nabc"));
+        assert!(push.contains("X-Scope-OrgID: team-a-7\r\n"));
+        assert!(push.contains("proto=io.prometheus.write.v2.Request\r\n"));
         let query = String::from_utf8(target.query_request("up{a=\"b\"}[5m]", -1)).unwrap();
         assert!(query.ends_with("query=up%7Ba%3D%22b%22%7D%5B5m%5D&time=-0.001&timeout=120s"));
         let series = target.get_request("/api/v1/series", &[("match[]", "up"), ("end", "1")]);

@@ -1,25 +1,20 @@
 //! `write`: pushes a workload as fast as the server takes it, or at a rate, and reports what it cost.
 //!
-//! Every connection is a thread that sends its own queue of ready requests. At a rate, a request has a time at which it is due,
-//! and its latency counts from then: a server that stalls is charged for the requests that had to wait.
-//! Nothing is retried: an error is counted, and a run with errors says so in its report and in the exit code.
+//! `drive` does the sending. A run with errors says so in its report and in the exit code.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use serde::Serialize;
 
-use crate::http::Connection;
-use crate::latency::{Latencies, Percentiles};
+use crate::drive::{self, Pace, outcomes_text, wait_quiet};
+use crate::latency::Percentiles;
 use crate::machine::machine;
 use crate::process::{Process, Usage};
 use crate::progress::Progress;
-use crate::target::{Target, TargetOptions};
-use crate::workload::{self, Kind, Request, Shape};
+use crate::target::{TargetOptions, seconds};
+use crate::workload::{self, Kind, ShapeOptions};
 
 /// `myelin-bench write`.
 #[derive(clap::Args)]
@@ -29,28 +24,8 @@ pub(crate) struct Options {
     /// What is pushed.
     #[arg(long, value_enum, default_value = "steady")]
     workload: Kind,
-    /// Series at every scrape. Default: 100000; 1000000 for cardinality.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
-    series: Option<u64>,
-    /// Samples of each series. Default: 60; 6 for cardinality.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
-    scrapes: Option<u64>,
-    /// Samples (and series) of one request.
-    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-    samples_per_body: u64,
-    /// Keep-alive connections, each a thread.
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=4096))]
-    connections: u16,
-    /// Milliseconds of sample time between two scrapes.
-    #[arg(long, default_value_t = 15_000, value_parser = clap::value_parser!(i64).range(1..))]
-    interval_ms: i64,
-    /// Sample time of the first scrape in milliseconds since 1970. Default: so that the last one is over now.
-    /// The targets of a scrape are spread over the interval, as Prometheus does it.
-    #[arg(long)]
-    start_ms: Option<i64>,
-    /// Samples a second over all connections. Default: as fast as the server takes them.
-    #[arg(long)]
-    rate: Option<f64>,
+    #[command(flatten)]
+    shape: ShapeOptions,
     /// The server's process, for CPU time and memory.
     #[arg(long)]
     pid: Option<u32>,
@@ -68,9 +43,6 @@ pub(crate) struct Options {
     #[arg(long)]
     quiet: bool,
 }
-
-/// A server that never becomes quiet is measured until here.
-const QUIET_WAIT_MAX: Duration = Duration::from_secs(600);
 
 /// The result of a run.
 #[derive(Debug, Serialize)]
@@ -111,92 +83,34 @@ struct ServerReport {
     seconds_until_quiet: Option<f64>,
 }
 
-/// What a connection has seen.
-#[derive(Default)]
-struct Tally {
-    latencies: Latencies,
-    outcomes: BTreeMap<String, u64>,
-    first_error: Option<String>,
-    acknowledged: u64,
-    lost: u64,
-}
-
-impl Tally {
-    fn merge(&mut self, other: Tally) {
-        self.latencies.merge(other.latencies);
-        for (outcome, count) in other.outcomes {
-            *self.outcomes.entry(outcome).or_default() += count;
-        }
-        self.first_error = self.first_error.take().or(other.first_error);
-        self.acknowledged += other.acknowledged;
-        self.lost += other.lost;
-    }
-
-    fn record(&mut self, request: &Request, answer: io::Result<crate::http::Response>) {
-        let samples = u64::from(request.samples);
-        let outcome = match answer {
-            Ok(response) if (200..300).contains(&response.status) => {
-                self.acknowledged += samples;
-                response.status.to_string()
-            }
-            Ok(response) => {
-                self.lost += samples;
-                self.first_error
-                    .get_or_insert_with(|| format!("{}: {}", response.status, response.excerpt()));
-                response.status.to_string()
-            }
-            Err(error) => {
-                self.lost += samples;
-                self.first_error.get_or_insert_with(|| error.to_string());
-                format!("{:?}", error.kind())
-            }
-        };
-        *self.outcomes.entry(outcome).or_default() += 1;
-    }
-}
-
-/// What all connections share.
-struct Run<'a> {
-    address: std::net::SocketAddr,
-    timeout: Duration,
-    rate: Option<f64>,
-    start: Instant,
-    samples_sent: AtomicU64,
-    samples_done: &'a AtomicU64,
-    connections_running: &'a AtomicU64,
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> anyhow::Result<i64> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    Ok(now.context("the clock is before 1970")?.as_millis() as i64)
 }
 
 pub(crate) fn run(options: Options) -> anyhow::Result<()> {
-    if let Some(rate) = options.rate
-        && !(rate.is_finite() && rate > 0.0)
-    {
-        bail!("--rate must be a positive number of samples a second");
-    }
     let target = options.target.resolve()?;
-    let shape = options.shape()?;
+    let shape = options.shape.shape(options.workload, now_ms()?)?;
+    let pace = Pace {
+        timeout: Duration::from_secs(options.timeout),
+        rate: options.shape.rate(options.workload)?,
+    };
     let mut progress = Progress::new(options.quiet);
-    let load = workload::build(
-        &shape,
-        usize::from(options.connections),
-        &target,
-        &mut progress,
-    );
+    let load = workload::build(&shape, &mut progress);
     let server = options.pid.map(Process::new).transpose()?;
     let before = server.map(|server| server.usage()).transpose()?;
-    let started = Instant::now();
-    let tally = push(&options, &target, &shape, &load, &mut progress)?;
-    let seconds = started.elapsed().as_secs_f64();
+    let tally = drive::push(&target, &load, pace, &mut progress)?;
 
     let server = match server.zip(before) {
         Some((server, before)) => {
-            let quiet = if options.wait_quiet > 0 {
-                Some(wait_quiet(
+            let quiet = match options.wait_quiet {
+                0 => None,
+                wait => Some(wait_quiet(
                     &server,
-                    Duration::from_secs(options.wait_quiet),
+                    Duration::from_secs(wait),
                     &mut progress,
-                )?)
-            } else {
-                None
+                )?),
             };
             let after = server.usage()?;
             let cpu_seconds = after.cpu_seconds - before.cpu_seconds;
@@ -227,9 +141,9 @@ pub(crate) fn run(options: Options) -> anyhow::Result<()> {
         requests: load.requests() as u64,
         body_bytes: load.body_bytes,
         samples_acknowledged: tally.acknowledged,
-        samples_not_acknowledged: tally.lost,
-        seconds,
-        samples_per_second: tally.acknowledged as f64 / seconds,
+        samples_not_acknowledged: tally.refused,
+        seconds: tally.seconds,
+        samples_per_second: tally.acknowledged as f64 / tally.seconds,
         latency: tally.latencies.percentiles(),
         outcomes: tally.outcomes,
         first_error: tally.first_error,
@@ -247,140 +161,6 @@ pub(crate) fn run(options: Options) -> anyhow::Result<()> {
         );
     }
     Ok(())
-}
-
-impl Options {
-    fn shape(&self) -> anyhow::Result<Shape> {
-        let (series, scrapes) = match self.workload {
-            Kind::Steady | Kind::Churn => (100_000, 60),
-            Kind::Cardinality => (1_000_000, 6),
-        };
-        let scrapes = self.scrapes.unwrap_or(scrapes);
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .context("the clock is before 1970")?;
-        let span = i64::try_from(scrapes)
-            .ok()
-            .and_then(|steps| steps.checked_mul(self.interval_ms))
-            .context("scrapes times interval is more than time has")?;
-        let start_ms = self.start_ms.unwrap_or(now.as_millis() as i64 - span);
-        start_ms
-            .checked_add(span)
-            .context("the last scrape is after the end of time")?;
-        Ok(Shape {
-            kind: self.workload,
-            series: self.series.unwrap_or(series),
-            scrapes,
-            samples_per_body: self.samples_per_body,
-            interval_ms: self.interval_ms,
-            start_ms,
-        })
-    }
-}
-
-/// Sends everything; shows progress meanwhile.
-fn push(
-    options: &Options,
-    target: &Target,
-    shape: &Shape,
-    load: &workload::Load,
-    progress: &mut Progress,
-) -> anyhow::Result<Tally> {
-    let samples_done = AtomicU64::new(0);
-    let connections_running = AtomicU64::new(load.connections.len() as u64);
-    let run = Run {
-        address: target.push.address()?,
-        timeout: Duration::from_secs(options.timeout),
-        rate: options.rate,
-        start: Instant::now(),
-        samples_sent: AtomicU64::new(0),
-        samples_done: &samples_done,
-        connections_running: &connections_running,
-    };
-    let total = shape.samples();
-    let mut tally = Tally::default();
-    thread::scope(|scope| {
-        let connections: Vec<_> = load
-            .connections
-            .iter()
-            .map(|queue| scope.spawn(|| run.connection(queue)))
-            .collect();
-        while connections_running.load(Relaxed) > 0 {
-            thread::sleep(Duration::from_millis(50));
-            progress.tick(|| {
-                let done = samples_done.load(Relaxed);
-                let seconds = run.start.elapsed().as_secs_f64();
-                format!(
-                    "{:>3} %  {done} of {total} samples answered, {:.0} a second",
-                    done * 100 / total,
-                    done as f64 / seconds
-                )
-            });
-        }
-        for connection in connections {
-            match connection.join() {
-                Ok(seen) => tally.merge(seen),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-    });
-    progress.finish(&format!("{total} samples answered"));
-    Ok(tally)
-}
-
-impl Run<'_> {
-    fn connection(&self, queue: &[Request]) -> Tally {
-        let mut tally = Tally::default();
-        let mut connection = Connection::new(self.address, self.timeout);
-        for request in queue {
-            let begin = match self.rate {
-                Some(rate) => {
-                    let ahead = self
-                        .samples_sent
-                        .fetch_add(u64::from(request.samples), Relaxed);
-                    let due = self.start + Duration::from_secs_f64(ahead as f64 / rate);
-                    thread::sleep(due.saturating_duration_since(Instant::now()));
-                    due
-                }
-                None => Instant::now(),
-            };
-            let answer = connection.exchange(&request.bytes);
-            if answer.is_ok() {
-                tally.latencies.record(begin.elapsed());
-            }
-            tally.record(request, answer);
-            self.samples_done
-                .fetch_add(u64::from(request.samples), Relaxed);
-        }
-        self.connections_running.fetch_sub(1, Relaxed);
-        tally
-    }
-}
-
-/// Waits for `quiet` seconds in a row under 5 % of a CPU; gives the seconds that passed before them.
-fn wait_quiet(server: &Process, quiet: Duration, progress: &mut Progress) -> anyhow::Result<f64> {
-    let start = Instant::now();
-    let mut quiet_since = start;
-    let mut cpu = server.usage()?.cpu_seconds;
-    while quiet_since.elapsed() < quiet && start.elapsed() < QUIET_WAIT_MAX {
-        let second = Instant::now();
-        thread::sleep(Duration::from_secs(1));
-        let now = server.usage()?.cpu_seconds;
-        let share = (now - cpu) / second.elapsed().as_secs_f64();
-        if share >= 0.05 {
-            quiet_since = Instant::now();
-        }
-        cpu = now;
-        progress.tick(|| {
-            format!(
-                "waiting for the server to be quiet: {:.0} % of a CPU",
-                share * 100.0
-            )
-        });
-    }
-    let busy = quiet_since.duration_since(start).as_secs_f64();
-    progress.finish(&format!("the server was busy for {busy:.0} s more"));
-    Ok(busy)
 }
 
 impl Report {
@@ -408,7 +188,7 @@ impl Report {
             "sample time",
             format!(
                 "ends at {}: query --time-ms {}",
-                crate::target::seconds(self.end_ms),
+                seconds(self.end_ms),
                 self.end_ms
             ),
         );
@@ -428,12 +208,7 @@ impl Report {
                 ),
             );
         }
-        let outcomes: Vec<String> = self
-            .outcomes
-            .iter()
-            .map(|(outcome, count)| format!("{outcome}: {count}"))
-            .collect();
-        line("answers", outcomes.join(", "));
+        line("answers", outcomes_text(&self.outcomes));
         if let Some(error) = &self.first_error {
             line("first error", error.clone());
         }

@@ -24,6 +24,17 @@ pub(crate) enum Kind {
     Series,
 }
 
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Kind::Instant => "instant",
+            Kind::Range => "range",
+            Kind::Values => "values",
+            Kind::Series => "series",
+        }
+    }
+}
+
 /// One query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Query {

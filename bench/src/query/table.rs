@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 
 use super::Report;
-use super::set::Kind;
 use crate::target::seconds;
 
 pub(super) fn text(report: &Report) -> String {
@@ -40,12 +39,7 @@ pub(super) fn text(report: &Report) -> String {
         let of = |q: &&super::Outcome| q.concurrency == usize::from(mean.concurrency);
         for query in report.queries.iter().filter(of) {
             let name: String = query.name.chars().take(20).collect();
-            let kind = match query.kind {
-                Kind::Instant => "instant",
-                Kind::Range => "range",
-                Kind::Values => "values",
-                Kind::Series => "series",
-            };
+            let kind = query.kind.name();
             let _ = write!(out, "{name:<20} {kind:<8} ");
             let Some(latency) = query.latency else {
                 let errors: Vec<&str> = query.errors.keys().map(String::as_str).collect();

@@ -5,8 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
@@ -169,7 +168,7 @@ pub(super) fn run(common: &CommonOptions, patience: &PatienceOptions) -> anyhow:
     let journal = Journal::read(&common.state)?;
     let pattern = journal.pattern;
     let mut stream = Connection::new(target.query.address()?, common.timeout());
-    wait_for_server(&target, &mut stream, Duration::from_secs(patience.wait))?;
+    target.wait_until_ready(&mut stream, Duration::from_secs(patience.wait))?;
 
     let mut progress = Progress::new(common.quiet);
     let total: usize = journal.bodies.iter().map(BTreeMap::len).sum();
@@ -212,27 +211,6 @@ pub(super) fn run(common: &CommonOptions, patience: &PatienceOptions) -> anyhow:
         "nothing was acknowledged, so nothing was checked"
     );
     Ok(())
-}
-
-/// Asks until the server answers a query.
-fn wait_for_server(
-    target: &Target,
-    stream: &mut Connection,
-    patience: Duration,
-) -> anyhow::Result<()> {
-    let start = Instant::now();
-    let request = target.query_request("vector(1)", 1000);
-    loop {
-        let trouble = match stream.exchange(&request) {
-            Ok(response) if response.status == 200 => return Ok(()),
-            Ok(response) => format!("{} {}", response.status, response.excerpt()),
-            Err(error) => error.to_string(),
-        };
-        if start.elapsed() >= patience {
-            bail!("the server does not answer queries: {trouble}");
-        }
-        thread::sleep(Duration::from_millis(100));
-    }
 }
 
 fn fetch(
