@@ -76,7 +76,7 @@ fn replay(files: &[(String, Vec<u8>)], salvage: bool) -> (Vec<String>, Result<Re
             }
             Ok(())
         },
-        &mut |progress| {
+        &mut |_, progress| {
             // A file may be cut within the padding of its last frame, which counts all the same.
             let total = progress.bytes_total + BLOCK as u64;
             assert!(
@@ -84,6 +84,7 @@ fn replay(files: &[(String, Vec<u8>)], salvage: bool) -> (Vec<String>, Result<Re
                 "{progress:?} {done}"
             );
             done = progress.bytes_done;
+            Ok(())
         },
     );
     // A sample takes a byte at least, whatever a record claims.
@@ -116,7 +117,7 @@ fn sound_log() -> (Vec<(String, Vec<u8>)>, Vec<String>) {
         &dir(),
         &ReplayOptions::default(),
         &mut |_, _| Ok(()),
-        &mut |_| {},
+        &mut |_, _| Ok(()),
     );
     let mut log = Log::open(
         &mut reactor,

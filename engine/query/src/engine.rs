@@ -297,17 +297,18 @@ impl Engine {
         let pool = self.workers.executor();
         let (canceled, deadline) = (turn.canceled.flag(), turn.deadline);
         let floor = self.floor(caller);
-        let evaluate = move || {
-            let source = Fetched::new(lists, of_selector, floor, &pool);
+        let evaluate = move || -> Result<Evaluated, Error> {
             let expired = || Instant::now() >= deadline;
+            let given_up = || canceled.load(Ordering::Relaxed) || expired();
+            let source = Fetched::new(lists, of_selector, floor, &pool, &given_up)?;
             let budget = Budget {
                 samples_max,
                 expired: &expired,
                 canceled: &canceled,
             };
-            promql::evaluate(&plan, &source, &pool, &budget)
+            Ok(promql::evaluate(&plan, &source, &pool, &budget)?)
         };
-        Ok(self.run(evaluate).await??)
+        self.run(evaluate).await?
     }
 
     /// Runs `job` on a worker.

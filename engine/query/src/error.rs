@@ -54,6 +54,7 @@ impl Error {
             Error::Read(ReadError::TooManySeries { .. } | ReadError::TooManyBytes { .. })
             | Error::TooLong { .. } => Class::Limit,
             Error::Read(ReadError::Canceled) => Class::Canceled,
+            Error::Read(ReadError::Chunk(_)) => Class::Internal,
             Error::Read(_) | Error::Busy => Class::Overload,
             Error::Timeout(_) => Class::Timeout,
             Error::Panicked | Error::Quarantined => Class::Internal,

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use model::Labels;
 use promql::{Columns, Executor, Source, SourceError};
-use shard::{ChunkSlice, SelectedSeries};
+use shard::{ChunkSlice, ReadError, SelectedSeries, load_chunks};
 
 /// The series of all selectors of a plan; identical selectors share one list.
 #[derive(Default)]
@@ -35,23 +35,28 @@ const PARALLEL_SERIES_MIN: usize = 4096;
 impl Fetched {
     /// `lists` as they came. `floor` hides what is older (`i64::MIN`: nothing).
     ///
-    /// Cost: a sort by labels, where all labels were asked for. The answers of the cores are sorted side by side; the sort of all then only
-    /// merges sorted runs.
+    /// What lies in chunk files is fetched here, the answers of the cores side by side; `canceled` is asked between two reads.
+    /// Errors: a chunk that cannot be read or is damaged; canceled.
+    /// Cost: the reads, and a sort by labels, where all labels were asked for. The answers of the cores are sorted side by side; the sort of all then
+    /// only merges sorted runs.
     pub(crate) fn new(
         lists: Vec<Answers>,
         of_selector: Vec<usize>,
         floor: i64,
         executor: &dyn Executor,
-    ) -> Fetched {
+        canceled: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Fetched, ReadError> {
+        let mut lists = lists;
+        load(&mut lists, executor, canceled)?;
         let join = |answers: Answers| match answers.all_labels {
             true => by_labels(answers.series, executor),
             false => by_identity(answers.series),
         };
-        Fetched {
+        Ok(Fetched {
             lists: lists.into_iter().map(join).collect(),
             of_selector,
             floor,
-        }
+        })
     }
 
     fn list(&self, selector: usize) -> &[SelectedSeries] {
@@ -66,6 +71,27 @@ fn held(answer: &Mutex<Vec<SelectedSeries>>) -> MutexGuard<'_, Vec<SelectedSerie
 /// Stable, and linear where the list consists of sorted runs.
 fn sort(list: &mut [SelectedSeries]) {
     list.sort_by(|a, b| a.labels.cmp(&b.labels));
+}
+
+/// Fetches the chunks of all answers that lie in files, the answers side by side.
+fn load(
+    lists: &mut [Answers],
+    executor: &dyn Executor,
+    canceled: &(dyn Fn() -> bool + Sync),
+) -> Result<(), ReadError> {
+    let answers = lists.iter_mut().flat_map(|answers| &mut answers.series);
+    let answers: Vec<_> = answers.map(Mutex::new).collect();
+    let failed = Mutex::new(None);
+    executor.run(answers.len(), &|n| {
+        let mut answer = answers[n].lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = load_chunks(&mut answer, canceled) {
+            *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        }
+    });
+    match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
 }
 
 /// One list, sorted by labels.
@@ -141,12 +167,13 @@ impl Source for Fetched {
         let min = min.max(self.floor);
         let wanted = |c: &&ChunkSlice| c.max_time >= min && c.min_time <= max;
         for chunk in series.chunks.iter().filter(wanted) {
-            chunk::decode_range(&chunk.bytes, min, max, &mut out.times, &mut out.values).map_err(
-                |e| SourceError {
-                    series: series.id,
-                    reason: e.to_string(),
-                },
-            )?;
+            let failed = |reason: String| SourceError {
+                series: series.id,
+                reason,
+            };
+            let sealed = chunk.bytes.read().map_err(|e| failed(e.to_string()))?;
+            chunk::decode_range(&sealed, min, max, &mut out.times, &mut out.values)
+                .map_err(|e| failed(e.to_string()))?;
         }
         if overlaps(&series.chunks) {
             straighten(out);
@@ -208,7 +235,7 @@ mod tests {
             series: answers,
             all_labels: true,
         };
-        Fetched::new(vec![answers], vec![0, 0], floor, &Inline)
+        Fetched::new(vec![answers], vec![0, 0], floor, &Inline, &|| false).unwrap()
     }
 
     fn decoded(fetched: &Fetched, at: usize, min: i64, max: i64) -> Vec<(i64, f64)> {
@@ -272,7 +299,7 @@ mod tests {
             ],
             all_labels: false,
         };
-        let fetched = Fetched::new(vec![answers], vec![0], i64::MIN, &Inline);
+        let fetched = Fetched::new(vec![answers], vec![0], i64::MIN, &Inline, &|| false).unwrap();
         let mut columns: Vec<_> = (0..fetched.count(0))
             .map(|at| decoded(&fetched, at, 0, 9))
             .collect();
@@ -286,7 +313,7 @@ mod tests {
     #[test]
     fn damaged_bytes_are_an_error_that_names_the_series() {
         let mut damaged = series("a", &[&[(1, 1.0)]]);
-        let mut bytes = damaged.chunks[0].bytes.to_vec();
+        let mut bytes = damaged.chunks[0].bytes.read().unwrap().into_owned();
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
         damaged.chunks[0].bytes = bytes.into();

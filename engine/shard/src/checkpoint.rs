@@ -2,19 +2,24 @@
 //!
 //! A checkpoint is due when the log has grown by more than the threshold and by more than the last checkpoint was long, so
 //! that checkpoints never write more than the log itself; on request; and at a graceful stop, so that the next start reads one
-//! file. It walks the series table in order of numbers: a series record, its sealed chunks, and its open chunk sealed in a copy.
+//! file. It walks the series table in order of numbers: a series record, the places of its closed chunks, and its open chunk sealed in a copy.
+//! When all rows are written the chunk files are synced as far as they are named, and only then the checkpoint is completed.
 //! It is fuzzy: what changes behind the walk is in the segments behind the checkpoint too, and replay skips what it knows.
 
 use std::sync::mpsc::channel;
 
 use model::{Generation, SeriesRef, TimeMs};
 use reactor::{Event, Reactor};
-use wal::{Checkpoint, CheckpointState, ChunkRecord, Log, Record, SeriesRecord};
+use wal::{Checkpoint, CheckpointState, ChunkRecord, Log, Record, SeriesRecord, StoredChunkRecord};
 
 use crate::Error;
-use crate::core::Core;
+use crate::chunkfile::{Broken, SyncPoint};
+use crate::core::{Core, TOKEN_CHUNKS};
 use crate::limits::{CHECKPOINT_SLICE_BYTES, CHECKPOINT_SLICE_ROWS};
 use crate::memtable::{Memtable, NO_TENANT};
+
+/// About what naming a closed chunk takes.
+const STORED_CHUNK_BYTES: usize = 32;
 
 /// Answered when the checkpoint is durable, or has failed.
 pub(crate) type Reply = Box<dyn FnOnce(Result<(), String>) + Send>;
@@ -39,9 +44,19 @@ pub(crate) struct Checkpoints {
 
 struct Running {
     writer: Checkpoint,
-    /// The next row to write; none when all are.
-    next: Option<u32>,
+    walk: Walk,
     replies: Vec<Reply>,
+}
+
+/// How far a checkpoint is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Walk {
+    /// The next row to write.
+    Row(u32),
+    /// All rows are written; the chunks that they name are to be durable.
+    Chunks(SyncPoint),
+    /// The rest is the writer's.
+    Over,
 }
 
 impl Checkpoints {
@@ -67,9 +82,13 @@ impl Checkpoints {
     }
 
     /// Whether a turn would get further without any event.
-    pub(crate) fn has_work(&self) -> bool {
+    pub(crate) fn has_work(&self, memtable: &Memtable) -> bool {
         match &self.running {
-            Some(running) => running.next.is_some() && running.writer.is_ready(),
+            Some(running) => match running.walk {
+                Walk::Row(_) => running.writer.is_ready(),
+                Walk::Chunks(point) => memtable.chunks.is_synced(point),
+                Walk::Over => false,
+            },
             None => !self.requests.is_empty(),
         }
     }
@@ -106,7 +125,12 @@ impl Checkpoints {
     }
 
     /// Begins one if it is due, and writes a slice of the one that runs.
-    pub(crate) fn advance(&mut self, reactor: &mut Reactor, log: &mut Log, memtable: &Memtable) {
+    pub(crate) fn advance(
+        &mut self,
+        reactor: &mut Reactor,
+        log: &mut Log,
+        memtable: &mut Memtable,
+    ) {
         if self.running.is_none() && self.is_due(log) {
             self.log_bytes_then = self.log_bytes_found + log.stats().commit_bytes;
             self.begun += 1;
@@ -114,7 +138,7 @@ impl Checkpoints {
             let replies = std::mem::take(&mut self.requests);
             self.running = Some(Running {
                 writer,
-                next: Some(0),
+                walk: Walk::Row(0),
                 replies,
             });
         }
@@ -160,8 +184,12 @@ impl Checkpoints {
         &mut self,
         reactor: &mut Reactor,
         log: &mut Log,
-        memtable: &Memtable,
+        memtable: &mut Memtable,
     ) -> Result<(), Error> {
+        let failed = |log: &Log, reason| Error::Data {
+            path: log.dir().to_owned(),
+            reason,
+        };
         let (done, result) = channel();
         self.request(Box::new(move |result| {
             done.send(result).unwrap_or_default()
@@ -170,26 +198,33 @@ impl Checkpoints {
         loop {
             self.advance(reactor, log, memtable);
             if let Ok(result) = result.try_recv() {
-                return result.map_err(|reason| Error::Data {
-                    path: log.dir().to_owned(),
-                    reason,
-                });
+                return result.map_err(|reason| failed(log, reason));
             }
-            if self.has_work() {
+            if let Some(reason) = memtable.chunks.no_space() {
+                return Err(failed(log, reason.to_owned()));
+            }
+            if let Some(op) = memtable.chunks.next_op(reactor) {
+                reactor.submit(op, TOKEN_CHUNKS);
+            }
+            if self.has_work(memtable) {
                 continue;
             }
             reactor.wait(None, &mut events);
             if events.is_empty() {
                 let reason = "the simulated machine has no power".to_owned();
-                return Err(Error::Data {
-                    path: log.dir().to_owned(),
-                    reason,
-                });
+                return Err(failed(log, reason));
             }
             for event in events.drain(..) {
-                match log.owns(&event) {
-                    true => drop(log.on_event(reactor, event)?),
-                    false => self.on_event(reactor, log, event),
+                match event {
+                    Event::Completion {
+                        token: TOKEN_CHUNKS,
+                        result,
+                    } => match memtable.chunks.complete(reactor, result) {
+                        Ok(()) | Err(Broken::NoSpace) => {}
+                        Err(Broken::Failed(reason)) => return Err(failed(log, reason)),
+                    },
+                    event if log.owns(&event) => drop(log.on_event(reactor, event)?),
+                    event => self.on_event(reactor, log, event),
                 }
             }
         }
@@ -207,26 +242,32 @@ impl Checkpoints {
 }
 
 impl Running {
-    fn slice(&mut self, reactor: &mut Reactor, memtable: &Memtable) -> Result<(), wal::Error> {
+    fn slice(&mut self, reactor: &mut Reactor, memtable: &mut Memtable) -> Result<(), wal::Error> {
+        if let Walk::Chunks(point) = self.walk
+            && memtable.chunks.is_synced(point)
+        {
+            self.walk = Walk::Over;
+            return self.writer.finish(reactor);
+        }
         let (mut rows, mut bytes) = (0, 0);
-        while let Some(series) = self.next
+        while let Walk::Row(series) = self.walk
             && self.writer.is_ready()
             && rows < CHECKPOINT_SLICE_ROWS
             && bytes < CHECKPOINT_SLICE_BYTES
         {
             if series == memtable.rows.count() {
-                self.next = None;
-                return self.writer.finish(reactor);
+                self.walk = Walk::Chunks(memtable.chunks.request_sync());
+                return Ok(());
             }
             bytes += put_series(&mut self.writer, reactor, memtable, series)?;
             rows += 1;
-            self.next = Some(series + 1);
+            self.walk = Walk::Row(series + 1);
         }
         Ok(())
     }
 }
 
-/// Appends one row with all its chunks; returns about how many bytes that took.
+/// Appends one row, its open chunk and the places of the closed ones; returns about how many bytes that took.
 fn put_series(
     writer: &mut Checkpoint,
     reactor: &mut Reactor,
@@ -249,23 +290,35 @@ fn put_series(
     };
     writer.append(reactor, &Record::Series(record))?;
     let mut bytes = packed.len();
-    for chunk in memtable.slices(series, i64::MIN, i64::MAX) {
-        let record = ChunkRecord {
+    for chunk in &cold.sealed {
+        let place = chunk.place();
+        let record = StoredChunkRecord {
             series: SeriesRef(series),
-            first: TimeMs(chunk.min_time),
-            last: TimeMs(chunk.max_time),
-            sealed: &chunk.bytes,
+            first: TimeMs(chunk.min_time()),
+            last: TimeMs(chunk.max_time()),
+            count: chunk.count(),
+            file: place.file,
+            offset: place.offset,
+            len: place.len,
         };
-        writer.append(reactor, &Record::Chunk(record))?;
-        bytes += chunk.bytes.len();
+        writer.append(reactor, &Record::StoredChunk(record))?;
+        bytes += STORED_CHUNK_BYTES;
     }
-    Ok(bytes)
+    let open = row.chunk.seal();
+    let record = ChunkRecord {
+        series: SeriesRef(series),
+        first: TimeMs(row.chunk.first_time()),
+        last: TimeMs(row.chunk.last_time()),
+        sealed: &open,
+    };
+    writer.append(reactor, &Record::Chunk(record))?;
+    Ok(bytes + open.len())
 }
 
 impl Core {
     pub(crate) fn slice_checkpoint(&mut self) {
         self.checkpoints
-            .advance(&mut self.reactor, &mut self.log, &self.memtable);
+            .advance(&mut self.reactor, &mut self.log, &mut self.memtable);
     }
 
     pub(crate) fn checkpoint_event(&mut self, event: Event) {

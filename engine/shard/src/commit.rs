@@ -106,6 +106,13 @@ impl Core {
 
     /// Whether the log takes a push now: `None` is later, an error is not.
     pub(crate) fn admit(&self, push: &Push) -> Option<Result<(), Refusal>> {
+        if let Some(refusal) = self.is_poisoned_by() {
+            return Some(Err(refusal.clone()));
+        }
+        if self.memtable.chunks.is_behind() {
+            let no_space = self.memtable.chunks.no_space();
+            return no_space.map(|reason| Err(Refusal::NoSpace(reason.to_owned())));
+        }
         match self.log.admit(log_bytes_max(push)) {
             Ok(()) => Some(Ok(())),
             Err(Error::QueueFull { .. }) => None,

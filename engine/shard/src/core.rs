@@ -14,12 +14,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use model::{Ack, CoreId};
-use reactor::{Event, Reactor, Tick};
+use reactor::{Event, OpResult, Reactor, Tick};
 use wal::Log;
 
 use crate::checkpoint::Checkpoints;
+use crate::chunkfile::Broken;
 use crate::health::Published;
-use crate::limits::{GC_INTERVAL_S, GC_SLICE_ROWS, STALL_MS};
+use crate::limits::{CHUNK_LOOKUPS_MAX, GC_INTERVAL_S, GC_SLICE_ROWS, STALL_MS};
 use crate::mailbox::Mailboxes;
 use crate::memtable::Memtable;
 use crate::memtable::gc::Collection;
@@ -31,6 +32,8 @@ use crate::release::{Release, Reply};
 /// Tokens of the reactor below this belong to the log.
 const TOKEN_GC: u64 = 1000;
 const TOKEN_LINGER: u64 = 1001;
+/// Of the chunk files: their operation in flight, and their timer for space.
+pub(crate) const TOKEN_CHUNKS: u64 = 1002;
 
 /// See the module.
 pub(crate) struct Core {
@@ -168,6 +171,7 @@ impl Core {
         while let Some(message) = self.mailboxes.of(self.id).take() {
             self.accept(message);
         }
+        self.memtable.chunks.allow_lookups(CHUNK_LOOKUPS_MAX);
         self.commit();
         self.slice();
         self.finish_stop();
@@ -186,7 +190,9 @@ impl Core {
             .front()
             .is_some_and(|push| self.admit(push).is_some());
         let collection = self.collection.is_some() || self.collection_due;
-        let background = collection || self.checkpoints.has_work();
+        let background = collection
+            || self.checkpoints.has_work(&self.memtable)
+            || self.memtable.chunks.has_work();
         pushes || !self.reads.is_idle() || (background && self.poison.is_none())
     }
 
@@ -201,6 +207,11 @@ impl Core {
             Event::Timer(TOKEN_LINGER) => {
                 self.published.linger_over.store(true, Ordering::Relaxed);
             }
+            Event::Timer(TOKEN_CHUNKS) => self.memtable.chunks.retry(),
+            Event::Completion {
+                token: TOKEN_CHUNKS,
+                result,
+            } => self.chunks_event(result),
             event if self.log.owns(&event) => {
                 let before = self.log.written();
                 if let Err(error) = self.log.on_event(&mut self.reactor, event) {
@@ -280,6 +291,24 @@ impl Core {
         if self.poison.is_none() {
             self.slice_checkpoint();
             self.slice_collection();
+            if let Some(op) = self.memtable.chunks.next_op(&mut self.reactor) {
+                self.reactor.submit(op, TOKEN_CHUNKS);
+            }
+        }
+    }
+
+    /// An operation on the chunk files has ended.
+    fn chunks_event(&mut self, result: OpResult) {
+        match self.memtable.chunks.complete(&mut self.reactor, result) {
+            Ok(()) => {}
+            Err(Broken::NoSpace) => {
+                let again = self
+                    .reactor
+                    .now()
+                    .after(Duration::from_millis(wal::SPACE_RETRY_MS));
+                self.reactor.set_timer(again, TOKEN_CHUNKS);
+            }
+            Err(Broken::Failed(reason)) => self.poison(reason),
         }
     }
 
@@ -299,6 +328,8 @@ impl Core {
             let segment = self.checkpoints.oldest_segment();
             self.memtable
                 .reuse_numbers_before(segment, self.reads.oldest());
+            let now = self.log.reserve_sample();
+            self.memtable.chunks.sweep(now, segment);
         }
         if let Some(round) = &mut self.collection {
             let (segment, read) = (self.log.reserve_sample(), self.reads.next());
@@ -308,7 +339,12 @@ impl Core {
         }
     }
 
-    /// The log has failed. Nothing that waits for it will ever be durable: it is refused, and hidden from reads from now on.
+    /// Why the core takes no writes any more, if so.
+    pub(crate) fn is_poisoned_by(&self) -> Option<&Refusal> {
+        self.poison.as_ref()
+    }
+
+    /// The log, or a chunk file, has failed. Nothing that waits for it will ever be durable: it is refused, and hidden from reads from now on.
     pub(crate) fn poison(&mut self, reason: String) {
         if self.poison.is_some() {
             return;
@@ -336,7 +372,10 @@ impl Core {
         let idle = self.pushes.is_empty()
             && self.reads.is_idle()
             && self.release.is_empty()
-            && (self.poison.is_some() || (self.checkpoints.is_idle()));
+            && (self.poison.is_some()
+                || self.checkpoints.is_idle()
+                // It would wait for ever; the log has everything.
+                || self.memtable.chunks.no_space().is_some());
         if idle && let Some(reply) = self.stop.take() {
             self.stopped = true;
             reply();
@@ -368,13 +407,20 @@ impl Core {
 
     fn publish(&mut self) {
         let (published, totals, counts) = (&*self.published, &self.memtable.totals, &self.counts);
-        let log = self.log.stats();
+        let (log, chunks) = (self.log.stats(), &self.memtable.chunks);
         for (counter, value) in [
             (&published.series, totals.series),
             (&published.series_created, totals.created),
             (&published.series_removed, totals.removed),
             (&published.chunks, totals.sealed_chunks),
             (&published.chunk_bytes, totals.sealed_bytes),
+            (&published.chunk_files, chunks.file_count() as u64),
+            (&published.chunk_file_bytes, chunks.stats.written_bytes),
+            (
+                &published.chunk_pending_bytes,
+                chunks.pending_bytes() as u64,
+            ),
+            (&published.chunk_lookups, chunks.stats.looked_up),
             (&published.samples, totals.samples),
             (&published.tenants, self.memtable.tenant_count() as u64),
             (&published.samples_rejected, counts.rejected),
@@ -393,7 +439,8 @@ impl Core {
         ] {
             Published::set(counter, value);
         }
-        let no_space = matches!(self.log.health(), wal::Health::NoSpace(_));
+        let no_space = matches!(self.log.health(), wal::Health::NoSpace(_))
+            || self.memtable.chunks.no_space().is_some();
         published.no_space.store(no_space, Ordering::Relaxed);
     }
 }

@@ -51,6 +51,9 @@ pub enum Error {
     /// The log cannot be read, made or continued; names the file.
     #[error("write-ahead log: {0}")]
     Log(#[from] wal::Error),
+    /// A chunk file cannot be read or written; names file and offset.
+    #[error(transparent)]
+    Chunk(crate::ReadError),
     /// The data directory holds something that cannot be used.
     #[error("{}: {reason}", path.display())]
     Data {

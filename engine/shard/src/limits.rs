@@ -61,6 +61,24 @@ pub(crate) const STALL_MS: u64 = 20;
 /// 430 ns a sample in shuffled order, no difference (80 ns) in the order of creation, where the hardware prefetches.
 pub(crate) const TOUCH_AHEAD: usize = 16;
 
+/// Bytes of a chunk file: small enough that a file goes soon after its last chunk, large enough that a day of a million series is 140 of them.
+pub const CHUNK_FILE_BYTES_DEFAULT: u32 = 64 << 20;
+
+/// Bytes of a block of closed chunks, the unit of writing: about 800 chunks, so that a write costs each of them some 10 ns.
+pub(crate) const CHUNK_BLOCK_BYTES: usize = 128 << 10;
+
+/// Bytes of closed chunks that may wait for the disk; beyond, pushes wait too (or are refused where the disk is full).
+pub(crate) const CHUNK_PENDING_BYTES_MAX: usize = 8 << 20;
+
+/// Bytes written to a chunk file before it is synced: what a checkpoint may have to wait for.
+pub(crate) const CHUNK_SYNC_BYTES: u64 = 4 << 20;
+
+/// Closed chunks that a core reads itself in a turn, to compare old samples with what is stored: 1 to 2 ms where the file is cached.
+pub(crate) const CHUNK_LOOKUPS_MAX: u32 = 256;
+
 const _: () = assert!(GATHERS_MAX < READS_MAX_DEFAULT as usize);
 const _: () = assert!(CUT_MS % 1000 == 0 && CUT_MS > 0);
+// The span of a chunk is kept in 32 bits.
+const _: () = assert!(CUT_MS < u32::MAX as i64);
+const _: () = assert!(CHUNK_BLOCK_BYTES * 8 <= CHUNK_FILE_BYTES_DEFAULT as usize);
 const _: () = assert!(CHUNK_SAMPLES_DEFAULT > 1);

@@ -14,7 +14,7 @@
 //! | 4 to 5 | list of all series (`index`) |
 //! | 10.7 to 21 | slot of the identity table, 8 bytes at 3/8 to 3/4 full |
 //! | shared | pairs: 48 + 15 + the value's bytes, by all series that have the label |
-//! | 32 + 16 + ~1.3 a sample | every sealed chunk: times, pointer, counts of the `Arc`, bytes |
+//! | 28 | every closed chunk: times and the place in the chunk file (`chunkfile`), with a quarter of spare room in the list |
 //!
 //! `tests::memory` measures the sum: 282 bytes for a series of ten labels with six samples, 80 series a target. Invariants: a live row has at least one sample, the last one in its open chunk; chunks of a
 //! series ascend and do not overlap; a row is live exactly when its tenant is not [`NO_TENANT`], and is then in its tenant's
@@ -24,13 +24,16 @@ pub(crate) mod append;
 pub(crate) mod gc;
 pub(crate) mod read;
 pub(crate) mod replay;
+mod takeover;
 
 use std::collections::{HashMap, VecDeque};
+use std::path::Path;
 use std::sync::Arc;
 
 use chunk::XorAppender;
 use model::{Ack, Lsn, SeriesId, TenantId, TenantLimits};
 
+use crate::chunkfile::{ChunkFiles, Place};
 use crate::index::table::Sharded;
 use crate::index::{Index, PairId, Secret};
 use crate::limits::CUT_MS;
@@ -72,12 +75,67 @@ pub(crate) struct Cold {
 
 const _: () = assert!(size_of::<Cold>() == 64);
 
-/// A closed chunk.
-#[derive(Debug, Clone)]
+/// A closed chunk: its times, and where it lies. Packed, since a series has dozens of them.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, packed(4))]
 pub(crate) struct Sealed {
-    pub(crate) min_time: i64,
-    pub(crate) max_time: i64,
-    pub(crate) bytes: Arc<[u8]>,
+    min_time: i64,
+    /// Last time less first time; chunks do not cross a multiple of [`CUT_MS`].
+    span: u32,
+    file: u32,
+    offset: u32,
+    len: u32,
+    count: u16,
+}
+
+const _: () = assert!(size_of::<Sealed>() == 28);
+
+impl Sealed {
+    /// `None` for times that no chunk can have.
+    pub(crate) fn new(min_time: i64, max_time: i64, count: u16, place: Place) -> Option<Sealed> {
+        let span = u32::try_from(max_time.checked_sub(min_time)?).ok()?;
+        let Place { file, offset, len } = place;
+        Some(Sealed {
+            min_time,
+            span,
+            file,
+            offset,
+            len,
+            count,
+        })
+    }
+
+    pub(crate) fn min_time(&self) -> i64 {
+        self.min_time
+    }
+
+    pub(crate) fn max_time(&self) -> i64 {
+        self.min_time + i64::from(self.span)
+    }
+
+    /// Samples in it.
+    pub(crate) fn count(&self) -> u16 {
+        self.count
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        Place {
+            file: self.file,
+            offset: self.offset,
+            len: self.len,
+        }
+    }
+
+    /// The same chunk, elsewhere.
+    pub(crate) fn moved_to(self, place: Place) -> Sealed {
+        let Place { file, offset, len } = place;
+        Sealed {
+            file,
+            offset,
+            len,
+            ..self
+        }
+    }
 }
 
 /// One tenant's share of a core.
@@ -146,6 +204,8 @@ pub(crate) struct Memtable {
     /// Numbers that may be given out again.
     free: Vec<u32>,
     pub(crate) secret: Secret,
+    /// Where closed chunks are.
+    pub(crate) chunks: ChunkFiles,
     quotas: Arc<Quotas>,
     pub(crate) chunk_samples_max: u16,
     retention_default_ms: i64,
@@ -172,6 +232,7 @@ impl Memtable {
             retired: VecDeque::new(),
             free: Vec::new(),
             secret: Secret::new(seed),
+            chunks: ChunkFiles::new(Path::new(""), 0),
             quotas,
             chunk_samples_max,
             retention_default_ms,
@@ -251,7 +312,7 @@ impl Memtable {
         self.colds[series]
             .sealed
             .first()
-            .map_or(open, |chunk| chunk.min_time)
+            .map_or(open, Sealed::min_time)
     }
 }
 
@@ -260,7 +321,7 @@ impl Memtable {
 pub(crate) struct Accounts {
     pub(crate) rows: usize,
     pub(crate) colds: usize,
-    /// Open and sealed chunks.
+    /// Open chunks, lists of closed ones, and closed ones that still wait for the disk.
     pub(crate) chunks: usize,
     /// Lists of pair numbers.
     pub(crate) pairs: usize,

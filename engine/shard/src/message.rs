@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use crate::ChunkBytes;
 use model::{
     Exemplar, HistogramSample, Labels, Matcher, Metadata, Projection, SeriesId, SeriesKey,
     TenantId, TenantLimits,
@@ -237,15 +238,15 @@ pub struct SelectedSeries {
     pub chunks: Vec<ChunkSlice>,
 }
 
-/// Bytes of a chunk: sealed ones shared with the core, open ones a copy.
+/// A chunk: of closed ones the place where they lie, of open ones a copy.
 #[derive(Debug, Clone)]
 pub struct ChunkSlice {
     /// First sample's time.
     pub min_time: i64,
     /// Last sample's time.
     pub max_time: i64,
-    /// Sealed bytes as of `chunk`, checksum included, for open and closed chunks alike.
-    pub bytes: Arc<[u8]>,
+    /// Sealed bytes as of `chunk`, checksum included, for open and closed chunks alike; those of closed ones may lie in a file.
+    pub bytes: ChunkBytes,
 }
 
 /// Reads names of labels, or values of one, sorted.
@@ -305,6 +306,9 @@ pub enum ReadError {
         /// In force.
         limit: u64,
     },
+    /// A chunk cannot be read, or is damaged: file, offset and reason.
+    #[error("chunk file {0}")]
+    Chunk(String),
     /// Nobody waits.
     #[error("canceled")]
     Canceled,

@@ -7,7 +7,8 @@ use reactor::IoMode;
 
 use crate::Error;
 use crate::limits::{
-    CHECKPOINT_LOG_BYTES_DEFAULT, CHUNK_SAMPLES_DEFAULT, QUEUE_BYTES_DEFAULT, READS_MAX_DEFAULT,
+    CHECKPOINT_LOG_BYTES_DEFAULT, CHUNK_FILE_BYTES_DEFAULT, CHUNK_SAMPLES_DEFAULT,
+    QUEUE_BYTES_DEFAULT, READS_MAX_DEFAULT,
 };
 
 /// Options of [`crate::Cores::start`].
@@ -29,6 +30,8 @@ pub struct Options {
     pub segment_bytes: u64,
     /// See [`CHECKPOINT_LOG_BYTES_DEFAULT`].
     pub checkpoint_log_bytes: u64,
+    /// See [`CHUNK_FILE_BYTES_DEFAULT`].
+    pub chunk_file_bytes: u32,
     /// Sample time kept of a tenant that has been replayed but has not pushed yet (a push brings its tenant's own limits).
     pub retention: Duration,
     /// Drop the rest of a corrupt log segment and count it, instead of refusing to start.
@@ -49,6 +52,7 @@ impl Options {
             chunk_samples_max: CHUNK_SAMPLES_DEFAULT,
             segment_bytes: 64 << 20,
             checkpoint_log_bytes: CHECKPOINT_LOG_BYTES_DEFAULT,
+            chunk_file_bytes: CHUNK_FILE_BYTES_DEFAULT,
             retention: Duration::from_secs(24 * 3600),
             salvage: false,
             poison_linger: Duration::from_secs(60),
@@ -93,6 +97,9 @@ impl Options {
         }
         if self.checkpoint_log_bytes < self.segment_bytes {
             return bad("checkpoint-log-bytes", "less than a segment".to_owned());
+        }
+        if !(1 << 12..=1 << 30).contains(&self.chunk_file_bytes) {
+            return bad("chunk-file-bytes", "not from 4 KiB to 1 GiB".to_owned());
         }
         if self.retention.is_zero() {
             return bad("retention", "0 would keep nothing".to_owned());

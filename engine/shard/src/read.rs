@@ -132,7 +132,10 @@ impl Reads {
                 && !captured.contains_key(&series)
             {
                 let visited = visit(memtable, candidates, projector, select, series, i64::MAX);
-                captured.insert(series, visited);
+                captured.insert(
+                    series,
+                    visited.expect("only a poisoned core reads chunks to cut them"),
+                );
             }
         }
     }
@@ -368,11 +371,14 @@ impl Read {
                     let series = candidates.series[at];
                     match &self.ask {
                         Ask::Select(select) => {
-                            let visited = captured.remove(&series).unwrap_or_else(|| {
-                                let projector = &mut self.projector;
-                                let until = seen_until(&series);
-                                visit(memtable, candidates, projector, select, series, until)
-                            });
+                            let visited = match captured.remove(&series) {
+                                Some(visited) => visited,
+                                None => {
+                                    let projector = &mut self.projector;
+                                    let until = seen_until(&series);
+                                    visit(memtable, candidates, projector, select, series, until)?
+                                }
+                            };
                             let Some(visited) = visited else { continue };
                             self.bytes += visited
                                 .chunks
@@ -482,18 +488,18 @@ fn visit(
     select: &Select,
     series: u32,
     until: i64,
-) -> Option<SelectedSeries> {
+) -> Result<Option<SelectedSeries>, ReadError> {
     let (min, max) = (select.min_time, select.max_time);
     if !memtable.is_live(series) || !memtable.overlaps(series, min, max) {
-        return None;
+        return Ok(None);
     }
     if memtable.first_time(series) >= until {
-        return None;
+        return Ok(None);
     }
     let cold = &memtable.colds[series];
     let index = &memtable.tenant(memtable.rows[series].tenant).index;
     if !candidates.passes(index, &cold.pairs) {
-        return None;
+        return Ok(None);
     }
     let chunks = match select.with_chunks {
         false => Vec::new(),
@@ -501,16 +507,16 @@ fn visit(
             true => memtable.newest_slices(series, min, max),
             false => memtable.slices(series, min, max),
         },
-        true => memtable.slices_before(series, min, max, until),
+        true => memtable.slices_before(series, min, max, until)?,
     };
     if select.with_chunks && chunks.is_empty() {
-        return None;
+        return Ok(None);
     }
-    Some(SelectedSeries {
+    Ok(Some(SelectedSeries {
         id: cold.id,
         labels: projector.labels(index, &select.projection, &cold.pairs),
         chunks,
-    })
+    }))
 }
 
 fn check_limits(select: &Select, series: usize, bytes: u64) -> Result<(), ReadError> {

@@ -10,13 +10,14 @@
 //! With the number of cores that the manifest names, a core replays its own log and goes on writing it. With another number
 //!
 //! 1. what a former attempt left of the next generation is removed;
-//! 2. every new core reads *every* old log, keeps what is placed on it, and writes a checkpoint into the next generation;
+//! 2. every new core reads *every* old log, keeps what is placed on it, copies the closed chunks of it, and writes a checkpoint into the next generation;
 //! 3. the manifest is replaced: the moment of the change;
 //! 4. the old generation is removed.
 //!
 //! A crash before 3 leaves the old logs untouched and in force, a crash after it the new ones; either way the next start finds
 //! a whole set and removes the rest.
 
+use std::cell::RefCell;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::path::PathBuf;
@@ -28,6 +29,7 @@ use wal::{Lock, Log, Manifest, Record, ReplayOptions, Replayed};
 
 use crate::Error;
 use crate::checkpoint::Checkpoints;
+use crate::chunkfile::ChunkFiles;
 use crate::cores::ReplayProgress;
 use crate::memtable::Memtable;
 use crate::memtable::gc::seconds;
@@ -177,38 +179,49 @@ pub(crate) fn recover(
             )
         }
     };
-    let mut replay = Replay::new(&mut memtable, keep, now_s);
+    let dir = wal::core_dir(&root, generation, id.0);
+    // What is closed during replay is written at once.
+    wal::create_dirs(reactor, &dir)?;
+    memtable.chunks = ChunkFiles::open(reactor, &dir, id.0, options.chunk_file_bytes)?;
+    let replay = RefCell::new(Replay::new(&mut memtable, keep, now_s));
     let mut last = None;
     for (generation, core) in sources {
         let dir = wal::core_dir(&root, generation, core);
+        let malformed = |Malformed(reason)| Error::Data {
+            path: dir.clone(),
+            reason,
+        };
+        replay
+            .borrow_mut()
+            .next_log(&dir, core)
+            .map_err(malformed)?;
         let replay_options = ReplayOptions {
             core,
             salvage: options.salvage,
         };
-        let mut sink = |record: &Record<'_>, _| replay.record(record);
-        let mut tell = |at: wal::ReplayProgress| {
+        let mut sink = |record: &Record<'_>, _| replay.borrow_mut().record(record);
+        let mut between = |reactor: &mut Reactor, at: wal::ReplayProgress| {
             progress(ReplayProgress {
                 core: id,
                 bytes_done: at.bytes_done,
                 bytes_total: at.bytes_total,
                 samples: at.counts.samples,
             });
+            // What was closed goes to disk as it does when the core serves, so that memory stays bounded.
+            replay.borrow_mut().chunks().drain(reactor)
         };
-        let replayed = wal::replay(reactor, &dir, &replay_options, &mut sink, &mut tell)?;
+        let replayed = wal::replay(reactor, &dir, &replay_options, &mut sink, &mut between)?;
         describe(&replayed, &mut notes);
         salvaged += replayed.salvaged.len() as u64;
-        replay
-            .next_log()
-            .map_err(|Malformed(reason)| Error::Data { path: dir, reason })?;
         last = Some(replayed);
     }
+    let replay = replay.into_inner();
     if replay.orphans > 0 {
         notes.push(format!(
             "core {id}: {} samples of unknown series were dropped",
             replay.orphans
         ));
     }
-    let dir = wal::core_dir(&root, generation, id.0);
     let replayed = match (keep, last) {
         (Keep::Own, Some(own)) => own,
         _ => {
@@ -216,7 +229,13 @@ pub(crate) fn recover(
                 core: id.0,
                 salvage: false,
             };
-            wal::replay(reactor, &dir, &fresh, &mut |_, _| Ok(()), &mut |_| {})?
+            wal::replay(
+                reactor,
+                &dir,
+                &fresh,
+                &mut |_, _| Ok(()),
+                &mut |_, _| Ok(()),
+            )?
         }
     };
     replay
@@ -225,6 +244,20 @@ pub(crate) fn recover(
             path: dir.clone(),
             reason,
         })?;
+    let damaged = memtable.chunks.check(reactor, replayed.next_sequence)?;
+    for (file, error) in damaged {
+        if !options.salvage {
+            return Err(error.into());
+        }
+        let dropped = memtable.drop_chunks_of(file);
+        notes.push(format!(
+            "core {id}: salvage dropped {dropped} chunks: {error}"
+        ));
+        salvaged += 1;
+    }
+    for file in memtable.chunks.foreign_keys() {
+        salvaged += memtable.take_over(reactor, file, options.salvage, &mut notes)?;
+    }
     let log_options = wal::Options {
         segment_bytes: options.segment_bytes,
         segment_bytes_first: options.segment_bytes_first(),
@@ -236,7 +269,7 @@ pub(crate) fn recover(
     let mut checkpoints = Checkpoints::new(&log, options.checkpoint_log_bytes);
     // After a salvage the gap in the log would refuse the next start; after a change this is the new generation's content.
     if keep != Keep::Own || salvaged > 0 {
-        checkpoints.write_now(reactor, &mut log, &memtable)?;
+        checkpoints.write_now(reactor, &mut log, &mut memtable)?;
     }
     let not_direct = direct.clone().err();
     Ok(Recovered {
@@ -293,6 +326,7 @@ impl Replay<'_> {
             Record::Chunk(chunk) => {
                 self.chunk(chunk.series.0, chunk.first.0, chunk.last.0, chunk.sealed)
             }
+            Record::StoredChunk(chunk) => self.stored_chunk(chunk),
             Record::Samples(samples) => samples
                 .iter()
                 .try_for_each(|sample| self.sample(sample.series.0, sample.time, sample.value)),

@@ -1,7 +1,8 @@
 //! Tests of whole cores. `node` is a node of several cores driven by hand on a simulated machine; `client` is a gateway in
-//! small, which remembers what it sent and what was acknowledged; `behavior`, `simulation`, `model`, `memory` and `worlds` are the tests.
+//! small, which remembers what it sent and what was acknowledged; `behavior`, `chunks`, `simulation`, `model`, `memory` and `worlds` are the tests.
 
 mod behavior;
+mod chunks;
 mod client;
 mod memory;
 mod model;

@@ -121,7 +121,13 @@ fn lock(path: &Path) -> io::Result<OwnedFd> {
     Ok(file)
 }
 
-fn read(file: BorrowedFd<'_>, offset: u64, into: &mut [u8], direct: bool) -> io::Result<usize> {
+/// Reads until `into` is full or the file ends.
+pub(crate) fn read(
+    file: BorrowedFd<'_>,
+    offset: u64,
+    into: &mut [u8],
+    direct: bool,
+) -> io::Result<usize> {
     let mut done = 0;
     while done < into.len() {
         let count = retry(|| rustix::io::pread(file, &mut into[done..], offset + done as u64))?;

@@ -29,6 +29,7 @@ mod limits;
 mod op;
 mod probe;
 mod reactor;
+mod reader;
 mod sim;
 mod slice;
 mod table;
@@ -45,6 +46,7 @@ pub use limits::{BUFFER_BYTES_MAX, DIRECT_ALIGNMENT, OPERATIONS_MAX, SECTOR_BYTE
 pub use op::{Done, Entry, Event, File, Op, OpKind, OpResult, OpenMode, Stat};
 pub use probe::Probe;
 pub use reactor::{IoMode, Options, Reactor, Stats, World};
+pub use reader::Reader;
 pub use sim::{Fault, OpView, Sim, SimOptions};
 pub use slice::lengthen_time_slice;
 pub use time::Tick;

@@ -10,7 +10,8 @@ use crate::bell::{Bell, Doorbell, RUNG};
 use crate::buffer::{Buffer, Pool};
 use crate::error::{Error, Failure};
 use crate::limits::{HELPERS, HELPERS_MAX, OPERATIONS_MAX, RING_ENTRIES, RING_ENTRIES_MAX};
-use crate::op::{Event, Op, OpResult};
+use crate::op::{Event, File, Op, OpResult};
+use crate::reader::{Reader, Source};
 use crate::sim::{Port, Sim};
 use crate::slice;
 use crate::threads::Threads;
@@ -301,6 +302,15 @@ impl Reactor {
     /// Gives a buffer back to the pool.
     pub fn recycle(&mut self, buffer: Buffer) {
         self.pool.give(buffer);
+    }
+
+    /// Reads `file` from any thread, also after it was closed here or removed; see [`Reader`].
+    pub fn reader(&mut self, file: File) -> Reader {
+        Reader(match &mut self.disk {
+            Disk::Uring(uring) => Source::Fd(uring.descriptor(file)),
+            Disk::Threads(threads) => Source::Fd(threads.descriptor(file)),
+            Disk::Sim(port) => Source::Sim(port.reader(file)),
+        })
     }
 
     /// Operations submitted whose completion has not been delivered.

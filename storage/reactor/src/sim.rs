@@ -27,21 +27,20 @@ mod disk;
 mod machine;
 mod port;
 
-use std::cell::RefCell;
 use std::ops::RangeInclusive;
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::op::OpKind;
 use crate::time::Tick;
 use machine::Machine;
-pub(crate) use port::Port;
+pub(crate) use port::{Port, SimReader};
 
 /// A handle on a simulated machine; clones share it.
 #[derive(Clone)]
 pub struct Sim {
-    machine: Rc<RefCell<Machine>>,
+    machine: Arc<Mutex<Machine>>,
 }
 
 /// What kind of machine.
@@ -124,31 +123,36 @@ impl Sim {
     /// A machine.
     pub fn with(options: SimOptions) -> Sim {
         Sim {
-            machine: Rc::new(RefCell::new(Machine::new(options))),
+            machine: Arc::new(Mutex::new(Machine::new(options))),
         }
+    }
+
+    /// A test that panics holding the machine has failed already.
+    fn machine(&self) -> MutexGuard<'_, Machine> {
+        lock(&self.machine)
     }
 
     /// The machine's monotonic clock.
     pub fn now(&self) -> Tick {
-        self.machine.borrow().now
+        self.machine().now
     }
 
     /// Lets time pass; what becomes due meanwhile is found by the next turns of the reactors.
     pub fn advance(&self, by: Duration) {
-        let mut machine = self.machine.borrow_mut();
+        let mut machine = self.machine();
         machine.now = machine.now.after(by);
     }
 
     /// When the next operation in flight of any reactor is due. (Timers are known to their
     /// reactors.)
     pub fn next_due(&self) -> Option<Tick> {
-        self.machine.borrow().next_due(None)
+        self.machine().next_due(None)
     }
 
     /// Moves the clock to [`Sim::next_due`], so that some reactor's `poll` brings a completion;
     /// false if nothing is in flight. For tests that turn several reactors by `poll`.
     pub fn step(&self) -> bool {
-        let mut machine = self.machine.borrow_mut();
+        let mut machine = self.machine();
         let Some(due) = machine.next_due(None) else {
             return false;
         };
@@ -158,83 +162,83 @@ impl Sim {
 
     /// Sets the wall clock, which may go backwards.
     pub fn set_wall_ms(&self, wall_ms: i64) {
-        self.machine.borrow_mut().set_wall_ms(wall_ms);
+        self.machine().set_wall_ms(wall_ms);
     }
 
     /// Operations completed (or failed) since the machine was made, over all crashes.
     pub fn ops(&self) -> u64 {
-        self.machine.borrow().completed
+        self.machine().completed
     }
 
     /// Operations in flight on all reactors.
     pub fn in_flight(&self) -> usize {
-        self.machine.borrow().in_flight(None)
+        self.machine().in_flight(None)
     }
 
     /// Cuts the power in place of the completion after the next `completions` ones.
     pub fn stop_after(&self, completions: u64) {
-        let mut machine = self.machine.borrow_mut();
+        let mut machine = self.machine();
         machine.stop_at = Some(machine.completed + completions);
     }
 
     /// Whether the power is off, by [`Sim::stop_after`].
     pub fn is_off(&self) -> bool {
-        self.machine.borrow().off
+        self.machine().off
     }
 
     /// Makes the `nth` completion from now (1 is the next) fail.
     pub fn fail_nth(&self, nth: u64, fault: Fault) {
         assert!(nth > 0);
-        let mut machine = self.machine.borrow_mut();
+        let mut machine = self.machine();
         let number = machine.completed + nth;
         machine.faults.insert(number, fault);
     }
 
     /// Asks `rule` at each completion whether it shall fail. Rules add up; the first that says so
     /// wins.
-    pub fn fail_when(&self, rule: impl FnMut(&OpView<'_>) -> Option<Fault> + 'static) {
-        self.machine.borrow_mut().rules.push(Box::new(rule));
+    pub fn fail_when(&self, rule: impl FnMut(&OpView<'_>) -> Option<Fault> + Send + 'static) {
+        self.machine().rules.push(Box::new(rule));
     }
 
     /// Forgets all planned faults.
     pub fn clear_faults(&self) {
-        let mut machine = self.machine.borrow_mut();
+        let mut machine = self.machine();
         machine.faults.clear();
         machine.rules.clear();
     }
 
     /// Sets the disk space, as if somebody else used or freed some.
     pub fn set_capacity(&self, bytes: u64) {
-        self.machine.borrow_mut().disk.capacity = bytes;
+        self.machine().disk.capacity = bytes;
     }
 
     /// Disk space taken, bytes.
     pub fn used(&self) -> u64 {
-        self.machine.borrow().disk.used()
+        self.machine().disk.used()
     }
 
     /// Cuts the power and boots again: the disk keeps what is durable and of the rest what chance
     /// wants. All reactors made before are dead; planned stops and faults are forgotten.
     pub fn crash(&self) {
-        self.machine.borrow_mut().crash();
+        self.machine().crash();
     }
 
     /// Ends the process as kill -9 does: all reactors made before are dead, but what is live stays,
     /// and is as durable as it was.
     pub fn kill(&self) {
-        self.machine.borrow_mut().kill();
+        self.machine().kill();
     }
 
     /// The live content of a file, None if there is none.
     pub fn live(&self, path: impl AsRef<Path>) -> Option<Vec<u8>> {
-        let machine = self.machine.borrow();
+        let machine = self.machine();
         let inode = machine.disk.lookup(path.as_ref()).ok()?;
         (!machine.disk.is_dir(inode)).then(|| machine.disk.live(inode))
     }
 
     /// What is surely durable of the content of a live file, its name apart.
     pub fn synced(&self, path: impl AsRef<Path>) -> Option<Vec<u8>> {
-        let machine = self.machine.borrow();
+        let machine = self.machine();
         let inode = machine.disk.lookup(path.as_ref()).ok()?;
         (!machine.disk.is_dir(inode)).then(|| machine.disk.synced(inode))
     }
@@ -242,15 +246,22 @@ impl Sim {
     /// Flips the bits of `mask` in one byte, live and durable, as a decaying medium would. Panics
     /// if there is no such file.
     pub fn flip(&self, path: impl AsRef<Path>, offset: u64, mask: u8) {
-        let mut machine = self.machine.borrow_mut();
+        let mut machine = self.machine();
         let inode = machine.disk.lookup(path.as_ref()).expect("the file exists");
         machine.disk.flip(inode, offset, mask);
     }
 }
 
+/// Everything runs on one thread; the lock is there for [`crate::Reader`], which may be sent away.
+fn lock(machine: &Mutex<Machine>) -> MutexGuard<'_, Machine> {
+    machine
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 impl std::fmt::Debug for Sim {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let machine = self.machine.borrow();
+        let machine = self.machine();
         write!(
             f,
             "Sim(seed {}, {} completions)",

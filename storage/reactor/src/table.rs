@@ -62,6 +62,11 @@ impl<T: Clone> Table<T> {
         }
     }
 
+    /// What an open file's slot holds.
+    pub(crate) fn handle(&mut self, file: File) -> T {
+        self.open_mut(file).handle.clone()
+    }
+
     /// Checks the contract and takes the file into use. Panics where the caller broke it.
     pub(crate) fn begin(&mut self, op: &Op) -> Begun<T> {
         let Some(file) = op.file() else {

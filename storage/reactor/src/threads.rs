@@ -122,6 +122,11 @@ impl Threads {
         });
     }
 
+    /// The descriptor of an open file, shared.
+    pub(crate) fn descriptor(&mut self, file: crate::File) -> Arc<OwnedFd> {
+        self.table.handle(file)
+    }
+
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight
     }

@@ -131,6 +131,11 @@ impl Uring {
         self.stats
     }
 
+    /// The descriptor of an open file, shared.
+    pub(crate) fn descriptor(&mut self, file: crate::File) -> Arc<OwnedFd> {
+        self.table.handle(file)
+    }
+
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight + self.ended.len()
     }

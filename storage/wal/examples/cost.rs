@@ -66,7 +66,7 @@ fn measure(
     let mut reactor = Reactor::sim(&sim);
     let mut ignore = |_: &Record<'_>, _: wal::Place| Ok(());
     let options = ReplayOptions::default();
-    let replayed = wal::replay(&mut reactor, dir, &options, &mut ignore, &mut |_| {})?;
+    let replayed = wal::replay(&mut reactor, dir, &options, &mut ignore, &mut |_, _| Ok(()))?;
     let segment_bytes_first = wal::SEGMENT_BYTES;
     let mut log = Log::open(
         &mut reactor,
@@ -119,7 +119,7 @@ fn measure(
             Ok(())
         };
         let start = Instant::now();
-        wal::replay(&mut reactor, dir, &options, &mut count, &mut |_| {})?;
+        wal::replay(&mut reactor, dir, &options, &mut count, &mut |_, _| Ok(()))?;
         replay = replay.min(start.elapsed());
         assert_eq!(found, rows.len() * scrapes as usize);
     }

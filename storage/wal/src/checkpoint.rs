@@ -166,7 +166,7 @@ impl Checkpoint {
                 &mut self.tenants,
             );
             self.series += u64::from(matches!(record, Record::Series(_)));
-            self.chunks += u64::from(matches!(record, Record::Chunk(_)));
+            self.chunks += u64::from(matches!(record, Record::Chunk(_) | Record::StoredChunk(_)));
         }
         self.staged = staged;
         reserved

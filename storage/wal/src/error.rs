@@ -23,7 +23,7 @@ pub enum Error {
         reason: String,
     },
     /// Written by a version of the format that this one does not know.
-    #[error("{} has format version {version}, this program reads {}", path.display(), crate::frame::VERSION)]
+    #[error("{} has format version {version}, this program reads up to {}", path.display(), crate::frame::VERSION)]
     Version {
         /// The file.
         path: PathBuf,

@@ -8,7 +8,9 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::limits::{BLOCK_BYTES, FRAME_BYTES_MAX, FRAME_HEADER_BYTES};
 
 /// Version of the format.
-pub(crate) const VERSION: u16 = 1;
+pub(crate) const VERSION: u16 = 2;
+/// The oldest that is still read. Version 1 knows no stored chunks.
+pub(crate) const VERSION_MIN: u16 = 1;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"MYELNWAL";
 const FRAME_MAGIC: [u8; 4] = *b"MYFR";
@@ -72,7 +74,7 @@ impl FileHeader {
             return Err(HeaderFault::Invalid);
         }
         let version = u16_at(block, 16);
-        if version != VERSION {
+        if !(VERSION_MIN..=VERSION).contains(&version) {
             return Err(HeaderFault::Version(version));
         }
         let kind = match u16_at(block, 18) {

@@ -49,5 +49,9 @@ pub use limits::{
 pub use log::{Health, Log, Progress, Stats};
 pub use manifest::{Lock, Manifest, core_dir, create_dirs, generations, remove_generation};
 pub use options::{Options, TOKENS};
-pub use record::{ChunkRecord, Counts, LoggedSample, Record, SeriesRecord, TombstoneRecord};
-pub use replay::{Place, ReplayOptions, ReplayProgress, Replayed, Salvaged, Sink, Tear, replay};
+pub use record::{
+    ChunkRecord, Counts, LoggedSample, Record, SeriesRecord, StoredChunkRecord, TombstoneRecord,
+};
+pub use replay::{
+    Between, Place, ReplayOptions, ReplayProgress, Replayed, Salvaged, Sink, Tear, replay,
+};

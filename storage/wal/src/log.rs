@@ -67,7 +67,7 @@ const OPEN_BYTES_MIN: u64 = 64 << 10;
 /// let dir = std::path::Path::new("core-000");
 /// let mut apply = |record: &Record<'_>, _at: wal::Place| Ok(println!("{record:?}"));
 /// let options = ReplayOptions::default();
-/// let replayed = wal::replay(&mut reactor, dir, &options, &mut apply, &mut |_progress| {})?;
+/// let replayed = wal::replay(&mut reactor, dir, &options, &mut apply, &mut |_, _| Ok(()))?;
 /// let mut log = Log::open(&mut reactor, dir, Options::default(), &replayed)?;
 ///
 /// // Admit a batch, encode it in one pass. The base is the value this series logged last *in this segment*.

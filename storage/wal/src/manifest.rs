@@ -17,10 +17,11 @@ use reactor::{Buffer, File, Op, OpenMode, Reactor};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::Error;
-use crate::frame::{VERSION, u16_at, u32_at, u64_at};
+use crate::frame::{u16_at, u32_at, u64_at};
 use crate::limits::BLOCK_BYTES;
 
 const MAGIC: [u8; 8] = *b"MYELNMAN";
+const VERSION: u16 = 1;
 /// Meaningful bytes at the start of the file.
 const BYTES: usize = 32;
 

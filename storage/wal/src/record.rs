@@ -37,6 +37,7 @@ pub(crate) enum Kind {
     Metadata = 8,
     StartTimestamp = 9,
     Tombstone = 10,
+    StoredChunk = 11,
     /// Totals at the end of a checkpoint.
     End = 255,
 }
@@ -54,6 +55,7 @@ impl Kind {
             8 => Kind::Metadata,
             9 => Kind::StartTimestamp,
             10 => Kind::Tombstone,
+            11 => Kind::StoredChunk,
             255 => Kind::End,
             _ => return None,
         })
@@ -69,6 +71,8 @@ pub enum Record<'a> {
     Samples(&'a [LoggedSample]),
     /// A sealed chunk of a series.
     Chunk(ChunkRecord<'a>),
+    /// A sealed chunk of a series that lies in a file of its own.
+    StoredChunk(StoredChunkRecord),
     /// A native histogram.
     Histogram {
         /// Its series.
@@ -144,6 +148,25 @@ pub struct ChunkRecord<'a> {
     pub last: TimeMs,
     /// As sealed by the `chunk` crate.
     pub sealed: &'a [u8],
+}
+
+/// Where a sealed chunk lies (`docs/formats/chunkfile.md`); not interpreted here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredChunkRecord {
+    /// Its series.
+    pub series: SeriesRef,
+    /// Time of its first sample.
+    pub first: TimeMs,
+    /// Time of its last sample, not before the first.
+    pub last: TimeMs,
+    /// Samples in it.
+    pub count: u16,
+    /// Number of the chunk file.
+    pub file: u32,
+    /// Where in the file.
+    pub offset: u32,
+    /// Bytes of the sealed chunk.
+    pub len: u32,
 }
 
 /// A deletion.
@@ -229,6 +252,7 @@ fn kind(record: &Record<'_>) -> Kind {
         Record::Series(_) => Kind::Series,
         Record::Samples(_) => Kind::Samples,
         Record::Chunk(_) => Kind::Chunk,
+        Record::StoredChunk(_) => Kind::StoredChunk,
         Record::Histogram { histogram, .. } => match &**histogram {
             HistogramSample::Int(_) => Kind::Histogram,
             HistogramSample::Float(_) => Kind::FloatHistogram,
@@ -265,6 +289,15 @@ fn encode_body(out: &mut Vec<u8>, record: &Record<'_>) -> Result<(), Error> {
             put_point(out, chunk.series, chunk.first);
             varint::put_u64(out, chunk.last.0.wrapping_sub(chunk.first.0) as u64);
             out.extend_from_slice(chunk.sealed);
+        }
+        Record::StoredChunk(chunk) => {
+            assert!(chunk.first <= chunk.last, "a chunk ends before it begins");
+            put_point(out, chunk.series, chunk.first);
+            varint::put_u64(out, chunk.last.0.wrapping_sub(chunk.first.0) as u64);
+            varint::put_u64(out, u64::from(chunk.count));
+            varint::put_u64(out, u64::from(chunk.file));
+            varint::put_u64(out, u64::from(chunk.offset));
+            varint::put_u64(out, u64::from(chunk.len));
         }
         Record::Histogram {
             series,
@@ -355,7 +388,7 @@ pub struct Counts {
     pub series: u64,
     /// Float samples.
     pub samples: u64,
-    /// Chunk records.
+    /// Chunk records, stored ones included.
     pub chunks: u64,
     /// Histograms, exemplars, metadata, start timestamps, tombstones.
     pub others: u64,
@@ -421,6 +454,12 @@ impl Decoder {
                 self.counts.chunks += 1;
                 take_chunk(&mut rest)
                     .map(Record::Chunk)
+                    .ok_or_else(|| fault("malformed"))?
+            }
+            Kind::StoredChunk => {
+                self.counts.chunks += 1;
+                take_stored_chunk(&mut rest)
+                    .map(Record::StoredChunk)
                     .ok_or_else(|| fault("malformed"))?
             }
             other => {
@@ -528,6 +567,24 @@ fn take_chunk<'a>(rest: &mut &'a [u8]) -> Option<ChunkRecord<'a>> {
     })
 }
 
+fn take_stored_chunk(rest: &mut &[u8]) -> Option<StoredChunkRecord> {
+    let (series, first) = (take_ref(rest)?, take_time(rest)?);
+    let last = first.0.checked_add_unsigned(varint::take_u64(rest)?)?;
+    Some(StoredChunkRecord {
+        series,
+        first,
+        last: TimeMs(last),
+        count: u16::try_from(varint::take_u64(rest)?).ok()?,
+        file: take_u32(rest)?,
+        offset: take_u32(rest)?,
+        len: take_u32(rest)?,
+    })
+}
+
+fn take_u32(rest: &mut &[u8]) -> Option<u32> {
+    u32::try_from(varint::take_u64(rest)?).ok()
+}
+
 fn take_other<'a>(kind: Kind, rest: &mut &'a [u8], tenants: &'a [TenantId]) -> Option<Record<'a>> {
     Some(match kind {
         Kind::Histogram | Kind::FloatHistogram => {
@@ -582,7 +639,12 @@ fn take_other<'a>(kind: Kind, rest: &mut &'a [u8], tenants: &'a [TenantId]) -> O
             }
         }
         Kind::Tombstone => Record::Tombstone(take_tombstone(rest, tenants)?),
-        Kind::Tenant | Kind::Series | Kind::Samples | Kind::Chunk | Kind::End => {
+        Kind::Tenant
+        | Kind::Series
+        | Kind::Samples
+        | Kind::Chunk
+        | Kind::StoredChunk
+        | Kind::End => {
             unreachable!("handled by the caller")
         }
     })

@@ -44,6 +44,9 @@ pub enum Place {
 /// overlaps the segments after it) and, after a salvage, with refs never heard of.
 pub type Sink<'a> = dyn FnMut(&Record<'_>, Place) -> Result<(), String> + 'a;
 
+/// Called after every frame, with the reactor: what the records have filled may be written out. An error ends the replay.
+pub type Between<'a> = dyn FnMut(&mut Reactor, ReplayProgress) -> Result<(), String> + 'a;
+
 /// How far a replay is; told after every frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReplayProgress {
@@ -145,10 +148,10 @@ pub fn replay(
     dir: &Path,
     options: &ReplayOptions,
     sink: &mut Sink<'_>,
-    progress: &mut dyn FnMut(ReplayProgress),
+    between: &mut Between<'_>,
 ) -> Result<Replayed, Error> {
     let listing = Listing::read(reactor, dir)?;
-    Run::new(reactor, dir, *options, sink, progress).all(listing)
+    Run::new(reactor, dir, *options, sink, between).all(listing)
 }
 
 /// The files of a log.

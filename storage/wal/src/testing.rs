@@ -52,7 +52,7 @@ pub(crate) fn read(reactor: &mut Reactor, dir: &Path, salvage: bool) -> Result<O
         }
         Ok(())
     };
-    let replayed = replay(reactor, dir, &options, &mut sink, &mut |_| {})?;
+    let replayed = replay(reactor, dir, &options, &mut sink, &mut |_, _| Ok(()))?;
     Ok(Outcome { values, replayed })
 }
 

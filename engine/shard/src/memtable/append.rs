@@ -7,14 +7,13 @@
 //! | after the last | | append |
 //! | equal to the last | same bits | repeated: no error, nothing stored |
 //! | equal to the last | other value | `NewValueForTimestamp` |
-//! | before the last | found in memory, same bits | repeated |
-//! | before the last | found in memory, other value | `NewValueForTimestamp` |
+//! | before the last | found, same bits | repeated |
+//! | before the last | found, other value | `NewValueForTimestamp` |
 //! | before the last | not there, older than what the tenant keeps | `OutOfBounds` |
 //! | before the last | not there | `OutOfOrder` |
 //!
-//! A first sample may be of any age.
-
-use std::sync::Arc;
+//! A first sample may be of any age. Closed chunks are read from their file to look for a sample, so many in a turn
+//! ([`crate::limits::CHUNK_LOOKUPS_MAX`]); what is not looked for counts as not there.
 
 use model::{Generation, Labels, METRIC_NAME, SeriesId, SeriesKey, SeriesRef, same_value};
 
@@ -197,16 +196,18 @@ impl Memtable {
     pub(crate) fn cut(&mut self, series: u32, next: i64) {
         let row = &mut self.rows[series];
         debug_assert!(next > row.chunk.last_time());
-        let sealed = Sealed {
-            min_time: row.chunk.first_time(),
-            max_time: row.chunk.last_time(),
-            bytes: Arc::from(row.chunk.seal()),
-        };
+        let (min, max, count) = (
+            row.chunk.first_time(),
+            row.chunk.last_time(),
+            row.chunk.count(),
+        );
+        let place = self.chunks.put(&row.chunk.seal());
+        let sealed = Sealed::new(min, max, count, place).expect("a chunk is shorter than a cut");
         row.chunk.clear();
         row.chunk.shrink();
         row.cut_time = cut_after(next);
         self.totals.sealed_chunks += 1;
-        self.totals.sealed_bytes += sealed.bytes.len() as u64;
+        self.totals.sealed_bytes += u64::from(place.len);
         let list = &mut self.colds[series].sealed;
         if list.len() == list.capacity() {
             list.reserve_exact((list.len() / 4).max(1));
@@ -216,7 +217,13 @@ impl Memtable {
 
     /// What is to be done with a sample that is not after the last one of its series. See the module.
     #[cold]
-    pub(crate) fn admit_old(&self, series: u32, time: i64, value: f64, horizon: i64) -> Admission {
+    pub(crate) fn admit_old(
+        &mut self,
+        series: u32,
+        time: i64,
+        value: f64,
+        horizon: i64,
+    ) -> Admission {
         match self.value_at(series, time) {
             Some(stored) if same_value(stored, value) => Admission::Repeated,
             Some(_) => Admission::Rejected(RejectReason::NewValueForTimestamp),

@@ -84,6 +84,7 @@ impl Memtable {
             round.accounts.rows = self.rows.bytes();
             round.accounts.colds = self.colds.bytes();
             round.accounts.ids = self.ids.bytes();
+            round.accounts.chunks += self.chunks.pending_bytes();
             self.accounts = round.accounts;
             return true;
         }
@@ -128,11 +129,12 @@ impl Memtable {
             }
         } else {
             let sealed = &mut self.colds[series].sealed;
-            let old = sealed.partition_point(|chunk| chunk.max_time < horizon);
+            let old = sealed.partition_point(|chunk| chunk.max_time() < horizon);
             if old > 0 {
                 self.totals.sealed_chunks -= old as u64;
                 for chunk in sealed.drain(..old) {
-                    self.totals.sealed_bytes -= chunk.bytes.len() as u64;
+                    self.totals.sealed_bytes -= u64::from(chunk.place().len);
+                    self.chunks.release(chunk.place());
                 }
                 if sealed.len() * 2 < sealed.capacity() {
                     sealed.shrink_to_fit();
@@ -145,10 +147,8 @@ impl Memtable {
 
     fn account_series(&self, series: u32, accounts: &mut Accounts) {
         let cold = &self.colds[series];
-        let sealed: usize = cold.sealed.iter().map(|chunk| chunk.bytes.len() + 16).sum();
-        accounts.chunks += self.rows[series].chunk.heap_bytes()
-            + sealed
-            + cold.sealed.capacity() * size_of::<Sealed>();
+        accounts.chunks +=
+            self.rows[series].chunk.heap_bytes() + cold.sealed.capacity() * size_of::<Sealed>();
         accounts.pairs += size_of_val(&*cold.pairs);
     }
 
@@ -171,8 +171,10 @@ impl Memtable {
         self.totals.series -= 1;
         self.totals.removed += 1;
         self.totals.sealed_chunks -= cold.sealed.len() as u64;
-        let bytes: usize = cold.sealed.iter().map(|chunk| chunk.bytes.len()).sum();
-        self.totals.sealed_bytes -= bytes as u64;
+        for chunk in &cold.sealed {
+            self.totals.sealed_bytes -= u64::from(chunk.place().len);
+            self.chunks.release(chunk.place());
+        }
     }
 
     fn note_oldest(&mut self, round: &Collection) {

@@ -1,11 +1,9 @@
-//! What readers take out of the memtable: chunk bytes, shared where sealed, copied where open.
-
-use std::sync::Arc;
+//! What readers take out of the memtable: where closed chunks lie, and copies of open ones.
 
 use chunk::XorAppender;
 
 use super::{Memtable, Sealed};
-use crate::message::ChunkSlice;
+use crate::message::{ChunkSlice, ReadError};
 
 impl Memtable {
     /// Whether a live series has a chunk that overlaps a range of times, both ends included.
@@ -16,20 +14,20 @@ impl Memtable {
                 && self.colds[series]
                     .sealed
                     .iter()
-                    .any(|c| c.min_time <= max && c.max_time >= min))
+                    .any(|c| c.min_time() <= max && c.max_time() >= min))
     }
 
     /// The chunks of a live series that overlap a range of times, ascending.
     ///
-    /// Cost: a reference count each, and a copy and a hash of the open one's bytes.
+    /// Cost: a reference count each, and a copy and a hash of the open one's bytes. Closed chunks that still wait for the disk are copied.
     pub(crate) fn slices(&self, series: u32, min: i64, max: i64) -> Vec<ChunkSlice> {
         let sealed = &self.colds[series].sealed;
         let open = &self.rows[series].chunk;
         let with_open = open.first_time() <= max && open.last_time() >= min;
-        let from = sealed.partition_point(|c| c.max_time < min);
-        let until = from + sealed[from..].partition_point(|c| c.min_time <= max);
+        let from = sealed.partition_point(|c| c.max_time() < min);
+        let until = from + sealed[from..].partition_point(|c| c.min_time() <= max);
         let mut slices = Vec::with_capacity(until - from + usize::from(with_open));
-        slices.extend(sealed[from..until].iter().map(slice_of));
+        slices.extend(sealed[from..until].iter().map(|chunk| self.slice_of(chunk)));
         if with_open {
             slices.push(slice_of_open(open));
         }
@@ -57,25 +55,35 @@ impl Memtable {
         min: i64,
         max: i64,
         until: i64,
-    ) -> Vec<ChunkSlice> {
+    ) -> Result<Vec<ChunkSlice>, ReadError> {
         let mut slices = self.slices(series, min, max.min(until.saturating_sub(1)));
         if until > i64::MIN
             && let Some(last) = slices.last_mut()
             && last.max_time >= until
         {
             let (mut times, mut values) = (Vec::new(), Vec::new());
-            chunk::decode(&last.bytes, &mut times, &mut values).expect("sealed by this process");
+            let sealed = last.bytes.read()?;
+            chunk::decode(&sealed, &mut times, &mut values)
+                .map_err(|error| last.bytes.damaged(error.to_string()))?;
             let mut kept = XorAppender::new();
             for (&time, &value) in times.iter().zip(&values).filter(|(time, _)| **time < until) {
                 kept.append(time, value);
             }
             *last = slice_of_open(&kept);
         }
-        slices
+        Ok(slices)
     }
 
-    /// The value of a live series at exactly that time. Cost: decodes a chunk.
-    pub(super) fn value_at(&self, series: u32, time: i64) -> Option<f64> {
+    fn slice_of(&self, chunk: &Sealed) -> ChunkSlice {
+        ChunkSlice {
+            min_time: chunk.min_time(),
+            max_time: chunk.max_time(),
+            bytes: self.chunks.read(chunk.place()),
+        }
+    }
+
+    /// The value of a live series at exactly that time. Cost: decodes a chunk; one that is closed is read from its file, within the budget of the turn.
+    pub(super) fn value_at(&mut self, series: u32, time: i64) -> Option<f64> {
         let open = &self.rows[series].chunk;
         let (mut times, mut values) = (Vec::new(), Vec::new());
         if time >= open.first_time() {
@@ -86,20 +94,14 @@ impl Memtable {
             chunk::decode(&copy, &mut times, &mut values).expect("sealed just now");
         } else {
             let sealed = &self.colds[series].sealed;
-            let at = sealed.partition_point(|chunk| chunk.max_time < time);
-            let chunk = sealed.get(at).filter(|chunk| chunk.min_time <= time)?;
-            chunk::decode(&chunk.bytes, &mut times, &mut values).expect("sealed by this process");
+            let at = sealed.partition_point(|chunk| chunk.max_time() < time);
+            let chunk = *sealed.get(at).filter(|chunk| chunk.min_time() <= time)?;
+            let bytes = self.chunks.look_up(chunk.place())?;
+            // What is damaged is found by the queries that need it.
+            chunk::decode(&bytes.read().ok()?, &mut times, &mut values).ok()?;
         }
         let at = times.binary_search(&time).ok()?;
         Some(values[at])
-    }
-}
-
-fn slice_of(chunk: &Sealed) -> ChunkSlice {
-    ChunkSlice {
-        min_time: chunk.min_time,
-        max_time: chunk.max_time,
-        bytes: chunk.bytes.clone(),
     }
 }
 
@@ -107,6 +109,6 @@ fn slice_of_open(open: &XorAppender) -> ChunkSlice {
     ChunkSlice {
         min_time: open.first_time(),
         max_time: open.last_time(),
-        bytes: Arc::from(open.seal()),
+        bytes: open.seal().into(),
     }
 }

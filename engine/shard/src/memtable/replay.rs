@@ -6,7 +6,8 @@
 //!
 //! Live rows have at least one sample, so a series record waits until the first chunk or sample names it; one that stays alone
 //! (its push was torn from it) leaves no series behind. Of a checkpoint's chunks of a series the last one becomes the open chunk
-//! again, so that restarts do not break chunks into pieces.
+//! again, so that restarts do not break chunks into pieces. Those before it stay where they are, in chunk files; what a checkpoint of the first version
+//! holds itself, and what is closed during replay, goes into a new one.
 //!
 //! A series that left memory and came back has two numbers in the log: the later one supersedes the earlier, whose samples are
 //! older than what is kept.
@@ -14,14 +15,16 @@
 //! After a change of the number of cores every core reads every old log and keeps what is placed on it, under new numbers.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 
 use chunk::XorAppender;
 use model::identity::{core_of, placement};
 use model::{CoreId, Labels, SeriesId, TenantId};
+use wal::StoredChunkRecord;
 
 use super::append::SeriesLimits;
 use super::{Memtable, NO_TENANT, Retired, Sealed, cut_after};
+use crate::chunkfile::{ChunkFiles, Place};
 
 /// Which series a replay keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,11 +52,27 @@ pub(crate) struct Replay<'a> {
     /// Numbers of the log whose series came back under another one.
     superseded: HashSet<u32>,
     /// Chunks of one series that have come in sequence.
-    loading: Option<(u32, Vec<Sealed>)>,
+    loading: Option<Loading>,
+    /// Directory and core of the log that is replayed, where it is not this core's own: chunks are named by them.
+    source: (PathBuf, u16),
     /// Samples applied, and samples that named no series (only salvage makes those).
     pub(crate) samples: u64,
     pub(crate) orphans: u64,
     scratch: Vec<u8>,
+}
+
+/// A series of a checkpoint.
+struct Loading {
+    number: u32,
+    closed: Vec<Sealed>,
+    /// The last chunk, held back: it is the open one.
+    last: Option<Last>,
+}
+
+struct Last {
+    min_time: i64,
+    max_time: i64,
+    bytes: Vec<u8>,
 }
 
 struct Announced {
@@ -77,15 +96,17 @@ impl<'a> Replay<'a> {
             numbers: HashMap::new(),
             superseded: HashSet::new(),
             loading: None,
+            source: Default::default(),
             samples: 0,
             orphans: 0,
             scratch: Vec::new(),
         }
     }
 
-    /// The next log begins: its numbers mean other series.
-    pub(crate) fn next_log(&mut self) -> Result<(), Malformed> {
+    /// The next log begins, of this core in this directory: its numbers mean other series.
+    pub(crate) fn next_log(&mut self, dir: &Path, core: u16) -> Result<(), Malformed> {
         self.finish_loading()?;
+        self.source = (dir.to_owned(), core);
         self.announced.clear();
         self.numbers.clear();
         self.superseded.clear();
@@ -147,7 +168,7 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    /// A sealed chunk.
+    /// A sealed chunk: closed, where a checkpoint of the first version holds it; else the open one.
     pub(crate) fn chunk(
         &mut self,
         number: u32,
@@ -155,25 +176,17 @@ impl<'a> Replay<'a> {
         max_time: i64,
         bytes: &[u8],
     ) -> Result<(), Malformed> {
-        if self
-            .loading
-            .as_ref()
-            .is_some_and(|(loading, _)| *loading != number)
-        {
-            self.finish_loading()?;
-        }
-        let sealed = Sealed {
-            min_time,
-            max_time,
-            bytes: Arc::from(bytes),
-        };
         if self.announced.contains_key(&number) {
-            let (_, chunks) = self.loading.get_or_insert_with(|| (number, Vec::new()));
-            let ascends = chunks.last().is_none_or(|last| last.max_time < min_time);
-            if !ascends || min_time > max_time {
-                return Err(Malformed(format!("chunks of series {number} overlap")));
-            }
-            chunks.push(sealed);
+            self.expect_chunk(number, min_time, max_time)?;
+            let loading = self.loading.as_mut().expect("begun above");
+            loading.last = Some(Last {
+                min_time,
+                max_time,
+                bytes: bytes.to_vec(),
+            });
+            return Ok(());
+        }
+        if self.is_foreign(number) {
             return Ok(());
         }
         // Of a series that has samples already: whatever is new in it.
@@ -181,6 +194,67 @@ impl<'a> Replay<'a> {
         chunk::decode(bytes, &mut times, &mut values).map_err(|e| Malformed(e.to_string()))?;
         for (time, value) in times.into_iter().zip(values) {
             self.sample(number, time, value)?;
+        }
+        Ok(())
+    }
+
+    /// A closed chunk in a chunk file.
+    pub(crate) fn stored_chunk(&mut self, chunk: &StoredChunkRecord) -> Result<(), Malformed> {
+        let (number, min, max) = (chunk.series.0, chunk.first.0, chunk.last.0);
+        if !self.announced.contains_key(&number) {
+            if self.is_foreign(number) {
+                return Ok(());
+            }
+            let reason = format!("series {number} has a stored chunk behind its samples");
+            return Err(Malformed(reason));
+        }
+        self.expect_chunk(number, min, max)?;
+        let file = match self.keep {
+            Keep::Own => chunk.file,
+            Keep::Placed { .. } => {
+                let (dir, core) = &self.source;
+                self.memtable.chunks.foreign(dir, *core, chunk.file)
+            }
+        };
+        let place = Place {
+            file,
+            offset: chunk.offset,
+            len: chunk.len,
+        };
+        let sealed = Sealed::new(min, max, chunk.count, place);
+        let sealed = sealed.ok_or_else(|| too_long(number))?;
+        self.memtable.chunks.adopt(place);
+        let loading = self.loading.as_mut().expect("begun above");
+        loading.closed.push(sealed);
+        Ok(())
+    }
+
+    /// Of another core, after a change of their number.
+    fn is_foreign(&self, number: u32) -> bool {
+        self.keep != Keep::Own && !self.numbers.contains_key(&number)
+    }
+
+    /// The next chunk of an announced series: closes the one before, where its bytes came along.
+    fn expect_chunk(&mut self, number: u32, min: i64, max: i64) -> Result<(), Malformed> {
+        if self.loading.as_ref().is_some_and(|l| l.number != number) {
+            self.finish_loading()?;
+        }
+        let loading = self.loading.get_or_insert_with(|| Loading {
+            number,
+            closed: Vec::new(),
+            last: None,
+        });
+        if let Some(last) = loading.last.take() {
+            let malformed = |e: chunk::Error| Malformed(e.to_string());
+            let count = chunk::count(&last.bytes).map_err(malformed)?;
+            let place = self.memtable.chunks.put(&last.bytes);
+            let sealed = Sealed::new(last.min_time, last.max_time, count, place);
+            loading.closed.push(sealed.ok_or_else(|| too_long(number))?);
+        }
+        let before = loading.closed.last();
+        let ascends = before.is_none_or(|before| before.max_time() < min);
+        if !ascends || min > max {
+            return Err(Malformed(format!("chunks of series {number} overlap")));
         }
         Ok(())
     }
@@ -216,6 +290,11 @@ impl<'a> Replay<'a> {
         self.memtable.note_samples(tenant, 1, time, time);
         self.samples += 1;
         Ok(())
+    }
+
+    /// Where closed chunks wait to be written.
+    pub(crate) fn chunks(&mut self) -> &mut ChunkFiles {
+        &mut self.memtable.chunks
     }
 
     /// The last log has ended. Numbers that hold no series may still be named by segments up to `segment`.
@@ -284,14 +363,22 @@ impl<'a> Replay<'a> {
 
     /// The chunks that have come in sequence become a series.
     fn finish_loading(&mut self) -> Result<(), Malformed> {
-        let Some((number, mut chunks)) = self.loading.take() else {
+        let Some(Loading {
+            number,
+            closed,
+            last,
+        }) = self.loading.take()
+        else {
             return Ok(());
         };
         let announced = self
             .announced
             .remove(&number)
             .expect("only announced series are loaded");
-        let open = chunks.pop().expect("loading begins with a chunk");
+        let Some(open) = last else {
+            let reason = format!("series {number} has closed chunks and no open one");
+            return Err(Malformed(reason));
+        };
         let open = XorAppender::reopen(&open.bytes).map_err(|e| Malformed(e.to_string()))?;
         if open.is_empty() {
             return Err(Malformed(format!(
@@ -309,16 +396,21 @@ impl<'a> Replay<'a> {
         row.written_s = self.now_s;
         row.cut_time = cut_after(open.first_time());
         row.chunk = open;
-        for chunk in &chunks {
-            let samples = chunk::count(&chunk.bytes).map_err(|e| Malformed(e.to_string()))?;
-            count += u64::from(samples);
+        for chunk in &closed {
+            count += u64::from(chunk.count());
             memtable.totals.sealed_chunks += 1;
-            memtable.totals.sealed_bytes += chunk.bytes.len() as u64;
+            memtable.totals.sealed_bytes += u64::from(chunk.place().len);
         }
-        memtable.colds[series].sealed = chunks;
+        memtable.colds[series].sealed = closed;
         let oldest = memtable.first_time(series);
         memtable.note_samples(tenant, count, oldest, newest);
         self.samples += count;
         Ok(())
     }
+}
+
+fn too_long(number: u32) -> Malformed {
+    Malformed(format!(
+        "a chunk of series {number} spans more than any chunk can"
+    ))
 }

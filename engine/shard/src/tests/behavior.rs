@@ -447,7 +447,14 @@ fn a_read_that_wants_little_gets_little() {
         let found = one.select(|select| (select.newest, select.max_time) = (true, max_time));
         let (mut times, mut values) = (Vec::new(), Vec::new());
         for chunk in &found.unwrap()[0].chunks {
-            chunk::decode_range(&chunk.bytes, i64::MIN, max_time, &mut times, &mut values).unwrap();
+            chunk::decode_range(
+                &chunk.bytes.read().unwrap(),
+                i64::MIN,
+                max_time,
+                &mut times,
+                &mut values,
+            )
+            .unwrap();
         }
         (times.last().copied(), values.last().copied(), times.len())
     };

@@ -236,8 +236,13 @@ impl Client {
                 series_max: 0,
                 bytes_max: 0,
                 canceled: Arc::default(),
-                reply: Box::new(move |result| {
-                    let _ = sender.send(result);
+                reply: Box::new(move |result: Result<Vec<SelectedSeries>, ReadError>| {
+                    // At once: later the machine may have no power.
+                    let loaded = result.and_then(|mut list| {
+                        crate::load_chunks(&mut list, &|| false)?;
+                        Ok(list)
+                    });
+                    let _ = sender.send(loaded);
                 }),
             };
             self.mailboxes.send(CoreId(core), Message::Select(select));
@@ -312,7 +317,8 @@ impl Asked {
         let (mut times, mut values) = (Vec::new(), Vec::new());
         for chunk in &series.chunks {
             let from = times.len();
-            chunk::decode(&chunk.bytes, &mut times, &mut values).expect("a chunk of a read");
+            let bytes = chunk.bytes.read().expect("loaded with the reply");
+            chunk::decode(&bytes, &mut times, &mut values).expect("a chunk of a read");
             assert_eq!(
                 (times[from], times[times.len() - 1]),
                 (chunk.min_time, chunk.max_time)

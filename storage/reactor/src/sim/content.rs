@@ -1,7 +1,7 @@
 //! Bytes of a simulated file: sparse pages, shared between the live and the synced version.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 const PAGE: u64 = 4096;
 type Page = [u8; PAGE as usize];
@@ -11,13 +11,13 @@ type Page = [u8; PAGE as usize];
 pub(super) struct Content {
     len: u64,
     /// Pages that take disk space; None is one of zeros (allocated, never written).
-    pages: BTreeMap<u64, Option<Rc<Page>>>,
+    pages: BTreeMap<u64, Option<Arc<Page>>>,
 }
 
 /// A change of a file, as written but perhaps not yet durable.
 #[derive(Debug, Clone)]
 pub(super) enum Change {
-    Write { offset: u64, data: Rc<[u8]> },
+    Write { offset: u64, data: Arc<[u8]> },
     SetLen { len: u64 },
     Allocate { offset: u64, len: u64 },
 }
@@ -86,9 +86,9 @@ impl Content {
     fn write(&mut self, offset: u64, data: &[u8]) {
         for (at, part) in pieces(offset, data.len()) {
             let slot = self.pages.entry(at / PAGE).or_insert(None);
-            let page = slot.get_or_insert_with(|| Rc::new([0; PAGE as usize]));
+            let page = slot.get_or_insert_with(|| Arc::new([0; PAGE as usize]));
             let from = (at % PAGE) as usize;
-            Rc::make_mut(page)[from..from + part.len()].copy_from_slice(&data[part]);
+            Arc::make_mut(page)[from..from + part.len()].copy_from_slice(&data[part]);
         }
         if !data.is_empty() {
             self.len = self.len.max(offset + data.len() as u64);
@@ -102,7 +102,7 @@ impl Content {
             if tail > 0
                 && let Some(Some(page)) = self.pages.get_mut(&(len / PAGE))
             {
-                Rc::make_mut(page)[tail..].fill(0);
+                Arc::make_mut(page)[tail..].fill(0);
             }
         }
         self.len = len;
@@ -142,7 +142,7 @@ mod tests {
                 let end = offset as usize + len;
                 match rng.random_range(0..4) {
                     0 | 1 => {
-                        let data: Rc<[u8]> = (0..len).map(|_| rng.random::<u8>()).collect();
+                        let data: Arc<[u8]> = (0..len).map(|_| rng.random::<u8>()).collect();
                         if model.len() < end {
                             model.resize(end, 0);
                         }

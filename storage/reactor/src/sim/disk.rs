@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use rand::Rng;
 use rand::rngs::SmallRng;
@@ -392,7 +392,7 @@ impl Disk {
             if content.read(offset, &mut byte) == 1 {
                 content.apply(&Change::Write {
                     offset,
-                    data: Rc::from([byte[0] ^ mask]),
+                    data: Arc::from([byte[0] ^ mask]),
                 });
             }
         }
@@ -511,7 +511,7 @@ impl Pending<Change> {
             sequence: self.sequence,
             change: Change::Write {
                 offset: from,
-                data: Rc::from(&data[(from - offset) as usize..(to - offset) as usize]),
+                data: Arc::from(&data[(from - offset) as usize..(to - offset) as usize]),
             },
             lost: self.lost,
         };
@@ -580,7 +580,7 @@ pub(super) fn tear(change: &Change, rng: &mut SmallRng) -> Vec<Change> {
             _ => rng.random_bool(0.5),
         };
         if kept {
-            let data = Rc::from(&data[sector.clone()]);
+            let data = Arc::from(&data[sector.clone()]);
             parts.push(Change::Write {
                 offset: offset + sector.start as u64,
                 data,

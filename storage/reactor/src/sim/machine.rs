@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use crate::op::{Entry, Op, OpKind, OpenMode, Stat};
 use crate::table::Value;
 use crate::time::Tick;
 
-type Rule = Box<dyn FnMut(&OpView<'_>) -> Option<Fault>>;
+type Rule = Box<dyn FnMut(&OpView<'_>) -> Option<Fault> + Send>;
 
 pub(super) struct Machine {
     pub(super) options: SimOptions,
@@ -274,7 +273,7 @@ impl Machine {
             }
             Fault::Short { bytes } => {
                 if let Some(Change::Write { offset, data }) = flight.change()? {
-                    let data = Rc::from(&data[..bytes.min(data.len())]);
+                    let data = Arc::from(&data[..bytes.min(data.len())]);
                     let change = Change::Write { offset, data };
                     self.disk.change(flight.inode(), change, false)?;
                 }
@@ -408,7 +407,7 @@ impl Flight {
                 offset, buf, len, ..
             } => Change::Write {
                 offset: *offset,
-                data: Rc::from(&buf[..*len]),
+                data: Arc::from(&buf[..*len]),
             },
             Op::Truncate { len, .. } => Change::SetLen { len: *len },
             Op::Allocate { offset, len, .. } => Change::Allocate {

@@ -1,17 +1,16 @@
 //! One reactor's end of the simulated machine: its open files and locks, and its way to the clock.
 
-use std::cell::RefCell;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 
-use super::Sim;
 use super::disk::Inode;
 use super::machine::{Flight, Machine};
-use crate::op::{Event, Op, OpenMode};
+use super::{Sim, lock};
+use crate::op::{Event, File, Op, OpenMode};
 use crate::table::{Table, Value};
 use crate::time::Tick;
 
 pub(crate) struct Port {
-    machine: Rc<RefCell<Machine>>,
+    machine: Arc<Mutex<Machine>>,
     table: Table<SimFile>,
     /// Number of this port on the machine.
     id: u64,
@@ -29,8 +28,8 @@ pub(super) struct SimFile {
 
 impl Port {
     pub(crate) fn new(sim: &Sim) -> Port {
-        let machine = Rc::clone(&sim.machine);
-        let (id, boot) = machine.borrow_mut().attach();
+        let machine = Arc::clone(&sim.machine);
+        let (id, boot) = lock(&machine).attach();
         Port {
             machine,
             table: Table::new(),
@@ -40,21 +39,30 @@ impl Port {
     }
 
     pub(crate) fn now(&self) -> Tick {
-        self.machine.borrow().now
+        lock(&self.machine).now
     }
 
     pub(crate) fn wall_ms(&self) -> i64 {
-        self.machine.borrow().wall_ms()
+        lock(&self.machine).wall_ms()
     }
 
     /// Whether this reactor will never hear of anything again.
     pub(crate) fn is_off(&self) -> bool {
-        let machine = self.machine.borrow();
+        let machine = lock(&self.machine);
         machine.off || machine.boot != self.boot
     }
 
+    /// See [`crate::Reader`].
+    pub(crate) fn reader(&mut self, file: File) -> SimReader {
+        SimReader {
+            machine: Arc::clone(&self.machine),
+            inode: self.table.handle(file).inode,
+            boot: self.boot,
+        }
+    }
+
     pub(crate) fn in_flight(&self) -> usize {
-        self.machine.borrow().in_flight(Some(self.id))
+        lock(&self.machine).in_flight(Some(self.id))
     }
 
     pub(crate) fn submit(&mut self, token: u64, op: Op) {
@@ -62,7 +70,7 @@ impl Port {
             return;
         }
         let begun = self.table.begin(&op);
-        let mut machine = self.machine.borrow_mut();
+        let mut machine = lock(&self.machine);
         let sequence = machine.disk.sequence();
         let flight = Flight {
             port: self.id,
@@ -78,7 +86,7 @@ impl Port {
     /// Lets what is due take effect and appends its completions.
     pub(crate) fn deliver(&mut self, events: &mut Vec<Event>) {
         while !self.is_off() {
-            let mut machine = self.machine.borrow_mut();
+            let mut machine = lock(&self.machine);
             let Some(mut flight) = machine.take_due(self.id) else {
                 return;
             };
@@ -95,14 +103,14 @@ impl Port {
 
     /// Lets time pass without power, so that a loop with a deadline ends.
     pub(crate) fn pass(&mut self, until: Option<Tick>) {
-        let mut machine = self.machine.borrow_mut();
+        let mut machine = lock(&self.machine);
         machine.now = machine.now.max(until.unwrap_or(Tick::ZERO));
     }
 
     /// Moves the clock to this reactor's next completion, or to `deadline` if that is earlier.
     /// False if there is neither.
     pub(crate) fn advance(&mut self, deadline: Option<Tick>) -> bool {
-        let mut machine = self.machine.borrow_mut();
+        let mut machine = lock(&self.machine);
         let alive = !machine.off && machine.boot == self.boot;
         let due = if alive {
             machine.next_due(Some(self.id))
@@ -121,10 +129,28 @@ impl Port {
     }
 }
 
+/// An open file of the simulation, read past the loop: what is live.
+#[derive(Clone)]
+pub(crate) struct SimReader {
+    machine: Arc<Mutex<Machine>>,
+    inode: Inode,
+    boot: u64,
+}
+
+impl SimReader {
+    pub(crate) fn read_at(&self, offset: u64, into: &mut [u8]) -> std::io::Result<usize> {
+        let machine = lock(&self.machine);
+        if machine.off || machine.boot != self.boot {
+            return Err(std::io::Error::other("the simulated machine has no power"));
+        }
+        Ok(machine.disk.read(self.inode, offset, into))
+    }
+}
+
 impl Drop for Port {
     /// The operations in flight take effect, as in the real worlds; locks end.
     fn drop(&mut self) {
-        let mut machine = self.machine.borrow_mut();
+        let mut machine = lock(&self.machine);
         if machine.off || machine.boot != self.boot {
             return;
         }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use reactor::Reactor;
 
 use super::{
-    Listing, Place, ReplayOptions, ReplayProgress, Replayed, Salvaged, Sink, Tear, Unsettled,
+    Between, Listing, Place, ReplayOptions, ReplayProgress, Replayed, Salvaged, Sink, Tear,
+    Unsettled,
 };
 use crate::error::Error;
 use crate::frame::{FileHeader, FileKind, FrameHeader, HeaderFault};
@@ -21,7 +22,7 @@ pub(super) struct Run<'a, 's> {
     dir: &'a Path,
     options: ReplayOptions,
     sink: &'a mut Sink<'s>,
-    progress: &'a mut dyn FnMut(ReplayProgress),
+    between: &'a mut Between<'s>,
     decoder: Decoder,
     /// The commit due, and its position.
     commit: u64,
@@ -70,7 +71,7 @@ impl<'a, 's> Run<'a, 's> {
         dir: &'a Path,
         options: ReplayOptions,
         sink: &'a mut Sink<'s>,
-        progress: &'a mut dyn FnMut(ReplayProgress),
+        between: &'a mut Between<'s>,
     ) -> Run<'a, 's> {
         let out = Replayed {
             core: options.core,
@@ -96,7 +97,7 @@ impl<'a, 's> Run<'a, 's> {
             dir,
             options,
             sink,
-            progress,
+            between,
             decoder: Decoder::default(),
             commit: 1,
             lsn: 0,
@@ -187,10 +188,12 @@ impl<'a, 's> Run<'a, 's> {
             let whole = match header {
                 Some(header) => {
                     let mut decoder = Decoder::default();
-                    let walked =
-                        walk_checkpoint(self.reactor, &mut reader, &header, &mut |records, _| {
-                            decoder.frame(records, &mut |_| Ok(()))
-                        })?;
+                    let walked = walk_checkpoint(
+                        self.reactor,
+                        &mut reader,
+                        &header,
+                        &mut |_, records, _| decoder.frame(records, &mut |_| Ok(())),
+                    )?;
                     walked.is_ok().then_some(header)
                 }
                 None => None,
@@ -214,17 +217,22 @@ impl<'a, 's> Run<'a, 's> {
         let mut reader = Reader::open(self.reactor, &path, len)?;
         self.decoder.next_file();
         let place = Place::Checkpoint(header.sequence);
-        let (decoder, sink, progress) = (&mut self.decoder, &mut *self.sink, &mut *self.progress);
+        let (decoder, sink, between) = (&mut self.decoder, &mut *self.sink, &mut *self.between);
         let bytes_total = self.bytes_total;
-        let walked = walk_checkpoint(self.reactor, &mut reader, header, &mut |records, offset| {
-            decoder.frame(records, &mut |record| sink(record, place))?;
-            progress(ReplayProgress {
-                bytes_done: offset,
-                bytes_total,
-                counts: decoder.counts,
-            });
-            Ok(())
-        })?;
+        let walked = walk_checkpoint(
+            self.reactor,
+            &mut reader,
+            header,
+            &mut |reactor, records, offset| {
+                decoder.frame(records, &mut |record| sink(record, place))?;
+                let progress = ReplayProgress {
+                    bytes_done: offset,
+                    bytes_total,
+                    counts: decoder.counts,
+                };
+                between(reactor, progress).map_err(Stop::Sink)
+            },
+        )?;
         reader.close(self.reactor)?;
         self.bytes_done += len;
         walked.map_err(|broken| broken.into_error(path))
@@ -413,11 +421,19 @@ impl<'a, 's> Run<'a, 's> {
             self.lsn = frame.lsn + u64::from(frame.len);
             self.out.commits += 1;
             offset += frame.bytes() as u64;
-            (self.progress)(ReplayProgress {
+            let progress = ReplayProgress {
                 bytes_done: self.bytes_done + offset,
                 bytes_total: self.bytes_total,
                 counts: self.decoder.counts,
-            });
+            };
+            if let Err(reason) = (self.between)(self.reactor, progress) {
+                let path = reader.path().to_owned();
+                return Err(Error::Refused {
+                    path,
+                    offset,
+                    reason,
+                });
+            }
         }
     }
 
@@ -604,7 +620,7 @@ impl Broken {
 }
 
 /// Takes the records of a frame and its offset.
-type See<'a> = dyn FnMut(&[u8], u64) -> Result<(), Stop> + 'a;
+type See<'a> = dyn FnMut(&mut Reactor, &[u8], u64) -> Result<(), Stop> + 'a;
 
 /// Hands the records of a checkpoint's frames, with the offset of the frame, to `see`, to the end; the outer error is that of the disk.
 fn walk_checkpoint(
@@ -623,7 +639,7 @@ fn walk_checkpoint(
             let stop = Stop::Fault(format!("frame {number} of the checkpoint is damaged"));
             return Ok(Err(Broken { offset, stop }));
         };
-        if let Err(stop) = see(reader.records(offset, &frame), offset) {
+        if let Err(stop) = see(reactor, reader.records(offset, &frame), offset) {
             return Ok(Err(Broken { offset, stop }));
         }
         if frame.last {

@@ -352,7 +352,7 @@ fn the_log_of_another_core_and_a_later_version_are_refused() {
         Path::new(DIR),
         &options,
         &mut |_, _| Ok(()),
-        &mut |_| {},
+        &mut |_, _| Ok(()),
     );
     assert!(
         matches!(
@@ -367,13 +367,13 @@ fn the_log_of_another_core_and_a_later_version_are_refused() {
     );
 
     let mut block = sim.live(segment(1)).unwrap()[..BLOCK as usize].to_vec();
-    block[16] = 2;
+    block[16] = 3;
     let checksum = xxhash_rust::xxh3::xxh3_64(&block[8..]);
     block[..8].copy_from_slice(&checksum.to_le_bytes());
     overwrite(&sim, &segment(1), 0, &block);
     let result = read(&mut Reactor::sim(&sim), Path::new(DIR), true);
     assert!(
-        matches!(result, Err(Error::Version { version: 2, .. })),
+        matches!(result, Err(Error::Version { version: 3, .. })),
         "{result:?}"
     );
 }
@@ -386,7 +386,7 @@ fn a_refusal_of_the_sink_ends_the_replay_with_its_words() {
         Path::new(DIR),
         &crate::ReplayOptions::default(),
         &mut |_, _| Err("unknown series".into()),
-        &mut |_| {},
+        &mut |_, _| Ok(()),
     );
     let text = result.unwrap_err().to_string();
     assert!(

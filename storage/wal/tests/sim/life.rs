@@ -1,8 +1,8 @@
 //! One life of a process: replay, judge, open, then append, submit, checkpoint and wait as chance wants, until the plan ends it.
 
-use std::cell::Cell;
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use model::{Generation, SeriesId, SeriesRef, TenantId, TimeMs};
 use rand::Rng;
@@ -134,7 +134,7 @@ impl<'a> Life<'a> {
         // When the names of a directory cannot be written, a file system shuts down: names that no later sync makes durable are not met by a
         // process that was merely started again.
         let power_cut = sim.is_off()
-            || dir_lost.get()
+            || dir_lost.load(Ordering::Relaxed)
             || matches!(
                 plan,
                 Plan::StopAfter(_)
@@ -164,9 +164,10 @@ impl<'a> Life<'a> {
                 salvage: false,
             },
             &mut |record, place| seen.take(record, place),
-            &mut |progress| {
+            &mut |_, progress| {
                 assert!(done <= progress.bytes_done && progress.bytes_done <= progress.bytes_total);
                 done = progress.bytes_done;
+                Ok(())
             },
         )?;
         model.judge(seen, &replayed);
@@ -423,11 +424,11 @@ impl<'a> Life<'a> {
 }
 
 /// Plans the faults; whether there are any, and a flag that is set when a directory's sync has failed.
-fn apply(sim: &Sim, plan: Plan, rng: &mut SmallRng) -> (bool, Rc<Cell<bool>>) {
-    let dir_lost = Rc::new(Cell::new(false));
-    let flag = Rc::clone(&dir_lost);
+fn apply(sim: &Sim, plan: Plan, rng: &mut SmallRng) -> (bool, Arc<AtomicBool>) {
+    let dir_lost = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&dir_lost);
     let fail = move |op: &OpView<'_>, fault: Fault| {
-        flag.set(flag.get() || op.kind == OpKind::SyncDir);
+        flag.fetch_or(op.kind == OpKind::SyncDir, Ordering::Relaxed);
         Some(fault)
     };
     match plan {

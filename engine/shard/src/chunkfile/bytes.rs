@@ -1,0 +1,224 @@
+//! The bytes of a chunk as a read gets them: in memory, or a handle on the file that they lie in.
+//!
+//! Step 5 of the way of a query hands these out, whoever evaluates fetches what is in files first ([`load_chunks`]): sorted by place, neighbours in one
+//! positioned read, on the caller's thread. A handle keeps its file readable, also when the core removes it meanwhile.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use reactor::Reader;
+
+use crate::message::{ReadError, SelectedSeries};
+
+/// Bytes between two wanted chunks that are read rather than skipped: a system call costs as much as copying a few pages.
+const GAP_BYTES_MAX: u64 = 16 << 10;
+
+/// Bytes of one read.
+const RUN_BYTES_MAX: u64 = 1 << 20;
+
+/// A file that chunks are read from.
+#[derive(Debug)]
+pub(crate) struct StoredFile {
+    path: PathBuf,
+    reader: Reader,
+}
+
+impl StoredFile {
+    pub(crate) fn new(path: PathBuf, reader: Reader) -> StoredFile {
+        StoredFile { path, reader }
+    }
+}
+
+/// A sealed chunk as of `chunk`, checksum included, or where it lies. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ChunkBytes(Repr);
+
+#[derive(Debug, Clone)]
+enum Repr {
+    /// A part of a block of memory that several chunks may share.
+    Held {
+        block: Arc<[u8]>,
+        from: u32,
+        len: u32,
+    },
+    Stored {
+        file: Arc<StoredFile>,
+        offset: u32,
+        len: u32,
+    },
+}
+
+impl From<&[u8]> for ChunkBytes {
+    fn from(bytes: &[u8]) -> ChunkBytes {
+        ChunkBytes::held(Arc::from(bytes), 0, bytes.len() as u32)
+    }
+}
+
+impl From<Vec<u8>> for ChunkBytes {
+    fn from(bytes: Vec<u8>) -> ChunkBytes {
+        let len = bytes.len() as u32;
+        ChunkBytes::held(Arc::from(bytes), 0, len)
+    }
+}
+
+impl ChunkBytes {
+    fn held(block: Arc<[u8]>, from: u32, len: u32) -> ChunkBytes {
+        ChunkBytes(Repr::Held { block, from, len })
+    }
+
+    pub(crate) fn stored(file: Arc<StoredFile>, offset: u32, len: u32) -> ChunkBytes {
+        ChunkBytes(Repr::Stored { file, offset, len })
+    }
+
+    /// How many there are, without reading them.
+    #[expect(clippy::len_without_is_empty, reason = "a sealed chunk is never empty")]
+    pub fn len(&self) -> usize {
+        match &self.0 {
+            Repr::Held { len, .. } | Repr::Stored { len, .. } => *len as usize,
+        }
+    }
+
+    /// The bytes; read from their file, with one system call, where they are not in memory.
+    ///
+    /// Errors: [`ReadError::Chunk`] naming file and offset.
+    pub fn read(&self) -> Result<Cow<'_, [u8]>, ReadError> {
+        match &self.0 {
+            Repr::Held { block, from, len } => Ok(Cow::Borrowed(
+                &block[*from as usize..(*from + *len) as usize],
+            )),
+            Repr::Stored { file, offset, len } => {
+                let mut bytes = vec![0; *len as usize];
+                fill(file, u64::from(*offset), &mut bytes)?;
+                Ok(Cow::Owned(bytes))
+            }
+        }
+    }
+
+    /// Takes the bytes into memory, if they are not there.
+    pub(crate) fn load(&mut self) -> Result<(), ReadError> {
+        if let Cow::Owned(bytes) = self.read()? {
+            *self = ChunkBytes::from(bytes);
+        }
+        Ok(())
+    }
+
+    /// Where it lies, for messages.
+    pub(crate) fn damaged(&self, reason: String) -> ReadError {
+        match &self.0 {
+            Repr::Held { .. } => ReadError::Chunk(format!("a chunk in memory: {reason}")),
+            Repr::Stored { file, offset, .. } => damaged(file, u64::from(*offset), &reason),
+        }
+    }
+}
+
+fn damaged(file: &StoredFile, offset: u64, reason: &str) -> ReadError {
+    ReadError::Chunk(format!("{} at {offset}: {reason}", file.path.display()))
+}
+
+fn fill(file: &StoredFile, offset: u64, into: &mut [u8]) -> Result<(), ReadError> {
+    let count = file
+        .reader
+        .read_at(offset, into)
+        .map_err(|error| damaged(file, offset, &error.to_string()))?;
+    if count < into.len() {
+        return Err(damaged(file, offset + count as u64, "the file ends here"));
+    }
+    Ok(())
+}
+
+/// A chunk that is to be fetched.
+struct Wanted<'a> {
+    bytes: &'a mut ChunkBytes,
+    min_time: i64,
+    file: Arc<StoredFile>,
+    offset: u32,
+    len: u32,
+}
+
+impl Wanted<'_> {
+    fn end(&self) -> u64 {
+        u64::from(self.offset) + u64::from(self.len)
+    }
+}
+
+/// Fetches into memory what the chunks of these series have in files.
+///
+/// `canceled` is asked between reads. Each chunk is checked: its checksum, and that its first time is the one it was named with.
+/// Errors: [`ReadError::Chunk`] naming file and offset; [`ReadError::Canceled`]. Cost: a system call for each run of neighbours, a copy, a hash.
+pub fn load_chunks(
+    list: &mut [SelectedSeries],
+    canceled: &dyn Fn() -> bool,
+) -> Result<(), ReadError> {
+    let chunks = list.iter_mut().flat_map(|series| &mut series.chunks);
+    let mut wanted: Vec<Wanted<'_>> = chunks
+        .filter_map(|chunk| {
+            let Repr::Stored { file, offset, len } = &chunk.bytes.0 else {
+                return None;
+            };
+            let (file, offset, len) = (file.clone(), *offset, *len);
+            let (bytes, min_time) = (&mut chunk.bytes, chunk.min_time);
+            Some(Wanted {
+                bytes,
+                min_time,
+                file,
+                offset,
+                len,
+            })
+        })
+        .collect();
+    wanted.sort_unstable_by_key(|w| (Arc::as_ptr(&w.file) as usize, w.offset));
+    let mut buffer = Vec::new();
+    let mut rest = &mut wanted[..];
+    while let Some(first) = rest.first() {
+        if canceled() {
+            return Err(ReadError::Canceled);
+        }
+        let start = u64::from(first.offset);
+        let mut count = 1;
+        while let Some(next) = rest.get(count)
+            && Arc::ptr_eq(&next.file, &first.file)
+            && u64::from(next.offset) <= rest[count - 1].end() + GAP_BYTES_MAX
+            && next.end() <= start + RUN_BYTES_MAX
+        {
+            count += 1;
+        }
+        let (run, others) = rest.split_at_mut(count);
+        load_run(run, &mut buffer)?;
+        rest = others;
+    }
+    Ok(())
+}
+
+/// One read; what was wanted of it is copied out of `buffer`, so that gaps take no memory.
+fn load_run(run: &mut [Wanted<'_>], buffer: &mut Vec<u8>) -> Result<(), ReadError> {
+    let start = u64::from(run[0].offset);
+    let end = run.iter().map(Wanted::end).max().unwrap_or(start);
+    buffer.resize((end - start) as usize, 0);
+    fill(&run[0].file, start, buffer)?;
+    let mut block = Vec::with_capacity(run.iter().map(|w| w.len as usize).sum());
+    for wanted in &*run {
+        let from = (u64::from(wanted.offset) - start) as usize;
+        let bytes = &buffer[from..from + wanted.len as usize];
+        check(bytes, wanted.min_time)
+            .map_err(|reason| damaged(&wanted.file, u64::from(wanted.offset), &reason))?;
+        block.extend_from_slice(bytes);
+    }
+    let block: Arc<[u8]> = Arc::from(block);
+    let mut from = 0;
+    for wanted in run {
+        *wanted.bytes = ChunkBytes::held(block.clone(), from, wanted.len);
+        from += wanted.len;
+    }
+    Ok(())
+}
+
+/// Whether these are the bytes of the chunk that begins at that time.
+pub(crate) fn check(sealed: &[u8], min_time: i64) -> Result<(), String> {
+    match chunk::first_time(sealed).map_err(|error| error.to_string())? {
+        Some(first) if first == min_time => Ok(()),
+        first => Err(format!(
+            "a chunk from {first:?} where one from {min_time} was named"
+        )),
+    }
+}

@@ -1,0 +1,134 @@
+//! Claims about the chunk files alone, on a simulated disk.
+
+use std::path::Path;
+
+use reactor::{Fault, OpKind, Reactor, Sim};
+
+use super::*;
+
+const DIR: &str = "core";
+
+fn open(sim: &Sim) -> (Reactor, ChunkFiles) {
+    let mut reactor = Reactor::sim(sim);
+    wal::create_dirs(&mut reactor, Path::new(DIR)).unwrap();
+    let files = ChunkFiles::open(&mut reactor, Path::new(DIR), 3, 4096).unwrap();
+    (reactor, files)
+}
+
+/// Some bytes that are told apart; whether they are a chunk is nobody's business here.
+fn content(i: usize) -> Vec<u8> {
+    vec![i as u8; 40 + i % 60]
+}
+
+fn check(files: &ChunkFiles, places: &[Place]) {
+    for (i, &place) in places.iter().enumerate() {
+        assert_eq!(*files.read(place).read().unwrap(), content(i), "chunk {i}");
+    }
+}
+
+#[test]
+fn chunks_are_read_before_and_after_they_are_written_and_after_a_restart() {
+    let sim = Sim::new(1);
+    let (mut reactor, mut files) = open(&sim);
+    let mut places = Vec::new();
+    for i in 0..500 {
+        places.push(files.put(&content(i)));
+        if i % 17 == 0 {
+            files.drain(&mut reactor).unwrap();
+            check(&files, &places);
+        }
+    }
+    let point = files.request_sync();
+    assert!(!files.is_synced(point));
+    files.drain(&mut reactor).unwrap();
+    assert!(files.is_synced(point) && files.pending_bytes() == 0);
+    assert!(files.file_count() >= 8, "files are bounded");
+    drop((reactor, files));
+    sim.crash();
+    let (mut reactor, mut files) = open(&sim);
+    places.iter().for_each(|&place| files.adopt(place));
+    assert!(files.check(&mut reactor, 1).unwrap().is_empty());
+    check(&files, &places);
+    assert!(
+        files.put(b"next").file > places[499].file,
+        "never appended to"
+    );
+}
+
+#[test]
+fn a_file_goes_when_it_is_empty_and_no_checkpoint_names_it_and_is_readable_meanwhile() {
+    let sim = Sim::new(2);
+    let (mut reactor, mut files) = open(&sim);
+    let places: Vec<Place> = (0..200).map(|i| files.put(&content(i))).collect();
+    files.request_sync();
+    files.drain(&mut reactor).unwrap();
+    let held = files.read(places[0]);
+    let count = files.file_count();
+    let (old, rest) = places.split_at(100);
+    old.iter().for_each(|&place| files.release(place));
+    files.sweep(7, 5);
+    files.sweep(8, 7);
+    assert_eq!(
+        files.file_count(),
+        count,
+        "the checkpoint before segment 7 may name it"
+    );
+    files.sweep(9, 8);
+    let left = files.file_count();
+    assert!(
+        left < count && left >= count / 2,
+        "{count} files, {left} left"
+    );
+    files.drain(&mut reactor).unwrap();
+    assert!(sim.live("core/chunks-0000000001").is_none());
+    assert_eq!(*held.read().unwrap(), content(0));
+    assert_eq!(*files.read(rest[99]).read().unwrap(), content(199));
+}
+
+#[test]
+fn damage_is_named_with_file_and_place() {
+    let sim = Sim::new(3);
+    let (mut reactor, mut files) = open(&sim);
+    let places: Vec<Place> = (0..200).map(|i| files.put(&content(i))).collect();
+    files.request_sync();
+    files.drain(&mut reactor).unwrap();
+    drop((reactor, files));
+    sim.crash();
+    sim.flip("core/chunks-0000000001", 20, 1);
+    let (mut reactor, mut files) = open(&sim);
+    let beyond = Place {
+        offset: 1 << 20,
+        ..places[199]
+    };
+    let missing = Place { file: 99, ..beyond };
+    for place in [places[0], beyond, missing] {
+        files.adopt(place);
+    }
+    let damaged = files.check(&mut reactor, 1).unwrap();
+    let text: Vec<String> = damaged.iter().map(|(_, error)| error.to_string()).collect();
+    assert_eq!(text.len(), 3, "{text:?}");
+    assert!(text[0].contains("chunks-0000000001") && text[0].contains("header"));
+    assert!(text[1].contains("it ends at"));
+    assert!(text[2].contains("chunks-0000000099") && text[2].contains("missing"));
+}
+
+#[test]
+fn a_full_disk_is_waited_for_and_another_error_is_the_end() {
+    let sim = Sim::new(4);
+    let (mut reactor, mut files) = open(&sim);
+    let places: Vec<Place> = (0..100).map(|i| files.put(&content(i))).collect();
+    // Open, sync of the directory, and the first write.
+    sim.fail_nth(3, Fault::ENOSPC);
+    files.drain(&mut reactor).unwrap();
+    assert!(files.no_space().is_some() && files.pending_bytes() > 0 && !files.has_work());
+    check(&files, &places);
+    files.request_sync();
+    files.drain(&mut reactor).unwrap();
+    assert!(files.no_space().is_none() && files.pending_bytes() == 0);
+    check(&files, &places);
+    files.put(&content(0));
+    sim.fail_when(|op| (op.kind == OpKind::Sync).then_some(Fault::ENOSPC));
+    files.request_sync();
+    files.drain(&mut reactor).unwrap_err();
+    assert!(!files.has_work(), "a failed sync is not tried again");
+}
