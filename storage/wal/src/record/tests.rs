@@ -299,7 +299,7 @@ fn unknown_kinds_lengths_beyond_the_frame_and_left_over_bytes_are_faults() {
         Err(Stop::Fault(reason)) => reason,
         other => panic!("{other:?}"),
     };
-    assert!(fault(&[11, 0, 0, 0]).contains("unknown record kind 11"));
+    assert!(fault(&[12, 0, 0, 0]).contains("unknown record kind 12"));
     assert!(fault(&[3, 0, 0]).contains("cut short"));
     assert!(fault(&[3, 0, 0, 1]).contains("65536 bytes where 0 are left"));
     assert!(fault(&[9, 4, 0, 0, 1, 2, 2, 2]).contains("left over"));
