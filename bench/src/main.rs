@@ -1,4 +1,4 @@
-//! `myelin-bench`: the load tool. It sees a server only as users do, over HTTP and in `/proc`.
+//! `myelin-bench`: the load tool. But for `floor`, it sees a server only as users do, over HTTP and in `/proc`.
 //!
 //! - `write` pushes a pre-built load over keep-alive connections and says what it cost the server: samples a second, latency
 //!   percentiles, errors, CPU-seconds, memory. It works on anything that takes Prometheus remote write 1.0, so that peers can be
@@ -6,17 +6,19 @@
 //! - `compare` starts several servers in turn, gives all the same load, and writes one report with plots.
 //! - `query` asks a set of queries, or those of a file, and says how long they take, what they cost the server, and by a checksum
 //!   whether two servers answer the same.
+//! - `floor` runs the stages of a write alone on one core: the practical ceiling.
 //! - `verify` writes a known pattern, remembers exactly what was acknowledged, and later asks for every single sample: what was
 //!   acknowledged must be there, what was never sent must not. The server may be killed in between; that is what it is for.
 //!
 //! Place on the way of a sample: before its first step. Threads and blocking sockets on purpose: a connection is a thread, its
 //! requests are ready bytes, and one core of this drives many of the server's. Read `main`, then `write`, `compare`,
-//! `query` or `verify`.
+//! `query`, `floor` or `verify`.
 
 #![forbid(unsafe_code)]
 
 mod compare;
 mod drive;
+mod floor;
 mod http;
 mod latency;
 mod machine;
@@ -51,6 +53,8 @@ enum Command {
     Compare(Box<compare::Options>),
     /// Ask queries, and measure how long they take and what they cost the server.
     Query(query::Options),
+    /// Run the stages of a write alone on one core: the practical ceiling of any server.
+    Floor(floor::Options),
     /// Write a known pattern and check that what was acknowledged is there.
     Verify(verify::Options),
 }
@@ -60,6 +64,7 @@ fn main() -> ExitCode {
         Command::Write(options) => write::run(options),
         Command::Compare(options) => compare::run(*options),
         Command::Query(options) => query::run(options),
+        Command::Floor(options) => floor::run(&options),
         Command::Verify(options) => verify::run(options),
     };
     match result {

@@ -20,6 +20,8 @@
 //! sample. Everything follows from the index of the series and its generation (how often its pod has been replaced), so that any
 //! two runs push the same.
 
+use std::collections::BTreeSet;
+
 /// Series of one container.
 pub(crate) const SERIES_PER_TARGET: u64 = 200;
 /// Targets of one deployment.
@@ -46,8 +48,7 @@ const HANDLERS: [&str; 8] = [
 ];
 const CODES: [&str; 4] = ["OK", "NotFound", "Unavailable", "InvalidArgument"];
 const METHODS: [&str; 4] = ["Get", "List", "Update", "Watch"];
-/// The namespaces.
-pub(crate) const SERVICES: [&str; 10] = [
+const SERVICES: [&str; 10] = [
     "checkout",
     "payments",
     "inventory",
@@ -220,6 +221,13 @@ pub(crate) fn labels(index: u64, generation: u64) -> SeriesLabels {
     }
     labels.sort_unstable_by_key(|(name, _)| *name);
     labels
+}
+
+/// The names of all metrics.
+pub(crate) fn metric_names() -> BTreeSet<String> {
+    let name = |(name, value): (&str, String)| (name == "__name__").then_some(value);
+    let names = (0..SERIES_PER_TARGET).flat_map(|index| labels(index, 0));
+    names.filter_map(name).collect()
 }
 
 /// Milliseconds by which the scrapes of a target are later than the first moment of an interval: Prometheus spreads its targets

@@ -123,7 +123,7 @@ pub(super) fn draw(plot: &Plot<'_>, scale: &Scale, unit: fn(f64) -> String, titl
     for part in [0.0, 0.5, 1.0] {
         let seconds = span * part;
         let anchor = if part == 1.0 { "end" } else { "middle" };
-        let text = if seconds < 10.0 {
+        let text = if seconds > 0.0 && seconds < 10.0 {
             format!("{seconds:.1}")
         } else {
             format!("{seconds:.0}")

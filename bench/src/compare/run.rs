@@ -24,7 +24,7 @@ use crate::process::Process;
 use crate::progress::Progress;
 use crate::query::AskOptions;
 use crate::query::measure::{Outcome, measure};
-use crate::series::{CLUSTER, SERVICES};
+use crate::series::{CLUSTER, metric_names};
 use crate::target::Target;
 use crate::workload::{Load, Shape};
 
@@ -201,7 +201,7 @@ fn load(
     let machine_cpu_seconds =
         (machine::busy_seconds()? - machine_before) - (tool.usage()?.cpu_seconds - tool_before);
 
-    let found = counter.sum(&counter.samples_of_each_namespace())?;
+    let found = counter.sum(&counter.samples_of_each_metric())?;
     let lost = tally.acknowledged as i64 - found as i64;
     report.lost = Some(lost);
     if tally.refused > 0 {
@@ -313,16 +313,15 @@ impl<'a> Counter<'a> {
         })
     }
 
-    /// Samples within the time of the load, in queries that no server's bounds forbid.
-    fn samples_of_each_namespace(&self) -> Vec<String> {
+    /// Samples within the time of the load, metric by metric: Prometheus counts no two metrics of the same labels in one go, and
+    /// no query reads more samples than servers allow.
+    fn samples_of_each_metric(&self) -> Vec<String> {
         let ms = self.shape.end_ms() - self.shape.start_ms;
         let seconds = (ms + 999) / 1000;
-        let of = |namespace: &&str| {
-            format!(
-                "sum(count_over_time({{cluster=\"{CLUSTER}\",namespace=\"{namespace}\"}}[{seconds}s]))"
-            )
+        let of = |name: String| {
+            format!("sum(count_over_time({name}{{cluster=\"{CLUSTER}\"}}[{seconds}s]))")
         };
-        SERVICES.iter().map(of).collect()
+        metric_names().into_iter().map(of).collect()
     }
 
     /// The sum of all answers, which are one number or nothing each. Errors: an answer that is not.

@@ -184,8 +184,11 @@ impl Spec {
         let said = Command::new(program).arg("--version").output();
         let said = said.map(|said| [said.stdout, said.stderr].concat());
         let text = String::from_utf8_lossy(&said.unwrap_or_default()).into_owned();
-        let line = text.lines().next().unwrap_or("does not say").trim();
-        line.chars().take(120).collect()
+        let line = text.lines().map(str::trim).find(|line| !line.is_empty());
+        line.unwrap_or("does not say its version")
+            .chars()
+            .take(120)
+            .collect()
     }
 }
 
@@ -231,9 +234,7 @@ impl Server {
             if many_tenants {
                 words.extend(spec.tenants_arguments.iter().map(fill));
             }
-            let child = spawn(&words, cpus, &server.log())?;
-            server.process = Some(Process::new(child.id())?);
-            server.child = Some(child);
+            server.child = Some(spawn(&words, cpus, &server.log())?);
         }
         // Where there are many tenants, a server may want one to be named.
         let ask = server
@@ -244,7 +245,12 @@ impl Server {
         loop {
             let patience = Duration::from_millis(500);
             match ask.wait_until_ready(&mut stream, patience) {
-                Ok(()) => return Ok(server),
+                Ok(()) => {
+                    if let Some(child) = &server.child {
+                        server.process = Some(Process::new(child.id())?);
+                    }
+                    return Ok(server);
+                }
                 Err(error) if server.ended() || start.elapsed() > START_MAX => {
                     return Err(error.context(server.last_words()));
                 }

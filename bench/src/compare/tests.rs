@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use clap::Parser;
-use wire::remote_write::v1::{Part, Record, Walk};
+use wire::remote_write::v1::{self, Part, Record, Walk};
 
 use super::report::{Report, TargetReport, WorkloadReport};
 use super::run::{Figures, ProcessFigures, QueryFigure, RunReport};
@@ -31,7 +31,7 @@ enum Manner {
     CannotCount,
 }
 
-/// Starts a mock that is pushed to and counts samples of a namespace, or series; gives its address.
+/// Starts a mock that is pushed to and counts samples of a metric, or series; gives its address.
 fn mock(manner: Manner) -> std::net::SocketAddr {
     let series: Mutex<HashSet<Vec<u8>>> = Mutex::default();
     let samples = Mutex::new(Vec::<(String, u64)>::new());
@@ -66,7 +66,7 @@ fn mock(manner: Manner) -> std::net::SocketAddr {
             return Some((422, "too many samples".into()));
         } else if form.contains("count_over_time") {
             let samples = samples.lock().unwrap();
-            let of = |(namespace, _): &&(String, u64)| form.contains(namespace.as_str());
+            let of = |(name, _): &&(String, u64)| form.contains(&format!("%28{name}%7B"));
             samples.iter().filter(of).map(|(_, count)| *count).sum()
         } else {
             series.lock().unwrap().len() as u64
@@ -87,22 +87,15 @@ fn store(asked: &Asked, series: &Mutex<HashSet<Vec<u8>>>, counts: &Mutex<Vec<(St
             continue;
         };
         let labels = raw.label_bytes().to_vec();
-        let namespace = crate::series::SERVICES.iter().find(|name| {
-            let field = [
-                b"namespace".as_slice(),
-                &[18, name.len() as u8],
-                name.as_bytes(),
-            ];
-            let field = field.concat();
-            labels.windows(field.len()).any(|window| window == field)
-        });
+        let name = v1::labels(&labels)
+            .map(|label| label.unwrap())
+            .find(|(name, _)| *name == b"__name__")
+            .map(|(_, value)| String::from_utf8(value.to_vec()).unwrap())
+            .unwrap();
         let mut parts = raw.parts();
         while let Some(part) = parts.next_part().unwrap() {
             if let Part::Sample { .. } = part {
-                counts
-                    .lock()
-                    .unwrap()
-                    .push((namespace.unwrap().to_string(), 1));
+                counts.lock().unwrap().push((name.clone(), 1));
             }
         }
         series.lock().unwrap().insert(labels);
