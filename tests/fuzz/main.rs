@@ -7,6 +7,7 @@
 //! A target does more than wait for a panic: it says what must hold of whatever was accepted. And since random bytes rarely get
 //! past a checksum or a grammar, most targets come in two: any input, and input that is nearly right.
 
+mod block;
 mod chunk;
 mod evaluation;
 mod params;

@@ -1,0 +1,54 @@
+//! Bounds of a block, with the reasons for their values. The sizes of the format itself stand in `docs/formats/block.md`.
+
+/// Samples of one run, i.e. of one entry of a chunk page. A longer series gets several runs: so a reader of a short time range decodes at most
+/// this many samples too much, and a writer holds at most this many of a series.
+pub const RUN_SAMPLES_MAX: usize = 4096;
+
+/// Default payload of a chunk page, before it is sealed: some hundred short runs, so that frame and checksum are a thousandth; one read of
+/// a disk or a bucket either way; hashed in two microseconds.
+pub const PAGE_BYTES: usize = 16 << 10;
+
+/// Largest payload of a page that is not a directory or footer. A page holds at least one entry, however large: the longest is a run of
+/// raw floats with irregular times (64 KiB) or a sealed chunk of histograms.
+pub const PAGE_BYTES_MAX: usize = 32 << 20;
+
+/// Largest sealed chunk that an entry may hold: as long as `chunk` makes them.
+pub const SEALED_BYTES_MAX: usize = chunk::SEALED_LEN_MAX;
+
+/// Largest payload of a directory or a footer: 4 million pages (64 GiB of samples at the default page) or half a million tenants.
+pub const DIRECTORY_BYTES_MAX: usize = 64 << 20;
+
+/// Series of one tenant in one file. Bounds what a damaged count may allocate, and the memory of a writer.
+pub const SERIES_MAX: u32 = 1 << 26;
+
+/// Labels of one series, far beyond what the gateway lets pass.
+pub const LABELS_MAX: usize = 1 << 10;
+
+/// Longest label name or value in bytes.
+pub const SYMBOL_BYTES_MAX: usize = 1 << 20;
+
+/// Series of one page of the series section: enough for columns to compress, few enough to be read for one series.
+pub(crate) const SERIES_PER_PAGE: usize = 1024;
+
+/// Payload of a page of symbols or postings at which the next one begins.
+pub(crate) const INDEX_PAGE_BYTES: usize = 64 << 10;
+
+/// Tenants of one file.
+pub const TENANTS_MAX: usize = 1 << 19;
+
+/// Blocks that one block is told to be merged from.
+pub const SOURCES_MAX: usize = 1 << 12;
+
+/// Largest ranged read made of neighbouring pages, and the largest gap read along with them: a request to a bucket costs as much as 256 KiB.
+pub const READ_BYTES_MAX: usize = 8 << 20;
+/// See [`READ_BYTES_MAX`].
+pub const GAP_BYTES_MAX: u64 = 256 << 10;
+
+/// Bytes of one write of a file in the making.
+pub(crate) const WRITE_BYTES: usize = 256 << 10;
+
+const _: () = assert!(PAGE_BYTES <= PAGE_BYTES_MAX);
+const _: () = assert!(SEALED_BYTES_MAX + (1 << 20) <= PAGE_BYTES_MAX);
+const _: () = assert!(RUN_SAMPLES_MAX * 24 + 1024 <= PAGE_BYTES_MAX);
+const _: () = assert!(INDEX_PAGE_BYTES + 2 * SYMBOL_BYTES_MAX <= PAGE_BYTES_MAX);
+const _: () = assert!(WRITE_BYTES.is_multiple_of(reactor::DIRECT_ALIGNMENT));

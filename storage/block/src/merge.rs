@@ -1,0 +1,351 @@
+//! Several files of one tenant become one: cuts of cores into a block, blocks into a larger one.
+//!
+//! 1. Each input is a cursor over its series, in the order of their labels; a page of labels and a piece of chunk pages in memory.
+//! 2. The smallest labels of all cursors are the next series. What its inputs hold is put in the order of time. Equal times: the sample of the
+//!    file with the greatest order, i.e. the one logged later, wins, whether or not the values are the same.
+//! 3. Deleted and expired samples are left out; a series without any is not written.
+//! 4. The builder recodes what is left.
+//!
+//! Sealed chunks (histograms) are not opened: they pass as they are, sorted by their start; the same bytes twice are kept once; one is
+//! dropped when all of its times are gone. Where two overlap, both are kept, in the order of logging.
+//!
+//! Memory: for each input its symbols and directory, a page of labels, 256 KiB of chunk pages, and the samples of one series.
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use model::{Labels, TenantId};
+
+use crate::builder::Builder;
+use crate::error::{Error, Malformed};
+use crate::pack::{Run, SealedRun, Unpacker};
+use crate::page::{self, Kind};
+use crate::reader::{Block, Index, Which};
+use crate::series::Rows;
+use crate::source::Source;
+use crate::tombstone::{Gone, Tombstone};
+
+/// Chunk pages of an input that are read at once.
+const AHEAD_BYTES: u64 = 256 << 10;
+
+/// What is left out.
+#[derive(Debug, Clone, Default)]
+pub struct Drops {
+    /// Samples before this time: the tenant's retention. `i64::MIN` keeps all.
+    pub keep_from: Option<i64>,
+    /// Deletions.
+    pub tombstones: Vec<Tombstone>,
+}
+
+/// What a merge did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Merged {
+    /// Series written.
+    pub series: u64,
+    /// Samples written.
+    pub samples: u64,
+    /// Samples that a later one of the same time replaced; equal ones too.
+    pub replaced: u64,
+    /// Samples left out by retention and deletions.
+    pub dropped: u64,
+}
+
+/// One tenant's part of a file, on its way into a merge.
+pub struct Input<'a> {
+    source: &'a mut dyn Source,
+    index: Index,
+    id: u128,
+    order: u64,
+    /// Rows of the current page of series.
+    rows: Rows,
+    rows_page: usize,
+    /// The series that is next.
+    series: u32,
+    labels: Option<Labels>,
+    packed: Vec<u8>,
+    /// Chunk pages read ahead.
+    ahead: Vec<(usize, Rc<Vec<u8>>)>,
+}
+
+impl<'a> Input<'a> {
+    /// Opens a tenant's part; `None` if the file has nothing of it.
+    pub fn open(source: &'a mut dyn Source, tenant: &TenantId) -> Result<Option<Input<'a>>, Error> {
+        let block = Block::open(source)?;
+        let Some(index) = block.index(source, tenant)? else {
+            return Ok(None);
+        };
+        let info = &block.meta().info;
+        let mut input = Input {
+            source,
+            index,
+            id: info.id,
+            order: info.order,
+            rows: Rows::default(),
+            rows_page: usize::MAX,
+            series: 0,
+            labels: None,
+            packed: Vec::new(),
+            ahead: Vec::new(),
+        };
+        input.load_labels()?;
+        Ok(Some(input))
+    }
+
+    fn load_labels(&mut self) -> Result<(), Error> {
+        self.labels = None;
+        if self.series >= self.index.series_count() {
+            return Ok(());
+        }
+        let page = self.index.page_of_series(self.series);
+        if page != self.rows_page {
+            let (index, rows) = (&self.index, &mut self.rows);
+            index.for_each_page(self.source, Which::Series, &[page], &mut |page, payload| {
+                *rows = index.decode_rows(page, payload)?;
+                Ok(())
+            })?;
+            self.rows_page = page;
+        }
+        let row = (self.series - self.index.series_start(page)) as usize;
+        let at = self.index.directory.series.range(page).start;
+        let labels = self
+            .index
+            .row_labels(&self.rows, row, &mut self.packed)
+            .map_err(|m| m.at(self.source.name(), at))?;
+        self.labels = Some(labels);
+        Ok(())
+    }
+
+    fn advance(&mut self) -> Result<(), Error> {
+        let last = self.labels.take();
+        self.series += 1;
+        self.load_labels()?;
+        if let (Some(last), Some(next)) = (&last, &self.labels)
+            && last >= next
+        {
+            let page = self.index.page_of_series(self.series);
+            let at = self.index.directory.series.range(page).start;
+            let malformed = Malformed::new("series", format!("behind {last}"), next);
+            return Err(malformed.at(self.source.name(), at));
+        }
+        Ok(())
+    }
+
+    /// Payload of a chunk page; they are asked for in ascending order.
+    fn payload(&mut self, wanted: usize) -> Result<Rc<Vec<u8>>, Error> {
+        self.ahead.retain(|(page, _)| *page >= wanted);
+        if let Some((page, payload)) = self.ahead.first() {
+            assert_eq!(*page, wanted, "pages are read in order");
+            return Ok(Rc::clone(payload));
+        }
+        let start = self.index.page_range(wanted).start;
+        let pages: Vec<usize> = (wanted..self.index.page_count())
+            .take_while(|&page| {
+                page == wanted || self.index.page_range(page).end - start <= AHEAD_BYTES
+            })
+            .collect();
+        let end = self
+            .index
+            .page_range(*pages.last().expect("at least one"))
+            .end;
+        let whole: Range<u64> = start..end;
+        let read = self.source.read(std::slice::from_ref(&whole))?;
+        let bytes = read
+            .first()
+            .filter(|bytes| bytes.len() as u64 == whole.end - whole.start)
+            .ok_or_else(|| Error::Source {
+                file: self.source.name().to_owned(),
+                reason: format!("it did not give the bytes {whole:?}"),
+            })?;
+        for page in pages {
+            let range = self.index.page_range(page);
+            let framed = &bytes[(range.start - start) as usize..(range.end - start) as usize];
+            let payload = page::open(framed, Kind::Chunks, self.id, range.start)
+                .map_err(|m| m.at(self.source.name(), range.start))?;
+            self.ahead.push((page, Rc::new(payload.into_owned())));
+        }
+        Ok(Rc::clone(&self.ahead[0].1))
+    }
+
+    /// Appends all samples of the current series to `into`, less what is gone.
+    fn collect(
+        &mut self,
+        gone: &Gone,
+        into: &mut Collected,
+        merged: &mut Merged,
+    ) -> Result<(), Error> {
+        let pages = self.index.directory.pages_of(self.series);
+        let from = into.times.len();
+        for page in pages {
+            let payload = self.payload(page)?;
+            let at = self.index.page_range(page).start;
+            let corrupt = |m: Malformed| m.at(self.source.name(), at);
+            let mut unpacker = Unpacker::new(&payload).map_err(corrupt)?;
+            let first = unpacker.entries.partition_point(|e| e.series < self.series);
+            let last = unpacker
+                .entries
+                .partition_point(|e| e.series <= self.series);
+            for entry in first..last {
+                match unpacker.run(entry, i64::MIN, i64::MAX).map_err(corrupt)? {
+                    Some(Run::Floats { times, values }) => {
+                        let before = into.times.len();
+                        gone.for_each_kept(times, &mut |kept| {
+                            into.times.extend_from_slice(&times[kept.clone()]);
+                            into.values.extend_from_slice(&values[kept]);
+                        });
+                        merged.dropped += (times.len() - (into.times.len() - before)) as u64;
+                    }
+                    Some(Run::Sealed(sealed)) => {
+                        if gone.covers(sealed.min_time, sealed.max_time) {
+                            merged.dropped += sealed.count;
+                        } else {
+                            into.sealed.push(Kept::of(&sealed));
+                        }
+                    }
+                    None => {}
+                }
+            }
+        }
+        if into.times.len() > from {
+            into.runs.push(from..into.times.len());
+        }
+        Ok(())
+    }
+}
+
+/// The samples of one series from all inputs, those of each input together, in the order of logging.
+#[derive(Debug, Default)]
+struct Collected {
+    times: Vec<i64>,
+    values: Vec<f64>,
+    /// Of each input: ascending times.
+    runs: Vec<Range<usize>>,
+    sealed: Vec<Kept>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Kept {
+    min_time: i64,
+    max_time: i64,
+    count: u64,
+    bytes: Vec<u8>,
+}
+
+impl Kept {
+    fn of(sealed: &SealedRun<'_>) -> Kept {
+        Kept {
+            min_time: sealed.min_time,
+            max_time: sealed.max_time,
+            count: sealed.count,
+            bytes: sealed.bytes.to_vec(),
+        }
+    }
+}
+
+impl Collected {
+    fn clear(&mut self) {
+        self.times.clear();
+        self.values.clear();
+        self.runs.clear();
+        self.sealed.clear();
+    }
+
+    /// Puts all floats into the order of time, the later run winning; gives how many were replaced.
+    fn order(&mut self) -> u64 {
+        let ordered = |runs: &[Range<usize>], times: &[i64]| {
+            runs.windows(2)
+                .all(|pair| times[pair[0].end - 1] < times[pair[1].start])
+        };
+        if ordered(&self.runs, &self.times) {
+            return 0;
+        }
+        // A stable sort of places: of equal times the later logged comes last.
+        let mut places: Vec<usize> = (0..self.times.len()).collect();
+        places.sort_by_key(|&place| self.times[place]);
+        let (mut times, mut values) = (Vec::new(), Vec::new());
+        let mut replaced = 0;
+        for place in places {
+            let (time, value) = (self.times[place], self.values[place]);
+            if times.last() == Some(&time) {
+                *values.last_mut().expect("as long as times") = value;
+                replaced += 1;
+            } else {
+                times.push(time);
+                values.push(value);
+            }
+        }
+        (self.times, self.values) = (times, values);
+        replaced
+    }
+
+    /// Sorts sealed chunks by start, drops the same bytes of the same times; gives how many samples were dropped.
+    fn order_sealed(&mut self) -> u64 {
+        // Stable: of equal starts the later logged comes last.
+        self.sealed.sort_by_key(|kept| kept.min_time);
+        let mut replaced = 0;
+        let mut kept: Vec<Kept> = Vec::with_capacity(self.sealed.len());
+        for one in self.sealed.drain(..) {
+            let same_start = kept.iter().rev().take_while(|k| k.min_time == one.min_time);
+            if same_start.into_iter().any(|k| *k == one) {
+                replaced += one.count;
+            } else {
+                kept.push(one);
+            }
+        }
+        self.sealed = kept;
+        replaced
+    }
+}
+
+/// Merges the inputs, parts of one tenant, into the builder, whose tenant has begun. `each` is called after every series with what was done,
+/// to write out what is ready, to show progress, or to stop by an error.
+///
+/// Inputs may come in any order: [`crate::Info::order`] counts; of equal orders the later in the list is the later logged. Where files of
+/// orders 1, 2 and 3 overlap in time and series, 1 and 3 must not be merged without 2: the result would claim the order of 3 for samples of 1.
+pub fn merge(
+    inputs: &mut [Input<'_>],
+    drops: &Drops,
+    builder: &mut Builder,
+    each: &mut dyn FnMut(&mut Builder, &Merged) -> Result<(), Error>,
+) -> Result<Merged, Error> {
+    inputs.sort_by_key(|input| input.order);
+    let keep_from = drops.keep_from.unwrap_or(i64::MIN);
+    let mut merged = Merged::default();
+    let mut collected = Collected::default();
+    loop {
+        let Some(labels) = inputs
+            .iter()
+            .filter_map(|i| i.labels.as_ref())
+            .min()
+            .cloned()
+        else {
+            return Ok(merged);
+        };
+        collected.clear();
+        for input in &mut *inputs {
+            if input.labels.as_ref() != Some(&labels) {
+                continue;
+            }
+            let gone = Gone::of(&labels, input.order, keep_from, &drops.tombstones);
+            input.collect(&gone, &mut collected, &mut merged)?;
+            input.advance()?;
+        }
+        merged.replaced += collected.order() + collected.order_sealed();
+        if collected.times.is_empty() && collected.sealed.is_empty() {
+            continue;
+        }
+        builder.series(&labels)?;
+        builder.samples(&collected.times, &collected.values)?;
+        for kept in &collected.sealed {
+            builder.sealed(&SealedRun {
+                min_time: kept.min_time,
+                max_time: kept.max_time,
+                count: kept.count,
+                bytes: &kept.bytes,
+            })?;
+        }
+        merged.series += 1;
+        let sealed: u64 = collected.sealed.iter().map(|kept| kept.count).sum();
+        merged.samples += collected.times.len() as u64 + sealed;
+        each(builder, &merged)?;
+    }
+}

@@ -1,0 +1,178 @@
+//! Where the bytes of a block come from: a file of this node, memory, or, above this crate, an object of a bucket.
+//!
+//! A reader asks for many ranges at once, ascending and already coalesced, so that a source may fetch them side by side.
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::path::Path;
+use std::rc::Rc;
+
+use reactor::{File, Op, OpenMode, Reactor};
+
+use crate::error::{Error, Malformed};
+
+/// Bytes of one block.
+pub trait Source {
+    /// For messages: path or key.
+    fn name(&self) -> &str;
+
+    /// Length in bytes.
+    fn len(&self) -> u64;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes of each range, whole; ranges ascend and lie within the block.
+    fn read(&mut self, ranges: &[Range<u64>]) -> Result<Vec<Vec<u8>>, Error>;
+}
+
+/// A block in memory.
+#[derive(Debug, Clone)]
+pub struct Memory {
+    name: String,
+    bytes: Vec<u8>,
+}
+
+impl Memory {
+    /// Takes over bytes.
+    pub fn new(name: &str, bytes: Vec<u8>) -> Memory {
+        Memory {
+            name: name.to_owned(),
+            bytes,
+        }
+    }
+}
+
+impl Source for Memory {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn read(&mut self, ranges: &[Range<u64>]) -> Result<Vec<Vec<u8>>, Error> {
+        ranges
+            .iter()
+            .map(|range| {
+                let bytes = self.bytes.get(range.start as usize..range.end as usize);
+                let bytes = bytes.ok_or_else(|| cut_short(&self.name, range, self.len()))?;
+                Ok(bytes.to_vec())
+            })
+            .collect()
+    }
+}
+
+fn cut_short(name: &str, range: &Range<u64>, len: u64) -> Error {
+    Malformed::new("end of the file", format!("{} or later", range.end), len).at(name, range.start)
+}
+
+/// A file, read through a reactor that waits for each read: of a tool or a background thread, not of a serving core.
+pub struct LocalFile {
+    reactor: Rc<RefCell<Reactor>>,
+    file: File,
+    name: String,
+    len: u64,
+}
+
+impl LocalFile {
+    /// Opens a file.
+    pub fn open(reactor: &Rc<RefCell<Reactor>>, path: &Path) -> Result<LocalFile, Error> {
+        let mut at = reactor.borrow_mut();
+        let path = path.to_owned();
+        let len = at.run(Op::Stat { path: path.clone() })?.stat().len;
+        let name = path.display().to_string();
+        let mode = OpenMode::read_only();
+        let file = at.run(Op::Open { path, mode })?.file();
+        drop(at);
+        Ok(LocalFile {
+            reactor: Rc::clone(reactor),
+            file,
+            name,
+            len,
+        })
+    }
+}
+
+impl Source for LocalFile {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read(&mut self, ranges: &[Range<u64>]) -> Result<Vec<Vec<u8>>, Error> {
+        let mut reactor = self.reactor.borrow_mut();
+        let mut read = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            let len = (range.end - range.start) as usize;
+            let buf = reactor.buffer(len);
+            let op = Op::Read {
+                file: self.file,
+                offset: range.start,
+                buf,
+                len,
+            };
+            let (buf, got) = reactor.run(op)?.buffer();
+            if got != len {
+                return Err(cut_short(&self.name, range, range.start + got as u64));
+            }
+            read.push(buf[..len].to_vec());
+            reactor.recycle(buf);
+        }
+        Ok(read)
+    }
+}
+
+impl std::fmt::Debug for LocalFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "LocalFile({:?}, {} bytes)", self.name, self.len)
+    }
+}
+
+impl Drop for LocalFile {
+    fn drop(&mut self) {
+        // Without power, or in the middle of another call, nobody needs it closed.
+        if let Ok(mut reactor) = self.reactor.try_borrow_mut() {
+            let _ = reactor.run(Op::Close { file: self.file });
+        }
+    }
+}
+
+/// Joins ranges, which ascend, over gaps of at most `gap_max` bytes, to at most `bytes_max` bytes each (a longer one stays alone).
+pub fn coalesce(ranges: &[Range<u64>], gap_max: u64, bytes_max: u64) -> Vec<Range<u64>> {
+    let mut joined: Vec<Range<u64>> = Vec::new();
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last)
+                if range.start.saturating_sub(last.end) <= gap_max
+                    && range.end - last.start <= bytes_max =>
+            {
+                last.end = last.end.max(range.end);
+            }
+            _ => joined.push(range.clone()),
+        }
+    }
+    joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::coalesce;
+
+    #[test]
+    fn neighbours_are_read_together_and_strangers_apart() {
+        assert_eq!(coalesce(&[0..5, 5..9, 30..40], 10, 100), [0..9, 30..40]);
+        assert_eq!(coalesce(&[0..5, 15..20, 90..95], 10, 100), [0..20, 90..95]);
+        assert_eq!(
+            coalesce(&[0..60, 60..120, 120..130], 10, 100),
+            [0..60, 60..130]
+        );
+        assert_eq!(coalesce(&[0..500, 500..501], 10, 100), [0..500, 500..501]);
+    }
+}
