@@ -4,14 +4,14 @@
 //! replies go out that the log has caught up with. While a write is in flight the next group fills, so a commit needs no timer:
 //! the slower the disk, the larger the groups.
 //!
-//! A sample of a known series costs its row (two cache lines, touched ahead for a block of samples), one to ten bytes of log and
+//! A sample of a known series costs its row (two cache lines, asked for some samples ahead), one to ten bytes of log and
 //! a few bits of chunk. Nothing is allocated, hashed or looked up.
 
 use model::{Ack, Labels, SeriesId, SeriesKey, SeriesRef, same_value};
 use wal::{Error, Log, Record, SeriesRecord};
 
 use crate::core::Core;
-use crate::limits::{COMMIT_SAMPLES_MAX, TOUCH_AHEAD};
+use crate::limits::{COMMIT_SAMPLES_MAX, ROWS_AHEAD, WORDS_AHEAD};
 use crate::memtable::Memtable;
 use crate::memtable::append::{Admission, SeriesLimits, SeriesRefused};
 use crate::memtable::gc::seconds;
@@ -169,7 +169,8 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// Samples of known series, in blocks: first the rows alone, independent loads whose cache misses overlap, then the work.
+    /// Samples of known series. Some samples ahead the row is asked for, a few ahead the place in its chunk's buffer: in an order that
+    /// is not that of memory their misses would otherwise be waited for one after another.
     fn known(&mut self, push: &mut Push, outcome: &mut PushOutcome) {
         let known = &mut push.known;
         let count = known.keys.len();
@@ -178,25 +179,30 @@ impl Pass<'_> {
             &mut known.times[..count],
             &known.values[..count],
         );
-        for from in (0..count).step_by(TOUCH_AHEAD) {
-            let block = from..count.min(from + TOUCH_AHEAD);
-            let mut live = [false; TOUCH_AHEAD];
-            for (live, key) in live.iter_mut().zip(&keys[block.clone()]) {
-                *live = self.is_mine(*key);
+        for key in keys.iter().take(ROWS_AHEAD) {
+            self.memtable.rows.prefetch(key.series.0);
+        }
+        for at in 0..count {
+            if let Some(key) = keys.get(at + ROWS_AHEAD) {
+                self.memtable.rows.prefetch(key.series.0);
             }
-            for at in block {
-                let (key, time, value) = (keys[at], times[at], values[at]);
-                if !live[at - from] {
-                    outcome.dead.push(at as u32);
+            if let Some(row) = keys
+                .get(at + WORDS_AHEAD)
+                .and_then(|key| self.memtable.rows.get(key.series.0))
+            {
+                row.chunk.prefetch();
+            }
+            let (key, time, value) = (keys[at], times[at], values[at]);
+            if !self.is_mine(key) {
+                outcome.dead.push(at as u32);
+                times[at] = NOT_STORED;
+                continue;
+            }
+            match self.sample(key.series.0, time, value) {
+                Admission::Append => {}
+                other => {
                     times[at] = NOT_STORED;
-                    continue;
-                }
-                match self.sample(key.series.0, time, value) {
-                    Admission::Append => {}
-                    other => {
-                        times[at] = NOT_STORED;
-                        self.not_stored(outcome, other, key.series.0, (time, value), at);
-                    }
+                    self.not_stored(outcome, other, key.series.0, (time, value), at);
                 }
             }
         }
@@ -225,6 +231,7 @@ impl Pass<'_> {
                             Some(series)
                         }
                         Err(SeriesRefused { reason, limit }) => {
+                            outcome.refused_series.push((at as u32, reason));
                             for _ in samples.clone() {
                                 let labels = || Labels::from_packed(packed).unwrap_or_default();
                                 let described = || (labels(), first.0, first.1);
@@ -253,7 +260,7 @@ impl Pass<'_> {
         }
     }
 
-    /// Whether the key names a live series of this tenant. Touches both lines of the row.
+    /// Whether the key names a live series of this tenant.
     #[inline(always)]
     fn is_mine(&self, key: SeriesKey) -> bool {
         self.memtable.rows.get(key.series.0).is_some_and(|row| {

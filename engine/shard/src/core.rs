@@ -159,8 +159,14 @@ impl Core {
         let mut events = std::mem::take(&mut self.events);
         match self.has_work() {
             true => self.reactor.poll(&mut events),
-            false => self.reactor.wait(until, &mut events),
+            false => {
+                if self.log.is_writing() && until.is_none() {
+                    self.mailboxes.of(self.id).doze();
+                }
+                self.reactor.wait(until, &mut events);
+            }
         }
+        self.mailboxes.of(self.id).wake();
         let begun = self.reactor.now();
         self.now = begun;
         self.wall_ms = self.reactor.wall_ms();

@@ -5,7 +5,10 @@
 //! so they bound what waits *and* what is in a commit. Reads are bounded by number. A closed mailbox (the core has stopped)
 //! answers by itself: every reply is called exactly once, whatever happens.
 //!
-//! Every message rings the bell of its core; a bell costs a system call only when the core sleeps (`reactor::Doorbell`).
+//! Every message rings the bell of its core; a bell costs a system call only when the core sleeps (`reactor::Doorbell`). Pushes need
+//! less. A core that *dozes*, asleep until the write of its log ends, is not woken for a push unless a good deal of work waits already
+//! ([`DOZE_SAMPLES`]): what came meanwhile goes into the next commit either way, all of it at once. And a gateway thread that has further bodies
+//! at hand may wake the core after the last of them ([`Permits::put`], [`Mailboxes::ring`]).
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
@@ -16,6 +19,12 @@ use model::CoreId;
 use smallvec::SmallVec;
 
 use crate::message::{Message, Push, PushOutcome, ReadError, Refusal};
+
+/// A core that dozes is woken early for so many samples: half a millisecond of work that is better done while the disk writes.
+const DOZE_SAMPLES: u32 = 4096;
+
+/// A core that sleeps is woken at once for so many samples; for fewer when the sender has nothing else at hand.
+const WAKE_SAMPLES: u32 = 1000;
 
 /// Wakes a core from its wait; called from any thread.
 pub(crate) type Bell = Box<dyn Fn() + Send + Sync>;
@@ -32,6 +41,10 @@ pub(crate) struct Mailbox {
     reads: AtomicU32,
     reads_max: u32,
     closed: AtomicBool,
+    /// The core sleeps until the write in flight ends, which it will.
+    dozing: AtomicBool,
+    /// Samples that came since the core looked; a hint.
+    samples: AtomicU32,
     bell: OnceLock<Bell>,
 }
 
@@ -54,6 +67,8 @@ impl Mailboxes {
             reads: AtomicU32::new(0),
             reads_max,
             closed: AtomicBool::new(false),
+            dozing: AtomicBool::new(false),
+            samples: AtomicU32::new(0),
             bell: OnceLock::new(),
         };
         Mailboxes((0..count).map(mailbox).collect())
@@ -95,6 +110,17 @@ impl Mailboxes {
         mailbox.put(message);
     }
 
+    /// Wakes a core for what was [put](Permits::put) into its mailbox.
+    pub fn ring(&self, core: CoreId) {
+        self.of(core).ring();
+    }
+
+    /// Bytes of the pushes that wait for or are in a commit of a core, and how many there may be.
+    pub fn queue_bytes(&self, core: CoreId) -> (u64, u64) {
+        let mailbox = self.of(core);
+        (mailbox.bytes_queued(), mailbox.bytes_max)
+    }
+
     pub(crate) fn of(&self, core: CoreId) -> &Mailbox {
         &self.0[usize::from(core.0)]
     }
@@ -112,11 +138,19 @@ impl Permits {
     /// Sends the part of the push that belongs to `core`, with the credits taken for it.
     ///
     /// Panics when no credits of that core are held (any more).
-    pub fn send(&mut self, core: CoreId, mut push: Push) {
+    pub fn send(&mut self, core: CoreId, push: Push) {
+        if self.put(core, push) {
+            self.mailboxes.ring(core);
+        }
+    }
+
+    /// As [`Permits::send`], but a core that sleeps is not woken yet: where this returns true, the caller does it, by [`Mailboxes::ring`] and soon.
+    #[must_use]
+    pub fn put(&mut self, core: CoreId, mut push: Push) -> bool {
         let at = self.held.iter().position(|held| held.0 == core);
         let at = at.expect("credits were reserved for every core that is sent to, once");
         push.credits = self.held.swap_remove(at).1;
-        self.mailboxes.of(core).put(Message::Push(push));
+        self.mailboxes.of(core).put_push(push)
     }
 }
 
@@ -163,14 +197,61 @@ impl Mailbox {
     }
 
     fn put(&self, message: Message) {
+        if self.enqueue(message) {
+            self.ring();
+        }
+    }
+
+    /// Whether the core has to be woken.
+    fn put_push(&self, push: Push) -> bool {
+        let samples = (push.known.times.len() + push.fresh.times.len()) as u32;
+        if !self.enqueue(Message::Push(push)) {
+            return false;
+        }
+        let before = self.samples.fetch_add(samples, Ordering::Relaxed);
+        let reaches = |bound| before < bound && before.saturating_add(samples) >= bound;
+        let dozing = self.dozing.load(Ordering::Relaxed);
+        if reaches(if dozing { DOZE_SAMPLES } else { WAKE_SAMPLES }) {
+            self.ring();
+            return false;
+        }
+        !dozing && before < WAKE_SAMPLES
+    }
+
+    /// False: the mailbox is closed, and the message answered.
+    fn enqueue(&self, message: Message) -> bool {
         self.queue.push(message);
         fence(Ordering::SeqCst);
         // A core that closed between our look and our push has emptied its queue already: whoever sees both empties it again.
-        if self.closed.load(Ordering::Relaxed) {
+        let closed = self.closed.load(Ordering::Relaxed);
+        if closed {
             self.refuse_all();
-        } else if let Some(bell) = self.bell.get() {
+        }
+        !closed
+    }
+
+    fn ring(&self) {
+        if let Some(bell) = self.bell.get() {
             bell();
         }
+    }
+
+    /// The core is about to sleep until the write in flight ends.
+    ///
+    /// No push is forgotten: one that was enqueued before this was seen has rung the bell, or its sender is going to; one that was enqueued after
+    /// it waits for the write, after which comes [`Mailbox::wake`]. Between a sender's push and its look, and between this core's
+    /// `wake` and its look into the queue, stands a full fence: at least one of them sees what the other did.
+    pub(crate) fn doze(&self) {
+        self.dozing.store(true, Ordering::Relaxed);
+    }
+
+    /// The core is awake, and looks into its mailbox next.
+    pub(crate) fn wake(&self) {
+        if self.dozing.load(Ordering::Relaxed) {
+            self.dozing.store(false, Ordering::Relaxed);
+        }
+        self.samples.store(0, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
     }
 
     /// The next message, if any. Only the owner core calls this.
@@ -339,5 +420,67 @@ mod tests {
         mailbox.put(Message::Push(push(|_| {})));
         assert_eq!(rings.load(Ordering::Relaxed), 1);
         assert!(mailbox.take().is_some() && mailbox.take().is_some());
+    }
+
+    fn with_samples(count: usize) -> Push {
+        let mut push = push(|_| {});
+        push.known.times = vec![0; count];
+        push
+    }
+
+    fn rung(rings: &AtomicUsize) -> usize {
+        rings.swap(0, Ordering::Relaxed)
+    }
+
+    /// The bell of a core counts; a push of so many samples tells whether its sender has to ring.
+    fn belled() -> (Mailboxes, Arc<AtomicUsize>, impl Fn(usize) -> bool) {
+        let boxes = Mailboxes::new(1, 1 << 30, 10);
+        let rings = Arc::new(AtomicUsize::new(0));
+        let heard = rings.clone();
+        boxes.of(CoreId(0)).set_bell(Box::new(move || {
+            heard.fetch_add(1, Ordering::Relaxed);
+        }));
+        let put = {
+            let boxes = boxes.clone();
+            move |samples| {
+                let mut permits = boxes.reserve(&[(CoreId(0), 1)]).unwrap();
+                permits.put(CoreId(0), with_samples(samples))
+            }
+        };
+        (boxes, rings, put)
+    }
+
+    #[test]
+    fn small_pushes_may_share_a_ring_and_large_ones_ring_at_once() {
+        let (boxes, rings, put) = belled();
+        assert!(put(100) && put(100), "the sender rings when it has no more");
+        assert_eq!(rung(&rings), 0);
+        boxes.ring(CoreId(0));
+        assert_eq!(rung(&rings), 1);
+        assert!(!put(5000), "enough for a core to begin with");
+        assert_eq!(rung(&rings), 1);
+        assert!(!put(100), "it has been rung for");
+        assert_eq!(rung(&rings), 0);
+        boxes.of(CoreId(0)).wake();
+        assert!(put(100), "that was before it looked");
+    }
+
+    #[test]
+    fn a_core_that_dozes_is_only_woken_for_much_or_for_something_else() {
+        let (boxes, rings, put) = belled();
+        let mailbox = boxes.of(CoreId(0));
+        mailbox.doze();
+        for _ in 0..4 {
+            assert!(!put(1000));
+        }
+        assert_eq!(rung(&rings), 0, "the write in flight will wake it");
+        assert!(!put(1000));
+        assert_eq!(rung(&rings), 1, "that is worth a wake");
+        assert!(!put(1000));
+        assert_eq!(rung(&rings), 0, "once");
+        mailbox.put(Message::Checkpoint(Box::new(|_| {})));
+        assert_eq!(rung(&rings), 1);
+        mailbox.wake();
+        assert!(put(1), "awake or asleep, but not dozing");
     }
 }

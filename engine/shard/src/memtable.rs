@@ -393,6 +393,14 @@ impl<T> Pages<T> {
             .get(number as usize % PAGE_ROWS)
     }
 
+    /// Begins to fetch the row, if there is one of that number.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, number: u32) {
+        if let Some(row) = self.get(number) {
+            model::prefetch(row);
+        }
+    }
+
     /// Heap bytes.
     pub(crate) fn bytes(&self) -> usize {
         let rows: usize = self.0.iter().map(Vec::capacity).sum();

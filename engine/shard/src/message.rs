@@ -127,6 +127,8 @@ pub struct PushOutcome {
     pub dead: Vec<u32>,
     /// The key of each entry of `fresh.series`, in order; `None` where the series was refused.
     pub keys: Vec<Option<SeriesKey>>,
+    /// Positions in `fresh.series` of those that were refused as series, and why.
+    pub refused_series: Vec<(u32, RejectReason)>,
 }
 
 /// All samples of a push refused for one reason.

@@ -6,7 +6,8 @@
 //! are equal bytes; a [`TenantId`] has passed the rules for tenant names; [`identity`] is a documented format
 //! (`docs/formats/identity.md`) and never changes.
 
-#![forbid(unsafe_code)]
+// Not `forbid`: `prefetch` has one instruction.
+#![deny(unsafe_code)]
 
 mod class;
 mod exemplar;
@@ -17,6 +18,7 @@ mod labels;
 mod limits;
 mod matcher;
 mod metadata;
+mod prefetch;
 mod projection;
 mod sample;
 mod tenant;
@@ -34,6 +36,7 @@ pub use labels::{Labels, LabelsBuilder, LabelsError, METRIC_NAME, put_label};
 pub use limits::{Ack, TenantLimits};
 pub use matcher::{MatchOp, Matcher, MatcherError};
 pub use metadata::{Metadata, MetricType};
+pub use prefetch::prefetch;
 pub use projection::Projection;
 pub use sample::{STALE_NAN_BITS, Sample, is_stale, same_value, stale_nan};
 pub use tenant::{TENANT_LEN_MAX, TenantError, TenantId};

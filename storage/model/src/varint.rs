@@ -17,14 +17,24 @@ pub fn put_i64(out: &mut Vec<u8>, value: i64) {
 }
 
 /// Reads a varint off the front of `bytes`; `None` when it is cut short or longer than 64 bits.
-#[inline]
+#[inline(always)]
 pub fn take_u64(bytes: &mut &[u8]) -> Option<u64> {
-    let first = *bytes.first()?;
-    if first < 0x80 {
-        *bytes = &bytes[1..];
-        return Some(u64::from(first));
+    match **bytes {
+        [first, ref rest @ ..] if first < 0x80 => {
+            *bytes = rest;
+            Some(u64::from(first))
+        }
+        [first, second, ref rest @ ..] if second < 0x80 => {
+            *bytes = rest;
+            Some(u64::from(first & 0x7f) | u64::from(second) << 7)
+        }
+        _ => take_long(bytes),
     }
-    let mut value = u64::from(first & 0x7f);
+}
+
+/// Of three bytes or more, or broken.
+fn take_long(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = u64::from(*bytes.first()? & 0x7f);
     for i in 1..10 {
         let byte = *bytes.get(i)?;
         if i == 9 && byte > 1 {
@@ -37,6 +47,19 @@ pub fn take_u64(bytes: &mut &[u8]) -> Option<u64> {
         }
     }
     None
+}
+
+/// The value of a varint of exactly six bytes, the low six of `word`; `None` where it is another one. That is what the times of
+/// our days take (1971 to 2109 in milliseconds), so readers of samples ask this first. Cost: a dozen instructions, no loop.
+#[inline(always)]
+pub fn six_bytes(word: u64) -> Option<u64> {
+    if word & 0x8080_8080_8080 != 0x0080_8080_8080 {
+        return None;
+    }
+    // Squeeze out the top bit of each byte: of pairs, then of pairs of pairs, then of the two halves.
+    let word = (word & 0x007f_007f_007f) | (word & 0x7f00_7f00_7f00) >> 1;
+    let word = (word & 0x3fff_0000_3fff) | (word & 0x0000_3fff_0000) >> 2;
+    Some((word & 0x0fff_ffff) | (word & 0x3fff_0000_0000) >> 4)
 }
 
 /// Reads a zigzag varint off the front of `bytes`.
@@ -74,6 +97,29 @@ mod tests {
                 assert!(rest.is_empty());
             }
         }
+    }
+
+    #[test]
+    fn six_bytes_are_read_at_once_and_nothing_else_is() {
+        let varint = |value: u64| {
+            let mut out = Vec::new();
+            put_u64(&mut out, value);
+            out.resize(8, 0xff);
+            u64::from_le_bytes(out.try_into().unwrap_or_default())
+        };
+        for shift in 0..42 {
+            for value in [1u64 << shift, (2u64 << shift) - 1, 0x2aa_aaaa_aaaa >> shift] {
+                let six = (1 << 35..1 << 42).contains(&value);
+                assert_eq!(six_bytes(varint(value)), six.then_some(value), "{value}");
+            }
+        }
+        assert_eq!(
+            six_bytes(varint(1_700_000_000_123)),
+            Some(1_700_000_000_123)
+        );
+        assert_eq!(six_bytes(varint(1 << 42)), None);
+        // Padded: five bytes would do.
+        assert_eq!(six_bytes(0x0080_8080_8081), Some(1));
     }
 
     #[test]

@@ -325,6 +325,11 @@ impl Log {
         self.stats
     }
 
+    /// Whether an operation of the commit is in flight: its end will be an event.
+    pub fn is_writing(&self) -> bool {
+        self.flight.is_some()
+    }
+
     /// Bytes appended and not yet written.
     pub fn queued_bytes(&self) -> usize {
         (self.tail().0 - self.written.lsn) as usize
