@@ -17,7 +17,7 @@ use bytes::Bytes;
 use gateway::alias::{AliasHash, AliasTable, Cursor, Secret, Target};
 use gateway::metadata::MetadataStore;
 use gateway::overrides::Overrides;
-use gateway::push::{Cores, PushOptions, PushService};
+use gateway::push::{Cores, PushOptions, PushService, Sleepers};
 use http::HeaderMap;
 use http_body_util::Full;
 use model::{CoreId, Generation, SeriesKey, SeriesRef, TenantId, TenantLimits};
@@ -36,7 +36,13 @@ impl Cores for Instantly {
         1
     }
 
-    fn push(&self, parts: Vec<(CoreId, u32, Push)>) -> Result<(), Refusal> {
+    fn wake(&self, _: CoreId) {}
+
+    fn queue(&self, _: CoreId) -> (u64, u64) {
+        (0, u64::MAX)
+    }
+
+    fn push(&self, parts: Vec<(CoreId, u32, Push)>) -> Result<Sleepers, Refusal> {
         for (_, _, push) in parts {
             let key = |_| {
                 let series = SeriesRef(self.series.fetch_add(1, Ordering::Relaxed));
@@ -53,7 +59,7 @@ impl Cores for Instantly {
             black_box(&push.known);
             (push.reply)(outcome);
         }
-        Ok(())
+        Ok(Sleepers::new())
     }
 }
 
@@ -252,7 +258,7 @@ fn lookups(
         walk_samples(body, |labels| hashes.push(secret.hash(labels)));
     }
     let count = hashes.len();
-    let mut table = AliasTable::new(1 << 24);
+    let mut table = AliasTable::new(1 << 20);
     for (i, hash) in hashes.iter().enumerate() {
         let key = SeriesKey {
             series: SeriesRef(i as u32),

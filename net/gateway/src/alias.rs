@@ -8,17 +8,21 @@
 //!
 //! ```text
 //! entries  [hash 16 | key 8 | next 4 | core 2 | stamp 2]   32 bytes, in pages, never moved
-//! by_hash  u32 per slot -> entry        finds an alias        64 open-addressing tables, each grows alone
-//! by_key   u32 per slot -> entry        finds the other aliases of a series
+//! by_hash  u32 per slot -> entry, tag   finds an alias        64 open-addressing tables, each grows alone
+//! by_key   u32 per slot -> entry, tag   finds the other aliases of a series
 //! ```
 //!
 //! A lookup that hits memory costs 110-340 ns of cache misses; two things take them away. *Prediction*: `next` of an entry is the entry
 //! that followed it last time; a sender's order hardly changes, so comparing the predicted entry's hash is nearly always all there is to do, and as entries lie in
-//! the order in which they were learned, memory is read forwards. *Stages*: where the prediction fails, the lookups of up to
-//! [`STAGE`] series are done in loops of independent loads, which the processor overlaps, before any of them is waited for. Both without `unsafe`.
+//! the order in which they were learned, memory is read forwards. *Stages*: where the prediction fails, the slots of the next series are
+//! asked for when they are hashed ([`AliasTable::prefetch`]), then the entries of up to [`STAGE`] of them, before any is waited for.
+//!
+//! A series that was refused, by a rule for labels or a limit of series, has an alias too: it stands for the reason ([`Refused`]), so that
+//! a tenant that is over its limit costs a lookup per series and scrape and not a parse and a message. It holds for one to five minutes
+//! (spread by hash, so that some are tried again all the time), and only as long as the tenant's epoch of refusals: see `distributor::tenants`.
 //!
 //! Bounds: at most [`ALIASES_PER_SERIES_MAX`] aliases of a series (a sender that pads varints only pushes out its own), at most `count_max` in the table
-//! (the one unused longest among some neighbours goes), and what was not used for [`IDLE_STAMPS`] stamps is swept out step
+//! (the one unused longest among some neighbours goes), refused ones are at most an eighth of that, and what was not used for [`IDLE_STAMPS`] stamps is swept out step
 //! by step, so that churn does not leak. Memory is 43 to 54 bytes an alias; [`AliasTable::bytes`] tells.
 
 mod entries;
@@ -26,12 +30,15 @@ mod index;
 
 use std::hash::{BuildHasher, RandomState};
 
-use model::{CoreId, SeriesKey, TenantId};
+use model::{CoreId, Generation, SeriesKey, SeriesRef, TenantId};
 use wire::remote_write::Protocol;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_secret};
 
-use entries::{Entries, Entry, NONE};
+use entries::{Entries, Entry, NONE, REFUSED};
 use index::Index;
+
+/// Aliases that one table can hold.
+pub const ALIASES_MAX: u32 = index::ENTRIES_MAX;
 
 /// Further encodings of a series push out the one unused longest.
 pub const ALIASES_PER_SERIES_MAX: usize = 4;
@@ -45,6 +52,13 @@ pub const IDLE_STAMPS: u16 = 60;
 
 /// Entries that one call of [`AliasTable::sweep`] looks at: 2 KiB of memory read forwards.
 const SWEEP_ENTRIES: u32 = 64;
+
+/// Refused series are tried again after this many stamps, and up to as many more as follow.
+const REFUSED_STAMPS_MIN: u16 = 2;
+const REFUSED_STAMPS_SPREAD: u16 = 4;
+
+/// One in so many aliases may be that of a refused series: whoever sends nonsense must not push out what is good.
+const REFUSED_SHARE: u32 = 8;
 
 /// Entries from which the one to push out is chosen when the table is full.
 const EVICTION_CANDIDATES: u32 = 16;
@@ -118,6 +132,40 @@ pub struct Target {
     pub key: SeriesKey,
 }
 
+/// Why a series was refused when its labels were last looked at, kept in an alias in place of core and key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// The caller's number for it.
+    pub(crate) reason: u16,
+    /// The tenant's epoch of refusals then.
+    pub(crate) epoch: u32,
+    /// The stamp from which on it is to be tried again.
+    until: u16,
+}
+
+impl Target {
+    /// What this alias says if it is not that of a series on a core.
+    #[inline(always)]
+    pub(crate) fn refused(self) -> Option<Refused> {
+        (self.core.0 == REFUSED).then_some(Refused {
+            reason: self.key.series.0 as u16,
+            epoch: self.key.generation.0,
+            until: (self.key.series.0 >> 16) as u16,
+        })
+    }
+
+    fn of_refused(refused: Refused) -> Target {
+        let series = u32::from(refused.reason) | u32::from(refused.until) << 16;
+        Target {
+            core: CoreId(REFUSED),
+            key: SeriesKey {
+                series: SeriesRef(series),
+                generation: Generation(refused.epoch),
+            },
+        }
+    }
+}
+
 /// Where the walk over one body is in the order of the sender, so that the next series can be guessed.
 #[derive(Debug, Clone, Copy)]
 pub struct Cursor {
@@ -132,6 +180,14 @@ impl Default for Cursor {
             last: NONE,
             stage: 1,
         }
+    }
+}
+
+impl Cursor {
+    /// Whether the order of this body is not that of the last one.
+    #[inline(always)]
+    pub(crate) fn is_lost(&self) -> bool {
+        self.stage > 1
     }
 }
 
@@ -161,6 +217,8 @@ pub struct AliasTable {
     sweep_at: u32,
     /// Where the next eviction looks.
     evict_at: u32,
+    /// Entries of refused series.
+    refused: u32,
     counts: Counts,
 }
 
@@ -168,8 +226,8 @@ impl AliasTable {
     /// An empty table for at most `count_max` aliases.
     pub fn new(count_max: u32) -> AliasTable {
         assert!(
-            count_max > 0 && count_max < NONE,
-            "entries are numbered in 32 bits"
+            count_max > 0 && count_max <= ALIASES_MAX,
+            "entries are numbered in 24 bits"
         );
         AliasTable {
             entries: Entries::default(),
@@ -179,6 +237,7 @@ impl AliasTable {
             now: 0,
             sweep_at: 0,
             evict_at: 0,
+            refused: 0,
             counts: Counts::default(),
         }
     }
@@ -207,6 +266,12 @@ impl AliasTable {
                 at = end;
             }
         }
+    }
+
+    /// Begins to fetch what [`AliasTable::resolve`] will need for this hash where nothing is predicted.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, hash: AliasHash) {
+        self.by_hash.prefetch(hash.0 as u64);
     }
 
     /// Takes predictions as long as they are right; returns how many were.
@@ -259,7 +324,8 @@ impl AliasTable {
         let mut slots = [NONE; STAGE];
         let slots = &mut slots[..hashes.len()];
         for (slot, hash) in slots.iter_mut().zip(hashes) {
-            *slot = self.by_hash.first(hash.0 as u64);
+            *slot = self.by_hash.candidate(hash.0 as u64);
+            self.entries.prefetch(*slot);
         }
         for (slot, hash) in slots.iter_mut().zip(hashes) {
             let at_once = self
@@ -297,16 +363,8 @@ impl AliasTable {
 
     /// Remembers what a core told. A known hash is pointed at the new target.
     pub fn learn(&mut self, hash: AliasHash, target: Target) {
-        let known = self.find(hash);
-        if known != NONE {
-            if self
-                .entries
-                .get(known)
-                .is_some_and(|entry| entry.target() == target)
-            {
-                return;
-            }
-            self.remove(known);
+        if !self.make_way(hash, target) {
+            return;
         }
         let mut others = self.aliases_of(target);
         if others.len() >= ALIASES_PER_SERIES_MAX {
@@ -314,18 +372,67 @@ impl AliasTable {
             self.remove(others[others.len() - 1]);
             self.counts.evicted += 1;
         }
+        let at = self.insert(hash, target);
+        let AliasTable {
+            entries, by_key, ..
+        } = self;
+        by_key.insert(key_hash(target), at, |at| key_hash(entries.at(at).target()));
+    }
+
+    /// Remembers that a series was refused, if there is room for more of its kind.
+    pub(crate) fn learn_refused(&mut self, hash: AliasHash, reason: u16, epoch: u32) {
+        let spread = (hash.0 >> 64) as u16 % REFUSED_STAMPS_SPREAD;
+        let target = Target::of_refused(Refused {
+            reason,
+            epoch,
+            until: self.now.wrapping_add(REFUSED_STAMPS_MIN + spread),
+        });
+        if self.make_way(hash, target) && self.refused < self.refused_max() {
+            self.refused += 1;
+            self.insert(hash, target);
+        }
+    }
+
+    /// Whether a refusal holds still.
+    #[inline]
+    pub(crate) fn holds(&self, refused: Refused, epoch: u32) -> bool {
+        let left = refused.until.wrapping_sub(self.now);
+        refused.epoch == epoch && (1..=REFUSED_STAMPS_MIN + REFUSED_STAMPS_SPREAD).contains(&left)
+    }
+
+    /// Aliases of refused series held.
+    pub(crate) fn refused_count(&self) -> u32 {
+        self.refused
+    }
+
+    fn refused_max(&self) -> u32 {
+        (self.count_max / REFUSED_SHARE).max(1)
+    }
+
+    /// Removes what the hash stands for now; false if that is this target.
+    fn make_way(&mut self, hash: AliasHash, target: Target) -> bool {
+        let known = self.find(hash);
+        if known == NONE {
+            return true;
+        }
+        if self.entries.at(known).target() == target {
+            return false;
+        }
+        self.remove(known);
+        true
+    }
+
+    /// Adds an entry that only its hash leads to yet.
+    fn insert(&mut self, hash: AliasHash, target: Target) -> u32 {
         if self.entries.count() == self.count_max {
             self.evict();
         }
         let at = self.entries.insert(Entry::new(hash, target, self.now));
         let AliasTable {
-            entries,
-            by_hash,
-            by_key,
-            ..
+            entries, by_hash, ..
         } = self;
         by_hash.insert(hash.0 as u64, at, |at| entries.at(at).hash().0 as u64);
-        by_key.insert(key_hash(target), at, |at| key_hash(entries.at(at).target()));
+        at
     }
 
     /// Forgets an alias whose series is gone.
@@ -346,7 +453,11 @@ impl AliasTable {
         for _ in 0..SWEEP_ENTRIES.min(self.entries.extent()) {
             let at = self.sweep_at;
             self.sweep_at = (at + 1) % self.entries.extent();
-            if self.entries.get(at).is_some() && self.age(at) >= IDLE_STAMPS {
+            let Some(entry) = self.entries.get(at) else {
+                continue;
+            };
+            let past = |refused: Refused| !self.holds(refused, refused.epoch);
+            if self.age(at) >= IDLE_STAMPS || entry.target().refused().is_some_and(past) {
                 self.remove(at);
             }
         }
@@ -411,9 +522,12 @@ impl AliasTable {
         by_hash.remove(entry.hash().0 as u64, at, |at| {
             entries.at(at).hash().0 as u64
         });
-        by_key.remove(key_hash(entry.target()), at, |at| {
-            key_hash(entries.at(at).target())
-        });
+        match entry.target().refused() {
+            Some(_) => self.refused -= 1,
+            None => by_key.remove(key_hash(entry.target()), at, |at| {
+                key_hash(entries.at(at).target())
+            }),
+        }
         entries.remove(at);
     }
 }

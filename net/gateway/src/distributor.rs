@@ -3,8 +3,8 @@
 //! Steps 3 and 4 of the way of a sample. Read on in this order: [`assemble`] is the hot path, one pass over the body; [`names`] is how the
 //! two protocols say which series it is; [`validate`] is what
 //! a series goes through that no alias knows; [`outcome`] turns replies into aliases, counters and the first error; [`tenants`]
-//! keeps what is shared between the gateway threads (limits, rate, counters), [`rate`] the token bucket, [`texts`] the
-//! words of Cortex.
+//! keeps what is shared between the gateway threads (limits, rate, counters), [`rate`] the token bucket, [`refused`] what is known of series
+//! that were refused before, [`texts`] the words of Cortex.
 //!
 //! Order of checks as in Cortex: labels (each series by itself), then its sample times, then the rate of the tenant over all that is
 //! left, all or nothing, then the cores (limits of series, order in time). One bad sample refuses its series object, the
@@ -15,6 +15,7 @@ pub(crate) mod metrics;
 pub(crate) mod names;
 pub(crate) mod outcome;
 pub(crate) mod rate;
+pub(crate) mod refused;
 pub(crate) mod tenants;
 pub(crate) mod texts;
 pub(crate) mod validate;

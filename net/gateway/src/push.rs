@@ -15,12 +15,16 @@
 //!
 //! Answers to version 2 tell in headers how much was stored (`X-Prometheus-Remote-Write-Samples-Written` and so on), errors included.
 //!
+//! Who is served when there are more pushes than the node can do: [`gate`].
+//!
 //! Bounds: a body, what it unpacks to, and its labels and metadata written out have at most `recv_bytes_max` bytes each; all
-//! bodies in work, packed and unpacked, `inflight_bytes_max`, those of one tenant `inflight_bytes_per_tenant_max`. Bytes are
-//! counted as they come, so a sender that only promises a large body holds nothing.
+//! bodies in work, packed and unpacked, `inflight_bytes_max`, those of one tenant `inflight_bytes_per_tenant_max` and
+//! twice what is still free. Bytes are counted as they come, so a sender that only promises a large body holds nothing.
 
 mod body;
 mod error;
+pub(crate) mod gate;
+mod gathering;
 mod inflight;
 mod media;
 
@@ -33,15 +37,14 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 use http_body_util::Full;
 use model::{CoreId, Labels, Metadata, TenantId};
-use prometheus::Registry;
-use shard::{Push, PushOutcome, Refusal};
+use prometheus::{IntGauge, Registry};
+use shard::{Push, Refusal, RejectReason};
 use smallvec::SmallVec;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 use wire::remote_write::{Protocol, encode};
 use wire::snappy;
 
-use crate::alias::{Counts, Secret};
+use crate::alias::{ALIASES_MAX, AliasTable, Counts, Secret};
 use crate::distributor::Distributor;
 use crate::distributor::assemble::{self, Assembly, Origins, Rules, Share};
 use crate::distributor::metrics::Metrics;
@@ -53,10 +56,15 @@ use crate::metadata::MetadataStore;
 use crate::overrides::Overrides;
 
 pub use error::PushError;
+use gate::{Gate, fits};
+use gathering::{Answer, Gathering, Queued};
 use inflight::Inflight;
 
 /// Milliseconds since the epoch, by the clock of whoever runs the gateway.
 pub type WallClock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// Cores that have something to do and may sleep.
+pub type Sleepers = SmallVec<[CoreId; 16]>;
 
 /// What the gateway needs of the cores to write; `shard::Mailboxes`, or something simpler in tests.
 pub trait Cores: Send + Sync {
@@ -64,7 +72,15 @@ pub trait Cores: Send + Sync {
     fn count(&self) -> u16;
 
     /// Takes credits of all the cores, then sends to all; or sends nothing. The numbers are bytes kept in memory.
-    fn push(&self, parts: Vec<(CoreId, u32, Push)>) -> Result<(), Refusal>;
+    ///
+    /// Returns those that have to be woken, by [`Cores::wake`] and soon: bodies that come until then go with it.
+    fn push(&self, parts: Vec<(CoreId, u32, Push)>) -> Result<Sleepers, Refusal>;
+
+    /// Wakes a core.
+    fn wake(&self, core: CoreId);
+
+    /// Bytes in the queue of a core, and how many there may be.
+    fn queue(&self, core: CoreId) -> (u64, u64);
 }
 
 impl Cores for shard::Mailboxes {
@@ -72,16 +88,27 @@ impl Cores for shard::Mailboxes {
         shard::Mailboxes::count(self)
     }
 
-    fn push(&self, parts: Vec<(CoreId, u32, Push)>) -> Result<(), Refusal> {
+    fn push(&self, parts: Vec<(CoreId, u32, Push)>) -> Result<Sleepers, Refusal> {
         let wanted: SmallVec<[_; 16]> = parts
             .iter()
             .map(|(core, bytes, _)| (*core, *bytes))
             .collect();
         let mut permits = self.reserve(&wanted)?;
+        let mut sleepers = Sleepers::new();
         for (core, _, push) in parts {
-            permits.send(core, push);
+            if permits.put(core, push) {
+                sleepers.push(core);
+            }
         }
-        Ok(())
+        Ok(sleepers)
+    }
+
+    fn wake(&self, core: CoreId) {
+        self.ring(core);
+    }
+
+    fn queue(&self, core: CoreId) -> (u64, u64) {
+        self.queue_bytes(core)
     }
 }
 
@@ -92,11 +119,11 @@ pub struct PushOptions {
     pub recv_bytes_max: usize,
     /// Bytes of all bodies in work, packed and unpacked.
     pub inflight_bytes_max: u64,
-    /// The same for one tenant; 0 is no bound.
+    /// The same for one tenant, who in any case may hold only twice what is still free; 0: only that.
     pub inflight_bytes_per_tenant_max: u64,
     /// Within this time a body must be there; zero is no bound.
     pub body_timeout: Duration,
-    /// Aliases one gateway thread keeps, of 43 to 54 bytes each.
+    /// Aliases one gateway thread keeps, of 43 to 54 bytes each; at most [`ALIASES_MAX`].
     pub aliases_max: u32,
     /// Keys the alias hash.
     pub secret: Secret,
@@ -109,7 +136,7 @@ impl Default for PushOptions {
             inflight_bytes_max: 512 << 20,
             inflight_bytes_per_tenant_max: 0,
             body_timeout: Duration::from_secs(30),
-            aliases_max: 16 << 20,
+            aliases_max: ALIASES_MAX,
             secret: Secret::random(),
         }
     }
@@ -131,8 +158,8 @@ impl PushOptions {
                 "inflight_bytes_per_tenant_max must hold a largest body packed and unpacked".into(),
             );
         }
-        if self.aliases_max == 0 || self.aliases_max == u32::MAX {
-            return Err("aliases_max must be positive and below 2^32 - 1".into());
+        if self.aliases_max == 0 || self.aliases_max > ALIASES_MAX {
+            return Err(format!("aliases_max must be 1 to {ALIASES_MAX}"));
         }
         Ok(())
     }
@@ -144,8 +171,12 @@ pub struct PushService {
     distributor: Mutex<Distributor>,
     /// Number of this thread, for metrics.
     thread: String,
+    /// Gauges of this thread: aliases, refused ones among them, bytes.
+    gauges: [IntGauge; 3],
     /// Alias counts already added to the metrics.
     counted: Mutex<Counts>,
+    /// Cores that were sent something and are to be woken when this thread has no more bodies at hand.
+    sleepers: Mutex<Sleepers>,
 }
 
 struct Shared {
@@ -157,6 +188,7 @@ struct Shared {
     wall: WallClock,
     started: Instant,
     inflight_bytes: AtomicU64,
+    gate: Gate,
     threads: AtomicU64,
 }
 
@@ -174,7 +206,9 @@ impl PushService {
     ) -> Result<PushService, String> {
         options.validate()?;
         let metrics = Metrics::register(registry).map_err(|error| error.to_string())?;
-        let tenants = Tenants::new(overrides, metrics.clone(), options.secret.clone());
+        let secret = options.secret.clone();
+        let gauges = metrics.gate.clone();
+        let tenants = Tenants::new(overrides, metrics.clone(), secret, cores.count());
         Ok(PushService::with(Arc::new(Shared {
             options,
             cores,
@@ -184,6 +218,7 @@ impl PushService {
             wall,
             started: Instant::now(),
             inflight_bytes: AtomicU64::new(0),
+            gate: Gate::new(gauges),
             threads: AtomicU64::new(0),
         })))
     }
@@ -197,7 +232,9 @@ impl PushService {
         let thread = shared.threads.fetch_add(1, Ordering::Relaxed).to_string();
         PushService {
             distributor: Mutex::new(Distributor::new(shared.options.aliases_max)),
+            gauges: shared.metrics.of_thread(&thread),
             counted: Mutex::default(),
+            sleepers: Mutex::default(),
             shared,
             thread,
         }
@@ -220,11 +257,7 @@ impl PushService {
             Ok(protocol) => protocol,
             Err(error) => return self.refuse(&error),
         };
-        self.shared
-            .metrics
-            .pushes
-            .with_label_values(&[media::name(protocol)])
-            .inc();
+        self.shared.metrics.pushes_by(protocol).inc();
         let mut written = 0;
         let mut response = match self
             .receive(tenant, protocol, headers, body, &mut written)
@@ -277,10 +310,17 @@ impl PushService {
     {
         let options = &self.shared.options;
         let (tenant, settings) = self.tenant(tenant);
+        if self.shared.gate.is_closed(&tenant) {
+            // Taken off the connection, so that the sender reads its answer and can use the connection again.
+            body::discard(body, options).await;
+            return Err(PushError::Overload);
+        }
         let mut inflight = Inflight::new(&self.shared, tenant.clone());
         let (mut packed, mut unpacked) = self.lock().buffers();
         body::read(body, headers, options, &mut inflight, &mut packed).await?;
         let len = snappy::unpacked_len(&packed, options.recv_bytes_max)?;
+        let pass = self.shared.gate.enter(&tenant, len as u64);
+        let _pass = pass.ok_or(PushError::Overload)?;
         inflight.add(len as u64)?;
         snappy::unpack(&packed, options.recv_bytes_max, &mut unpacked)?;
         inflight.sub(packed.len() as u64);
@@ -305,7 +345,7 @@ impl PushService {
     /// From the unpacked body to the answer. `written` tells how many samples are stored, or were already, also beside an error.
     async fn distribute(
         &self,
-        tenant: &Tenant,
+        tenant: &Arc<Tenant>,
         settings: &Settings,
         protocol: Protocol,
         body: &[u8],
@@ -320,6 +360,7 @@ impl PushService {
             times: TimeBounds::new(&settings.limits, now_ms),
             core_count: self.shared.cores.count(),
             text_bytes_max: self.shared.options.recv_bytes_max,
+            refusals_epoch: tenant.refusals.epoch(),
         };
         let mut assembly = self.assemble(body, &rules)?;
         self.count(tenant, &assembly);
@@ -345,6 +386,10 @@ impl PushService {
                 "a series sent with labels has no key to be dead"
             );
         }
+        let minute = self.minute();
+        tenant
+            .refusals
+            .note(verdict.refused_series, verdict.taken_series, minute);
         *written = verdict.stored + verdict.repeated;
         self.count_rejected(tenant, &verdict);
         let error = verdict.error.map(|(_, text)| text);
@@ -362,32 +407,31 @@ impl PushService {
         aliases.advance(self.minute() as u16);
         aliases.sweep();
         let assembly = assemble::assemble(body, rules, aliases, scratch)?;
-        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        self.report_aliases(&counted, aliases.counts(), aliases.count(), aliases.bytes());
-        *counted = aliases.counts();
+        self.report_aliases(aliases);
         Ok(assembly)
     }
 
-    fn report_aliases(&self, before: &Counts, now: Counts, count: u32, bytes: usize) {
+    fn report_aliases(&self, aliases: &AliasTable) {
         let metrics = &self.shared.metrics;
-        for (result, n) in [
-            ("predicted", now.predicted - before.predicted),
-            ("found", now.found - before.found),
-            ("missed", now.missed - before.missed),
-        ] {
+        let now = aliases.counts();
+        let mut before = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        for (counter, n) in metrics.alias_lookups_by.iter().zip([
+            now.predicted - before.predicted,
+            now.found - before.found,
+            now.missed - before.missed,
+        ]) {
             if n > 0 {
-                metrics.alias_lookups.with_label_values(&[result]).inc_by(n);
+                counter.inc_by(n);
             }
         }
-        metrics.aliases_evicted.inc_by(now.evicted - before.evicted);
-        metrics
-            .aliases
-            .with_label_values(&[&self.thread])
-            .set(i64::from(count));
-        metrics
-            .alias_bytes
-            .with_label_values(&[&self.thread])
-            .set(bytes as i64);
+        if now.evicted > before.evicted {
+            metrics.aliases_evicted.inc_by(now.evicted - before.evicted);
+        }
+        *before = now;
+        let [held, refused, bytes] = &self.gauges;
+        held.set(i64::from(aliases.count()));
+        refused.set(i64::from(aliases.refused_count()));
+        bytes.set(aliases.bytes() as i64);
     }
 
     fn count(&self, tenant: &Tenant, assembly: &Assembly) {
@@ -417,6 +461,24 @@ impl PushService {
                 metrics
                     .discarded_samples
                     .with_label_values(&[reason.name(), user])
+                    .inc_by(refused);
+            }
+        }
+        if assembly.refused_again > 0 {
+            metrics.refused_again.inc_by(assembly.refused_again);
+        }
+        for (reason, refused) in [
+            RejectReason::PerUserSeriesLimit,
+            RejectReason::PerMetricSeriesLimit,
+        ]
+        .into_iter()
+        .zip(assembly.over_limit)
+        {
+            if refused > 0 {
+                let labels = [reason.name(), user];
+                metrics
+                    .discarded_samples
+                    .with_label_values(&labels)
                     .inc_by(refused);
             }
         }
@@ -497,23 +559,32 @@ impl PushService {
     /// Errors: the first refusal. Other cores may have stored their share then; a repeat finds it there.
     async fn round(
         &self,
-        tenant: &Tenant,
+        tenant: &Arc<Tenant>,
         settings: &Settings,
         body_len: usize,
         shares: Vec<Share>,
         verdict: &mut Verdict,
     ) -> Result<(), PushError> {
-        let touched = shares.iter().filter(|share| !share.is_empty()).count();
-        let mut parts = Vec::with_capacity(touched);
-        let mut waiting: SmallVec<[Waiting; 8]> = SmallVec::new();
-        for (core, share) in shares
-            .into_iter()
-            .enumerate()
+        let shares = shares.into_iter().enumerate();
+        let shares: SmallVec<[(CoreId, Share); 16]> = shares
             .filter(|(_, share)| !share.is_empty())
-        {
-            let core = CoreId(u16::try_from(core).expect("cores are counted in 16 bits"));
+            .map(|(core, share)| {
+                let core = u16::try_from(core).expect("cores are counted in 16 bits");
+                (CoreId(core), share)
+            })
+            .collect();
+        let touched = shares.len();
+        for (core, share) in &shares {
+            self.check_share(tenant, *core, (share.bytes() + body_len / touched) as u64)?;
+        }
+        let gathering = Gathering::new(touched);
+        let mut parts = Vec::with_capacity(touched);
+        let mut waiting: SmallVec<[(CoreId, Origins); 16]> = SmallVec::new();
+        for (index, (core, share)) in shares.into_iter().enumerate() {
             let bytes = share.bytes() + body_len / touched;
-            let (sender, reply) = oneshot::channel();
+            let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+            let queued = Queued::new(tenant, core, bytes);
+            let answer = Answer::new(&gathering, index, queued);
             let push = Push {
                 tenant: tenant.id.clone(),
                 limits: settings.limits.clone(),
@@ -521,42 +592,76 @@ impl PushService {
                 fresh: share.fresh,
                 others: Vec::new(),
                 credits: 0,
-                // The receiver is gone when the client is: then nobody needs to know.
-                reply: Box::new(move |outcome| drop(sender.send(outcome))),
+                reply: Box::new(move |outcome| answer.give(outcome)),
             };
-            parts.push((core, u32::try_from(bytes).unwrap_or(u32::MAX), push));
-            waiting.push(Waiting {
-                core,
-                origins: share.origins,
-                reply,
-            });
+            parts.push((core, bytes, push));
+            waiting.push((core, share.origins));
         }
-        self.shared.cores.push(parts)?;
+        let sleepers = self.shared.cores.push(parts)?;
+        self.wake_soon(sleepers).await;
+        gathering.all().await;
         let mut refused = None;
-        let mut outcomes: SmallVec<[(Waiting, PushOutcome); 8]> = SmallVec::new();
-        for mut one in waiting {
-            match (&mut one.reply).await {
-                Ok(PushOutcome {
-                    refused: Some(refusal),
-                    ..
-                }) => {
-                    refused.get_or_insert(PushError::Refused(refusal));
-                }
-                Ok(outcome) => outcomes.push((one, outcome)),
-                Err(_) => refused = Some(PushError::CoreGone(one.core)),
+        let distributor = &mut *self.lock();
+        for (index, (core, origins)) in waiting.iter().enumerate() {
+            match gathering.reply(index) {
+                None => refused = Some(PushError::CoreGone(*core)),
+                Some(outcome) => match &outcome.refused {
+                    Some(refusal) => {
+                        refused.get_or_insert_with(|| PushError::Refused(refusal.clone()));
+                    }
+                    None => verdict.add(
+                        &tenant.id,
+                        *core,
+                        origins,
+                        outcome,
+                        &mut distributor.aliases,
+                        tenant.refusals.epoch(),
+                    ),
+                },
             }
         }
-        let distributor = &mut *self.lock();
-        for (Waiting { core, origins, .. }, outcome) in &outcomes {
-            verdict.add(
-                &tenant.id,
-                *core,
-                origins,
-                outcome,
-                &mut distributor.aliases,
-            );
-        }
         refused.map_or(Ok(()), Err)
+    }
+
+    /// Whether the queue of a core has room for that much more of this tenant; the core itself counts all tenants together.
+    fn check_share(&self, tenant: &Tenant, core: CoreId, bytes: u64) -> Result<(), Refusal> {
+        let held = tenant.queued[usize::from(core.0)].load(Ordering::Relaxed);
+        if held == 0 {
+            return Ok(());
+        }
+        let (queued, max) = self.shared.cores.queue(core);
+        match fits(held, bytes, max.saturating_sub(queued)) {
+            true => Ok(()),
+            false => Err(Refusal::QueueFull(core.0)),
+        }
+    }
+
+    /// Wakes cores once the other bodies that are at hand on this thread have gone their way, so that one wake serves all of them.
+    async fn wake_soon(&self, sleepers: Sleepers) {
+        if sleepers.is_empty() {
+            return;
+        }
+        {
+            let mut all = self.sleepers();
+            sleepers
+                .into_iter()
+                .for_each(|core| match all.contains(&core) {
+                    true => {}
+                    false => all.push(core),
+                });
+        }
+        // Also when the client leaves meanwhile.
+        let _wake = OnDrop(|| {
+            let sleepers = std::mem::take(&mut *self.sleepers());
+            for core in sleepers {
+                self.shared.cores.wake(core);
+            }
+        });
+        tokio::task::yield_now().await;
+    }
+
+    fn sleepers(&self) -> MutexGuard<'_, Sleepers> {
+        self.sleepers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn refuse(&self, error: &PushError) -> Response<Full<Bytes>> {
@@ -595,13 +700,6 @@ impl fmt::Debug for PushService {
             .field("thread", &self.thread)
             .finish_non_exhaustive()
     }
-}
-
-/// A core that owes a reply.
-struct Waiting {
-    core: CoreId,
-    origins: Origins,
-    reply: oneshot::Receiver<PushOutcome>,
 }
 
 /// Runs when it goes out of scope, also when the client has left and the push is dropped.

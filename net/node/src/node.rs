@@ -339,7 +339,13 @@ pub(crate) fn now_ms() -> i64 {
 fn gateway_options(config: &Config) -> anyhow::Result<gateway::Options> {
     let server = &config.server;
     let threads = match server.gateway_threads {
-        0 => cpus(config)?.len(),
+        // Where several cores share a CPU (`-cores` above the number of CPUs) more threads would only split what they can send together.
+        0 => {
+            let mut cpus = cpus(config)?;
+            cpus.sort_unstable();
+            cpus.dedup();
+            cpus.len()
+        }
         count => count,
     };
     Ok(gateway::Options {

@@ -13,6 +13,9 @@ const PAGE: usize = 1 << PAGE_BITS;
 /// Marks a vacant entry; its `next` is then the next vacant one.
 const VACANT: u16 = u16::MAX;
 
+/// In place of a core: the series was refused.
+pub(super) const REFUSED: u16 = u16::MAX - 1;
+
 /// One alias.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
@@ -119,6 +122,14 @@ impl Entries {
         let page = self.pages.get_mut((at >> PAGE_BITS) as usize)?;
         let entry = &mut page[at as usize & (PAGE - 1)];
         (entry.core != VACANT).then_some(entry)
+    }
+
+    /// Begins to fetch the entry of that number, if there is one.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, at: u32) {
+        if let Some(page) = self.pages.get((at >> PAGE_BITS) as usize) {
+            model::prefetch(&page[at as usize & (PAGE - 1)]);
+        }
     }
 
     /// An entry that must be there.

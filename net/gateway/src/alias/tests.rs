@@ -225,3 +225,45 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn refused_series_are_bounded_expire_and_never_meet_those_that_are_stored() {
+    let mut table = AliasTable::new(800);
+    for n in 0..500 {
+        table.learn_refused(hash(n), 7, 3);
+    }
+    assert_eq!((table.count(), table.refused_count()), (100, 100));
+    let found = resolve(&mut table, &[hash(0)])[0]
+        .unwrap()
+        .refused()
+        .unwrap();
+    assert_eq!((found.reason, found.epoch), (7, 3));
+    assert!(table.holds(found, 3) && !table.holds(found, 4));
+    table.learn(hash(0), target(0));
+    assert_eq!(resolve(&mut table, &[hash(0)]), [Some(target(0))]);
+    assert_eq!((table.count(), table.refused_count()), (100, 99));
+    table.learn_refused(hash(0), 7, 3);
+    assert_eq!((table.count(), table.refused_count()), (100, 100));
+    let held = |table: &AliasTable| {
+        (0..100)
+            .filter(|&n| {
+                let at = table.find(hash(n));
+                let refused = table.entries.at(at).target().refused();
+                table.holds(refused.unwrap(), 3)
+            })
+            .count()
+    };
+    assert_eq!(held(&table), 100);
+    table.advance(REFUSED_STAMPS_MIN);
+    let some = held(&table);
+    assert!(
+        (40..95).contains(&some),
+        "{some} of 100 hold: they are spread"
+    );
+    table.advance(REFUSED_STAMPS_MIN + REFUSED_STAMPS_SPREAD);
+    assert_eq!(held(&table), 0);
+    for _ in 0..100 {
+        table.sweep();
+    }
+    assert_eq!((table.count(), table.refused_count()), (0, 0));
+}

@@ -18,6 +18,8 @@ use wire::remote_write::v1::{self, RawMetadata, Record};
 use wire::remote_write::{Error, Protocol, v2};
 
 use super::names::{Names, Rest, Series, SymbolTable};
+use super::outcome;
+use super::refused::Cause;
 use super::validate::{self, Invalid, Pairs, Reason, TimeBounds, Unusable};
 use crate::alias::{AliasHash, AliasTable, Cursor, Secret, Target};
 
@@ -35,6 +37,8 @@ pub(crate) struct Rules<'a> {
     pub(crate) core_count: u16,
     /// Bytes that the labels of a version 2 body and the metadata of either may take, written out.
     pub(crate) text_bytes_max: usize,
+    /// The tenant's epoch of refusals, see [`super::refused`].
+    pub(crate) refusals_epoch: u32,
 }
 
 /// What a metadata record takes beside its text: a vector entry of four strings and a kind, and their allocations.
@@ -105,6 +109,10 @@ pub(crate) struct Assembly {
     text_bytes: usize,
     /// Samples refused, by [`Reason`].
     pub(crate) refused: [u64; Reason::COUNT],
+    /// Samples of series that a limit refused not long ago, so that the cores were not asked: of the tenant, of the metric.
+    pub(crate) over_limit: [u64; 2],
+    /// Series refused because they were refused before.
+    pub(crate) refused_again: u64,
     /// The first error among the series.
     pub(crate) error: Option<String>,
     /// The first error in the metadata.
@@ -138,6 +146,8 @@ impl Assembly {
             metadata_refused: Vec::new(),
             text_bytes: 0,
             refused: [0; Reason::COUNT],
+            over_limit: [0; 2],
+            refused_again: 0,
             error: None,
             metadata_error: None,
             newest: i64::MIN,
@@ -294,6 +304,9 @@ impl Assembler<'_, '_> {
             at: at as usize,
             what,
         })?;
+        if block.cursor.is_lost() {
+            self.aliases.prefetch(hash);
+        }
         block.hashes[block.series.len()] = hash;
         block.series.push((series, at));
         if block.series.len() == BLOCK {
@@ -309,16 +322,37 @@ impl Assembler<'_, '_> {
         let (hashes, targets) = (&block.hashes[..count], &mut targets[..count]);
         self.aliases.resolve(&mut block.cursor, hashes, targets);
         for (((series, at), hash), target) in block.series.drain(..).zip(hashes).zip(targets) {
-            match target {
-                Some(target) => self.take_known(&series, at, *target, None),
-                None => self.take_fresh(&series, at, *hash, None),
-            }
-            .map_err(|what| Error {
-                at: at as usize,
-                what,
-            })?;
+            self.take(&series, at, *hash, *target, None)
+                .map_err(|what| Error {
+                    at: at as usize,
+                    what,
+                })?;
         }
         Ok(())
+    }
+
+    /// One series, by what its alias says.
+    #[inline(always)]
+    fn take<S: Series>(
+        &mut self,
+        series: &S,
+        at: u32,
+        hash: AliasHash,
+        target: Option<Target>,
+        gathered: Option<&[u8]>,
+    ) -> Result<(), Malformed> {
+        let Some(target) = target else {
+            return self.take_fresh(series, at, hash, gathered);
+        };
+        let Some(refused) = target.refused() else {
+            return self.take_known(series, at, target, gathered);
+        };
+        match Cause::from_number(refused.reason) {
+            Some(cause) if self.aliases.holds(refused, self.rules.refusals_epoch) => {
+                self.take_refused(series, at, cause, gathered)
+            }
+            _ => self.take_fresh(series, at, hash, gathered),
+        }
     }
 
     #[inline]
@@ -430,7 +464,12 @@ impl Assembler<'_, '_> {
             match validate::labels(self.names.labels(names), self.rules.limits) {
                 Ok(pairs) if pairs.is_empty() => {}
                 Ok(pairs) => self.append_fresh(&pairs, at, hash, names),
-                Err(Unusable::Invalid(invalid)) => self.out.refuse(invalid, count),
+                Err(Unusable::Invalid(invalid)) => {
+                    let cause = Cause::Labels(invalid.reason).number();
+                    self.aliases
+                        .learn_refused(hash, cause, self.rules.refusals_epoch);
+                    self.out.refuse(invalid, count);
+                }
                 Err(Unusable::Malformed(what)) => return Err(what),
             }
         }
@@ -438,6 +477,69 @@ impl Assembler<'_, '_> {
             return Ok(());
         }
         self.take_rest(&rest, names)
+    }
+
+    /// Counts the samples of a series that was refused not long ago. Its labels are only read for the first error of a body.
+    #[inline(never)]
+    fn take_refused<S: Series>(
+        &mut self,
+        series: &S,
+        at: u32,
+        cause: Cause,
+        gathered: Option<&[u8]>,
+    ) -> Result<(), Malformed> {
+        let mut rest = Rest::default();
+        let mut count = 0;
+        series.read(&mut rest, |_, _| count += 1)?;
+        if rest.scattered && gathered.is_none() {
+            return self.take_scattered(series, at);
+        }
+        let names = gathered.unwrap_or(series.name_bytes());
+        self.out.samples_in += count;
+        if count > 0 {
+            self.out.refused_again += 1;
+            match cause {
+                Cause::Labels(reason) => self.out.refused[reason as usize] += count,
+                Cause::PerUser => self.out.over_limit[0] += count,
+                Cause::PerMetric => self.out.over_limit[1] += count,
+            }
+            if self.out.error.is_none() {
+                self.tell_again(cause, names)?;
+            }
+        }
+        if rest.is_nothing() {
+            return Ok(());
+        }
+        self.take_rest(&rest, names)
+    }
+
+    /// The words for a refusal that is only remembered, as they were the first time.
+    #[cold]
+    fn tell_again(&mut self, cause: Cause, names: &[u8]) -> Result<(), Malformed> {
+        let limits = self.rules.limits;
+        let (reason, limit) = match cause {
+            Cause::PerUser => (
+                shard::RejectReason::PerUserSeriesLimit,
+                limits.max_series_per_user,
+            ),
+            Cause::PerMetric => (
+                shard::RejectReason::PerMetricSeriesLimit,
+                limits.max_series_per_metric,
+            ),
+            Cause::Labels(_) => (shard::RejectReason::NotBuilt, 0),
+        };
+        let text = match validate::labels(self.names.labels(names), limits) {
+            Ok(pairs) => outcome::over_limit(
+                self.rules.tenant,
+                reason,
+                limit,
+                &super::texts::label_set(pairs.iter().copied()),
+            ),
+            Err(Unusable::Invalid(invalid)) => invalid.text,
+            Err(Unusable::Malformed(what)) => return Err(what),
+        };
+        self.out.error = Some(text);
+        Ok(())
     }
 
     /// Appends labels that have been checked, and the samples in `scratch`.
@@ -507,10 +609,7 @@ impl Assembler<'_, '_> {
             let mut target = [None];
             self.aliases
                 .resolve(&mut Cursor::default(), &[hash], &mut target);
-            match target[0] {
-                Some(target) => self.take_known(series, at, target, Some(&gathered)),
-                None => self.take_fresh(series, at, hash, Some(&gathered)),
-            }
+            self.take(series, at, hash, target[0], Some(&gathered))
         });
         self.scratch.gathered = gathered;
         taken

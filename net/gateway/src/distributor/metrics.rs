@@ -1,10 +1,14 @@
 //! Counters of the write path. Names are an interface: Cortex' mixin uses them.
 //!
-//! Handles are resolved once per tenant ([`TenantCounters`]); a push adds to them a constant number of times, whatever it carries.
+//! Handles are resolved once, those of a tenant ([`TenantCounters`]) and of a thread ([`Metrics::of_thread`]) when they come: a label costs a hash and
+//! a lock. A push adds to them a constant number of times, whatever it carries.
 
 use prometheus::{
     Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
+use wire::remote_write::Protocol;
+
+use crate::push::gate::Gauges;
 
 /// All metrics of the write path; cheap to clone.
 #[derive(Debug, Clone)]
@@ -22,16 +26,20 @@ pub(crate) struct Metrics {
     pub(crate) inflight_pushes: IntGauge,
     /// Bytes of bodies in work.
     pub(crate) inflight_bytes: IntGauge,
-    /// By protocol.
-    pub(crate) pushes: IntCounterVec,
+    /// By protocol: version 1, version 2.
+    pushes: [IntCounter; 2],
     /// By what refused them.
     pub(crate) overloads: IntCounterVec,
-    /// By result.
-    pub(crate) alias_lookups: IntCounterVec,
-    /// By thread.
-    pub(crate) aliases: IntGaugeVec,
-    /// By thread.
-    pub(crate) alias_bytes: IntGaugeVec,
+    /// By result: predicted, found, missed.
+    pub(crate) alias_lookups_by: [IntCounter; 3],
+    /// Aliases, those of refused series among them, and their bytes, by thread.
+    of_thread: [IntGaugeVec; 3],
+    /// Series refused because they were refused before.
+    pub(crate) refused_again: IntCounter,
+    /// Tenants with counters.
+    pub(crate) tenants: IntGauge,
+    /// Overload and rate of work.
+    pub(crate) gate: Gauges,
     /// Pushed out by a bound.
     pub(crate) aliases_evicted: IntCounter,
     /// Keys that a core did not know any more.
@@ -132,25 +140,55 @@ impl Metrics {
                 "myelin_distributor_inflight_bytes",
                 "Bytes of push bodies in work, packed and unpacked.",
             )?,
-            pushes: counters(
-                "cortex_distributor_push_requests_total",
-                "Pushes, by protocol.",
-                &["type"],
-            )?,
+            pushes: {
+                let pushes = counters(
+                    "cortex_distributor_push_requests_total",
+                    "Pushes, by protocol.",
+                    &["type"],
+                )?;
+                ["prw1", "prw2"].map(|protocol| pushes.with_label_values(&[protocol]))
+            },
             overloads: counters(
                 "myelin_distributor_overload_total",
                 "Pushes answered 503, by what was full or failed.",
                 &["reason"],
             )?,
-            alias_lookups: counters(
-                "myelin_alias_lookups_total",
-                "Series looked up by the hash of their label bytes, by what answered.",
-                &["result"],
+            alias_lookups_by: {
+                let lookups = counters(
+                    "myelin_alias_lookups_total",
+                    "Series looked up by the hash of their label bytes, by what answered.",
+                    &["result"],
+                )?;
+                ["predicted", "found", "missed"].map(|result| lookups.with_label_values(&[result]))
+            },
+            of_thread: [
+                gauges("myelin_aliases", "Aliases held, by gateway thread.")?,
+                gauges(
+                    "myelin_aliases_refused",
+                    "Aliases of series that were refused, by gateway thread.",
+                )?,
+                gauges(
+                    "myelin_alias_bytes",
+                    "Memory of the aliases, by gateway thread.",
+                )?,
+            ],
+            refused_again: counter(
+                "myelin_series_refused_again_total",
+                "Series refused without being looked at, because they were refused not long ago.",
             )?,
-            aliases: gauges("myelin_aliases", "Aliases held, by gateway thread.")?,
-            alias_bytes: gauges(
-                "myelin_alias_bytes",
-                "Memory of the aliases, by gateway thread.",
+            gate: Gauges {
+                overloaded: gauge(
+                    "myelin_distributor_overloaded",
+                    "1 while pushes are refused because a queue stands.",
+                )?,
+                rate: gauge(
+                    "myelin_distributor_work_bytes_per_second",
+                    "Unpacked bytes of pushes finished a second, lately and when busy: what may wait follows from it.",
+                )?,
+            },
+            tenants: gauge(
+                "myelin_distributor_tenants",
+                "Tenants that pushed lately and have counters.",
             )?,
             aliases_evicted: counter(
                 "myelin_aliases_evicted_total",
@@ -161,6 +199,21 @@ impl Metrics {
                 "Samples sent by a key that the core did not know any more; they were sent again with labels.",
             )?,
         })
+    }
+
+    /// The counter of a protocol's pushes.
+    pub(crate) fn pushes_by(&self, protocol: Protocol) -> &IntCounter {
+        match protocol {
+            Protocol::V1 => &self.pushes[0],
+            Protocol::V2 => &self.pushes[1],
+        }
+    }
+
+    /// Resolves the gauges of a gateway thread: aliases, refused ones among them, bytes.
+    pub(crate) fn of_thread(&self, thread: &str) -> [IntGauge; 3] {
+        self.of_thread
+            .each_ref()
+            .map(|gauges| gauges.with_label_values(&[thread]))
     }
 
     /// Resolves the counters of a tenant.

@@ -4,6 +4,7 @@ use model::TenantId;
 use shard::{PushOutcome, RejectReason, Rejection};
 
 use super::assemble::Origins;
+use super::refused::Cause;
 use super::texts;
 use crate::alias::{AliasTable, Target};
 use model::CoreId;
@@ -21,10 +22,14 @@ pub(crate) struct Verdict {
     pub(crate) dead: Vec<u32>,
     /// Samples of dead keys.
     pub(crate) dead_samples: u64,
+    /// Whether a limit refused a series.
+    pub(crate) refused_series: bool,
+    /// Whether a series that was sent with its labels was taken.
+    pub(crate) taken_series: bool,
 }
 
 impl Verdict {
-    /// Adds the reply of a core, and learns the keys it told.
+    /// Adds the reply of a core, and learns the keys it told, and which series it refused in this epoch of refusals.
     ///
     /// Panics: a reply that does not fit what was sent.
     pub(crate) fn add(
@@ -34,6 +39,7 @@ impl Verdict {
         origins: &Origins,
         outcome: &PushOutcome,
         aliases: &mut AliasTable,
+        epoch: u32,
     ) {
         assert!(outcome.refused.is_none(), "a refused push has no verdict");
         assert_eq!(
@@ -44,6 +50,14 @@ impl Verdict {
         for (key, &(_, hash)) in outcome.keys.iter().zip(&origins.fresh) {
             if let Some(key) = *key {
                 aliases.learn(hash, Target { core, key });
+                self.taken_series = true;
+            }
+        }
+        for &(index, reason) in &outcome.refused_series {
+            if let Some(cause) = Cause::of_core(reason) {
+                let (_, hash) = origins.fresh[index as usize];
+                aliases.learn_refused(hash, cause.number(), epoch);
+                self.refused_series = true;
             }
         }
         self.stored += u64::from(outcome.stored);
@@ -87,7 +101,6 @@ impl Origins {
 fn text(tenant: &TenantId, rejection: &Rejection) -> String {
     let (labels, time, _) = &rejection.first;
     let series = texts::label_set(labels.iter());
-    let limit = rejection.limit;
     let cause = match rejection.reason {
         RejectReason::OutOfOrder => "out of order sample",
         RejectReason::OutOfBounds => "out of bounds",
@@ -97,19 +110,29 @@ fn text(tenant: &TenantId, rejection: &Rejection) -> String {
         RejectReason::LabelsTooLarge => "labels too large for a record of the log",
         RejectReason::NotBuilt => "native histograms are not stored yet",
         RejectReason::PerUserSeriesLimit | RejectReason::PerMetricSeriesLimit => {
-            let (what, of) = match rejection.reason {
-                RejectReason::PerUserSeriesLimit => ("per-user", String::new()),
-                _ => ("per-metric", format!(" for series {series}")),
-            };
-            return format!(
-                "user={tenant}: {what} series limit of {limit} exceeded, please contact administrator to raise it \
-                 (local limit: {limit} global limit: 0 actual local limit: {limit}){of}"
-            );
+            return over_limit(tenant, rejection.reason, rejection.limit, &series);
         }
     };
     format!(
         "user={tenant}: err: {cause}. timestamp={}, series={series}",
         texts::rfc3339(*time)
+    )
+}
+
+/// The words for a series beyond a limit of the tenant or of its metric.
+pub(crate) fn over_limit(
+    tenant: &TenantId,
+    reason: RejectReason,
+    limit: u64,
+    series: &str,
+) -> String {
+    let (what, of) = match reason {
+        RejectReason::PerUserSeriesLimit => ("per-user", String::new()),
+        _ => ("per-metric", format!(" for series {series}")),
+    };
+    format!(
+        "user={tenant}: {what} series limit of {limit} exceeded, please contact administrator to raise it \
+         (local limit: {limit} global limit: 0 actual local limit: {limit}){of}"
     )
 }
 
@@ -164,7 +187,7 @@ mod tests {
             ..PushOutcome::default()
         };
         let far = outcome(vec![rejection(RejectReason::OutOfOrder, 1)]);
-        verdict.add(&tenant, CoreId(0), &late, &far, &mut aliases);
+        verdict.add(&tenant, CoreId(0), &late, &far, &mut aliases, 0);
         let early = Origins {
             known: vec![60],
             fresh: vec![(10, AliasHash(1)), (70, AliasHash(2))],
@@ -174,7 +197,7 @@ mod tests {
             dead: vec![0],
             ..outcome(vec![rejection(RejectReason::PerUserSeriesLimit, 1)])
         };
-        verdict.add(&tenant, CoreId(1), &early, &near, &mut aliases);
+        verdict.add(&tenant, CoreId(1), &early, &near, &mut aliases, 0);
         let (at, text) = verdict.error.clone().unwrap();
         assert_eq!(at, 10);
         assert!(text.contains("series limit"));

@@ -9,6 +9,7 @@ use wire::remote_write::Protocol;
 
 use super::metrics::{Metrics, TenantCounters};
 use super::rate::TokenBucket;
+use super::refused::Refusals;
 use crate::alias::Secret;
 use crate::overrides::Overrides;
 
@@ -18,12 +19,20 @@ const SWEEP_FROM: usize = 1024;
 /// A tenant that has sent nothing for this long leaves when room is made.
 const IDLE_MINUTES: u64 = 60;
 
+/// Tenants at most, whatever names senders think of: at some 3 KiB each 100 MiB, and six lines each on the page of metrics. Beyond, whoever
+/// sent longest ago of a few leaves, with its counters; it is made anew when it comes back.
+const TENANTS_MAX: usize = 32_768;
+
+/// How many are looked at for one to leave.
+const LEAVERS: usize = 32;
+
 /// All tenants that have sent something lately.
 #[derive(Debug)]
 pub(crate) struct Tenants {
     overrides: Arc<Overrides>,
     metrics: Metrics,
     secret: Secret,
+    core_count: u16,
     map: Mutex<Map>,
 }
 
@@ -40,8 +49,14 @@ pub(crate) struct Tenant {
     pub(crate) id: TenantId,
     pub(crate) counters: TenantCounters,
     pub(crate) bucket: Mutex<TokenBucket>,
-    /// Bytes of its bodies in work.
+    /// Bytes of its bodies, those that are still coming included.
     pub(crate) inflight_bytes: AtomicU64,
+    /// Unpacked bytes of its bodies that are whole and not answered.
+    pub(crate) work_bytes: AtomicU64,
+    /// Bytes in the queue of each core.
+    pub(crate) queued: Box<[AtomicU64]>,
+    /// Which of its refused series are remembered.
+    pub(crate) refusals: Refusals,
     /// Minute of the last push.
     used: AtomicU64,
     settings: Mutex<Arc<Settings>>,
@@ -70,7 +85,12 @@ impl Settings {
 }
 
 impl Tenants {
-    pub(crate) fn new(overrides: Arc<Overrides>, metrics: Metrics, secret: Secret) -> Tenants {
+    pub(crate) fn new(
+        overrides: Arc<Overrides>,
+        metrics: Metrics,
+        secret: Secret,
+        core_count: u16,
+    ) -> Tenants {
         let map = Mutex::new(Map {
             tenants: HashMap::new(),
             sweep_at: SWEEP_FROM,
@@ -79,6 +99,7 @@ impl Tenants {
             overrides,
             metrics,
             secret,
+            core_count,
             map,
         }
     }
@@ -92,8 +113,12 @@ impl Tenants {
                 if map.tenants.len() >= map.sweep_at {
                     self.sweep(&mut map, minute);
                 }
+                if map.tenants.len() >= TENANTS_MAX {
+                    self.push_out(&mut map);
+                }
                 let tenant = Arc::new(self.make(id));
                 map.tenants.insert(id.clone(), tenant.clone());
+                self.metrics.tenants.set(map.tenants.len() as i64);
                 tenant
             }
         };
@@ -111,6 +136,9 @@ impl Tenants {
             counters: self.metrics.of_tenant(id.as_str()),
             bucket: Mutex::default(),
             inflight_bytes: AtomicU64::new(0),
+            work_bytes: AtomicU64::new(0),
+            queued: (0..self.core_count).map(|_| AtomicU64::new(0)).collect(),
+            refusals: Refusals::default(),
             used: AtomicU64::new(0),
             settings: Mutex::new(Arc::new(settings)),
         }
@@ -161,6 +189,20 @@ impl Tenants {
         });
         map.sweep_at = (map.tenants.len() * 2).max(SWEEP_FROM);
     }
+
+    /// Lets one leave that nobody works for. Those in work are at most as many as there are connections, so among a few there is one.
+    fn push_out(&self, map: &mut Map) {
+        let free = map
+            .tenants
+            .iter()
+            .filter(|(_, tenant)| Arc::strong_count(tenant) == 1)
+            .take(LEAVERS);
+        let oldest = free.min_by_key(|(_, tenant)| tenant.used.load(Ordering::Relaxed));
+        if let Some(id) = oldest.map(|(id, _)| id.clone()) {
+            map.tenants.remove(&id);
+            self.metrics.forget(id.as_str());
+        }
+    }
 }
 
 #[cfg(test)]
@@ -169,7 +211,7 @@ mod tests {
 
     fn tenants(overrides: &Arc<Overrides>) -> Tenants {
         let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
-        Tenants::new(overrides.clone(), metrics, Secret::from_seed(1))
+        Tenants::new(overrides.clone(), metrics, Secret::from_seed(1), 2)
     }
 
     fn hash(settings: &Settings) -> u128 {
@@ -192,6 +234,19 @@ mod tests {
         assert_ne!(after[0], before[0]);
         assert_eq!(after[1], before[1]);
         assert_eq!(tenants.of(&a, 0).1.limits.drop_labels, ["x"]);
+    }
+
+    #[test]
+    fn made_up_tenants_are_bounded_and_those_at_work_stay() {
+        let overrides = Arc::new(Overrides::new(TenantLimits::cortex()));
+        let tenants = tenants(&overrides);
+        let (busy, _) = tenants.of(&TenantId::new("busy").unwrap(), 0);
+        for i in 0..TENANTS_MAX + 1000 {
+            tenants.of(&TenantId::new(&format!("t{i}")).unwrap(), 1);
+        }
+        assert_eq!(tenants.map.lock().unwrap().tenants.len(), TENANTS_MAX);
+        let again = tenants.of(&busy.id, 1).0;
+        assert!(Arc::ptr_eq(&busy, &again));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Reading a body, bounded in bytes and time.
 
 use std::fmt;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -40,6 +40,35 @@ where
     }
 }
 
+/// Takes what is left of a body, at most so many bytes, off its connection: the server would hang up on a sender that is not read to the end, who
+/// would then pay for a new connection, and may never see the answer that told it to wait.
+async fn drain<B>(mut body: Pin<&mut B>, mut left: usize)
+where
+    B: http_body::Body<Data = Bytes>,
+{
+    while let Some(Ok(frame)) = body.as_mut().frame().await {
+        let len = frame.data_ref().map_or(0, Bytes::len);
+        match left.checked_sub(len) {
+            Some(less) => left = less,
+            None => return,
+        }
+    }
+}
+
+/// Takes a body off its connection and keeps nothing of it, within the bounds of one that is read.
+pub(super) async fn discard<B>(body: B, options: &PushOptions)
+where
+    B: http_body::Body<Data = Bytes>,
+{
+    let body = pin!(body);
+    let all = drain(body, options.recv_bytes_max);
+    if options.body_timeout.is_zero() {
+        return all.await;
+    }
+    // Too late is as good as gone: it is refused either way.
+    let _ = tokio::time::timeout(options.body_timeout, all).await;
+}
+
 fn declared_len(headers: &HeaderMap) -> Option<u64> {
     headers
         .get(http::header::CONTENT_LENGTH)?
@@ -69,7 +98,10 @@ where
         if size > max as u64 {
             return Err(snappy::Error::TooLarge { size, max }.into());
         }
-        inflight.add(bytes.len() as u64)?;
+        if let Err(error) = inflight.add(bytes.len() as u64) {
+            drain(body, max - size as usize).await;
+            return Err(error);
+        }
         out.extend_from_slice(&bytes);
     }
     Ok(())

@@ -44,6 +44,9 @@ pub enum PushError {
         /// Those of the tenant, or of all.
         of_tenant: bool,
     },
+    /// More pushes than the node can do in reasonable time, and this tenant has its share of it.
+    #[error("the node is overloaded")]
+    Overload,
     /// A core cannot take it now.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -63,7 +66,9 @@ impl PushError {
             | PushError::MediaType(_) => Class::Client,
             PushError::Slow(_) => Class::Timeout,
             PushError::RateLimited { .. } => Class::Limit,
-            PushError::Inflight { .. } | PushError::Refused(_) => Class::Overload,
+            PushError::Inflight { .. } | PushError::Overload | PushError::Refused(_) => {
+                Class::Overload
+            }
             PushError::CoreGone(_) => Class::Internal,
         }
     }
@@ -78,7 +83,9 @@ impl PushError {
             PushError::Slow(_) => StatusCode::REQUEST_TIMEOUT,
             PushError::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             PushError::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
-            PushError::Inflight { .. } | PushError::Refused(_) => StatusCode::SERVICE_UNAVAILABLE,
+            PushError::Inflight { .. } | PushError::Overload | PushError::Refused(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             PushError::CoreGone(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -87,7 +94,9 @@ impl PushError {
     pub(super) fn retry_after(&self) -> Option<u64> {
         match self {
             PushError::RateLimited { wait, .. } => Some(wait.as_secs_f64().ceil().max(1.0) as u64),
-            PushError::Inflight { .. } | PushError::Refused(Refusal::QueueFull(_)) => Some(1),
+            PushError::Inflight { .. }
+            | PushError::Overload
+            | PushError::Refused(Refusal::QueueFull(_)) => Some(1),
             PushError::Refused(_) => Some(10),
             _ => None,
         }
@@ -98,6 +107,7 @@ impl PushError {
         match self {
             PushError::Inflight { of_tenant: true } => Some("tenant_inflight_bytes"),
             PushError::Inflight { of_tenant: false } => Some("inflight_bytes"),
+            PushError::Overload => Some("overload"),
             PushError::Refused(Refusal::QueueFull(_)) => Some("queue"),
             PushError::Refused(Refusal::NoSpace(_)) => Some("no_space"),
             PushError::Refused(Refusal::Poisoned { .. }) => Some("poisoned"),

@@ -1,4 +1,7 @@
 //! Bytes of bodies in work, counted in total and per tenant.
+//!
+//! A tenant may hold twice what is still free, as in [`super::gate`], and no more than the bound for one tenant: also bodies that never come
+//! to an end leave room for those of others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,9 +28,11 @@ impl<'s> Inflight<'s> {
     /// Takes more bytes, or none.
     pub(super) fn add(&mut self, bytes: u64) -> Result<(), PushError> {
         let options = &self.shared.options;
+        let held = self.shared.inflight_bytes.load(Ordering::Relaxed);
+        let share = 2 * options.inflight_bytes_max.saturating_sub(held);
         let of_tenant = match options.inflight_bytes_per_tenant_max {
-            0 => u64::MAX,
-            max => max,
+            0 => share,
+            max => max.min(share),
         };
         take(
             &self.shared.inflight_bytes,

@@ -49,14 +49,6 @@ pub(super) fn protocol(headers: &HeaderMap) -> Result<Protocol, PushError> {
     Ok(Protocol::V1)
 }
 
-/// The label value of a protocol, as in Cortex.
-pub(super) fn name(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::V1 => "prw1",
-        Protocol::V2 => "prw2",
-    }
-}
-
 fn text(headers: &HeaderMap, name: HeaderName) -> Result<&str, PushError> {
     let Some(value) = headers.get(&name) else {
         return Ok("");

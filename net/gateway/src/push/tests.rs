@@ -1,8 +1,10 @@
 //! The whole push path over cores that are a map: what lands where, what is answered, and that nothing is held afterwards.
 
 mod bounds;
+mod fair;
 mod fake;
 mod real;
+mod refused;
 mod v2;
 
 use std::collections::BTreeMap;

@@ -246,7 +246,7 @@ fn server() -> Vec<Key> {
             "server.gateway-threads",
             server.gateway_threads,
             "3",
-            "Threads that decode, validate and answer requests. 0: as many as cores."
+            "Threads that decode, validate and answer requests. 0: one for each CPU that has a core."
         ),
         key!(
             "server.log_level",
@@ -279,7 +279,7 @@ fn paths() -> Vec<Key> {
             "distributor.max-inflight-bytes-per-tenant",
             distributor.max_inflight_bytes_per_tenant,
             "384MiB",
-            "The same for one tenant, so that one cannot take all. 0: no limit."
+            "The same for one tenant, who in any case may have only twice what is still free: one that floods leaves room for the others. 0: only that."
         ),
         key!(
             "querier.max_concurrent",

@@ -2,9 +2,28 @@
 
 use crate::proto::{self, FIXED64, Malformed, Reader, VARINT};
 
+/// A tag and eight bytes of value, a tag and six bytes of time.
+const USUAL_LEN: usize = 16;
+
+/// A sample of the usual length: no loop, no bounds; `None` where it is something else of that length.
+#[inline(always)]
+fn read_usual_sample(message: &[u8; USUAL_LEN]) -> Option<(i64, f64)> {
+    let [value_tag, v0, v1, v2, v3, v4, v5, v6, v7, time_tag, ..] = *message;
+    let [.., t0, t1, t2, t3, t4, t5] = *message;
+    let time = model::varint::six_bytes(u64::from_le_bytes([t0, t1, t2, t3, t4, t5, 0, 0]))?;
+    let usual = (value_tag == (1 << 3 | FIXED64)) & (time_tag == (2 << 3 | VARINT));
+    let value = f64::from_le_bytes([v0, v1, v2, v3, v4, v5, v6, v7]);
+    usual.then_some((time as i64, value))
+}
+
 /// Time in milliseconds, and value. Nearly every sample is value, then time: 9 bytes, then a tag and a varint.
 #[inline]
 pub(super) fn read_sample(message: &[u8]) -> Result<(i64, f64), Malformed> {
+    if let Ok(usual) = <&[u8; USUAL_LEN]>::try_from(message)
+        && let Some(sample) = read_usual_sample(usual)
+    {
+        return Ok(sample);
+    }
     let mut reader = Reader::new(message);
     if reader.eat(1 << 3 | FIXED64) {
         let value = f64::from_bits(reader.fixed64()?);

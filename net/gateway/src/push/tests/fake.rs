@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard};
 use model::{CoreId, Generation, Labels, SeriesId, SeriesKey, SeriesRef, TenantId, same_value};
 use shard::{Push, PushOutcome, Refusal, RejectReason, Rejection};
 
-use super::super::Cores;
+use super::super::{Cores, Sleepers};
 use crate::distributor::texts;
 
 #[derive(Default)]
@@ -29,6 +29,10 @@ struct State {
     held: Vec<Box<dyn FnOnce() + Send>>,
     known_samples: usize,
     fresh_series: usize,
+    /// Bytes waiting and allowed, of cores for which a test has said so.
+    queues: HashMap<u16, (u64, u64)>,
+    woken: Vec<CoreId>,
+    series_max: Option<usize>,
 }
 
 pub(super) struct FakeCores {
@@ -83,6 +87,20 @@ impl FakeCores {
         self.lock().full.push(core);
     }
 
+    /// No more than so many living series.
+    pub(super) fn limit_series(&self, max: usize) {
+        self.lock().series_max = Some(max);
+    }
+
+    pub(super) fn set_queue(&self, core: u16, bytes: u64, max: u64) {
+        self.lock().queues.insert(core, (bytes, max));
+    }
+
+    /// Cores that were woken since this was asked last, in order.
+    pub(super) fn woken(&self) -> Vec<CoreId> {
+        std::mem::take(&mut self.lock().woken)
+    }
+
     pub(super) fn drain(&self) {
         self.lock().full.clear();
     }
@@ -116,7 +134,19 @@ impl Cores for FakeCores {
         self.count
     }
 
-    fn push(&self, parts: Vec<(CoreId, u32, Push)>) -> Result<(), Refusal> {
+    fn wake(&self, core: CoreId) {
+        self.lock().woken.push(core);
+    }
+
+    fn queue(&self, core: CoreId) -> (u64, u64) {
+        self.lock()
+            .queues
+            .get(&core.0)
+            .copied()
+            .unwrap_or((0, u64::MAX))
+    }
+
+    fn push(&self, parts: Vec<(CoreId, u32, Push)>) -> Result<Sleepers, Refusal> {
         let state = &mut *self.lock();
         assert!(
             parts.is_sorted_by_key(|(core, _, _)| *core),
@@ -128,6 +158,7 @@ impl Cores for FakeCores {
                 return Err(Refusal::QueueFull(core.0));
             }
         }
+        let sleepers = parts.iter().map(|(core, _, _)| *core).collect();
         for (core, _, push) in parts {
             if std::mem::take(&mut state.vanish_next) {
                 continue;
@@ -147,7 +178,7 @@ impl Cores for FakeCores {
                 reply(outcome);
             }
         }
-        Ok(())
+        Ok(sleepers)
     }
 }
 
@@ -181,6 +212,23 @@ impl State {
             let packed = &fresh.labels[label..one.labels_end as usize];
             label = one.labels_end as usize;
             let labels = Labels::from_packed(packed).expect("the gateway sends canonical labels");
+            let alive = self.series.iter().flatten().filter(|s| s.alive).count();
+            if !self.by_id.contains_key(&(core.0, one.id))
+                && self.series_max.is_some_and(|max| alive >= max)
+            {
+                let reason = RejectReason::PerUserSeriesLimit;
+                outcome.refused_series.push((i as u32, reason));
+                outcome.keys.push(None);
+                outcome.rejected.push(Rejection {
+                    reason,
+                    count: one.samples_end - sample as u32,
+                    first: (labels, fresh.times[sample], fresh.values[sample]),
+                    limit: self.series_max.unwrap_or(0) as u64,
+                    first_index: (known.keys.len() + i) as u32,
+                });
+                sample = one.samples_end as usize;
+                continue;
+            }
             let key = self.key(core, &push.tenant, one.id, labels);
             let index = (known.keys.len() + i) as u32;
             for s in sample..one.samples_end as usize {

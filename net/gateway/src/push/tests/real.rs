@@ -2,6 +2,7 @@
 
 use model::Matcher;
 use shard::{LabelQuery, Message, StatsQuery, topology};
+use tokio::sync::oneshot;
 
 use super::*;
 
