@@ -1,7 +1,7 @@
 //! The binary `myelin`: command line, configuration, start, signals, stop.
 //!
 //! Read on in this order: [`config`] (flags, file, defaults), [`node`] (what is started, in which order, and how it ends),
-//! [`self_scrape`] (the node watches itself), [`process`] (numbers of process and allocator), [`logging`].
+//! [`self_scrape`] (the node watches itself), [`tool`] (`myelin tool ..`, without a node), [`process`] (numbers of process and allocator), [`logging`].
 //!
 //! Exit codes: 0 after a stop by signal, 1 when the node cannot start or its log failed, 2 for a wrong command line or file.
 
@@ -13,6 +13,7 @@ mod logging;
 mod node;
 mod process;
 mod self_scrape;
+mod tool;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -26,7 +27,13 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 fn main() -> ExitCode {
-    let config = match config::read(std::env::args().skip(1)) {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((first, rest)) = args.split_first()
+        && first == "tool"
+    {
+        return tool::run(rest);
+    }
+    let config = match config::read(args.into_iter()) {
         Ok(Request::Run(config)) => config,
         Ok(Request::Help) => {
             return say(&config::help());

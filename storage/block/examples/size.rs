@@ -14,6 +14,7 @@ use std::time::Instant;
 use block::{Block, Builder, Effort, FileKind, Info, Memory, Options, Run};
 use model::{Labels, TenantId};
 
+#[allow(dead_code, reason = "the load tool uses more of it")]
 #[path = "../../../bench/src/series.rs"]
 mod series;
 

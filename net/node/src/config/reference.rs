@@ -7,7 +7,7 @@ use super::keys::{Key, keys};
 pub(crate) fn help() -> String {
     let mut text = String::from(
         "myelin: a durable, multi-tenant store for Prometheus metrics.\n\n\
-         Usage: myelin [-flag=value ...]\n\n  \
+         Usage: myelin [-flag=value ...]\n       myelin tool COMMAND (`myelin tool` lists them)\n\n  \
          -config.file path\n        YAML file; flags win over it.\n  \
          -help\n        This text.\n  \
          -version\n        The version.\n",
