@@ -77,8 +77,38 @@ pub struct RangeFunction {
     pub check: Option<CheckFn>,
 }
 
-/// `(times, values, windows, out)`: pushes one value or ABSENT per window. Windows neither start nor end before the one before.
-pub(crate) type ColumnFn = fn(&[i64], &[f64], &[Bounds], &mut Vec<f64>);
+/// `(grid, values, out)`: pushes one value or ABSENT per window of the grid.
+pub(crate) type ColumnFn = fn(&mut Grid, &[f64], &mut Vec<f64>);
+
+/// The times of the samples of a series, and its window at every step. Series that were scraped together have the same times, so a
+/// grid, and all that follows from times alone, is kept from one series to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Grid {
+    /// Of the samples, ascending; milliseconds.
+    pub(crate) times: Vec<i64>,
+    /// One window per step; neither starts nor ends before the one before.
+    pub(crate) windows: Vec<Bounds>,
+    /// Samples in all windows together.
+    pub(crate) total: u64,
+    /// Samples in the longest.
+    pub(crate) widest: u64,
+    /// For `rate` and its like: of each window; empty as long as nobody asked.
+    extrapolations: Vec<rate::Extrapolation>,
+}
+
+impl Grid {
+    /// Of samples at these times, with these windows.
+    pub(crate) fn set(&mut self, times: &[i64], windows: impl Iterator<Item = Bounds>) {
+        self.times.clear();
+        self.times.extend_from_slice(times);
+        self.windows.clear();
+        self.windows.extend(windows);
+        self.extrapolations.clear();
+        let lengths = self.windows.iter().map(|w| (w.high - w.low) as u64);
+        self.total = lengths.clone().sum();
+        self.widest = lengths.max().unwrap_or(0);
+    }
+}
 
 /// One window: samples `low..high` of a column, for the range `(start, end]` in milliseconds.
 #[derive(Debug, Clone, Copy)]

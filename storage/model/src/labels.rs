@@ -71,6 +71,15 @@ impl Labels {
         })
     }
 
+    /// Takes over bytes that are in packed form because they were put together from checked labels; nothing is checked again. Where that
+    /// is not so, what is made of the labels panics or is wrong.
+    pub fn from_canonical(bytes: &[u8]) -> Labels {
+        debug_assert_eq!(check_packed(bytes), Ok(()));
+        Labels {
+            packed: Arc::from(bytes),
+        }
+    }
+
     /// Checks every rule of the packed form without taking the bytes over.
     pub fn check_packed(bytes: &[u8]) -> Result<(), LabelsError> {
         check_packed(bytes)
@@ -84,6 +93,12 @@ impl Labels {
     /// The pairs, ascending by name.
     pub fn iter(&self) -> Iter<'_> {
         Iter { rest: &self.packed }
+    }
+
+    /// The pairs as bytes, which are UTF-8, ascending by name: for whoever copies them.
+    pub fn iter_bytes(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut rest = &*self.packed;
+        std::iter::from_fn(move || (!rest.is_empty()).then(|| (take(&mut rest), take(&mut rest))))
     }
 
     /// The value of `name`; `None` where there is no such label. Cost: a scan.

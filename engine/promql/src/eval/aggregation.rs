@@ -1,10 +1,11 @@
 //! Aggregations: groups once per series, columns folded where they are computed.
 
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 
 use model::Labels;
 
-use super::numbering::{Chosen, Numbering};
+use super::numbering::{Chosen, Identity, Numbering};
 use super::rows::Program;
 use super::{Evaluator, without_empty};
 use crate::aggregate::{
@@ -204,7 +205,7 @@ impl Evaluator<'_> {
     ) -> Result<(Vec<VectorSeries>, Remarks), Error> {
         let pieces = self.run_indexed(
             program,
-            HashMap::<u32, Fold>::new,
+            HashMap::<u32, Fold, BuildHasherDefault<Identity>>::default,
             |folds, index, _, drop_name, column| {
                 let fold = folds.entry(groups.of[index]).or_insert_with(|| Fold {
                     partial: Partial::new(op, steps.count),

@@ -134,8 +134,8 @@ impl Numbering {
         }
         let number = self.sets.len() as u32;
         numbers.push(number);
-        let set = Labels::from_packed(&self.buffer).expect("a part of labels is a set of labels");
-        self.sets.push(set);
+        // A part of labels is a set of labels.
+        self.sets.push(Labels::from_canonical(&self.buffer));
         number
     }
 

@@ -15,7 +15,7 @@ use crate::annotations::{Annotations, Notes};
 use crate::error::Error;
 use crate::expr::{BinaryOp, Span};
 use crate::functions::native::{Mixed, Outcome, Treatment, over_range};
-use crate::functions::{Bounds, Edges, EngineFunction, Kind, MapFn, RangeFunction, Window};
+use crate::functions::{Edges, EngineFunction, Grid, Kind, MapFn, RangeFunction, Window};
 use crate::plan::{CallNode, Instant, Moment, Node, NodeKind, RangeInput, RangeNode};
 use crate::source::Columns;
 use crate::value::{ABSENT, Column, Steps, Value, ValueType, VectorSeries, is_absent};
@@ -103,7 +103,8 @@ pub(super) struct Program<'p> {
 /// What a piece needs for one series after the other.
 struct Scratch {
     columns: Columns,
-    bounds: Vec<Bounds>,
+    /// Of the series before.
+    grid: Grid,
     args: Vec<f64>,
     annotations: Annotations,
 }
@@ -347,13 +348,17 @@ impl Evaluator<'_> {
             let mut state = start();
             let mut scratch = Scratch {
                 columns: Columns::default(),
-                bounds: Vec::new(),
+                grid: Grid::default(),
                 args: Vec::new(),
                 annotations: Annotations::default(),
             };
             let mut column = Column::default();
+            /// Series after which the clock and the flag are looked at again.
+            const CHECKED: usize = 16;
             for index in range {
-                self.meter.check()?;
+                if index % CHECKED == 0 {
+                    self.meter.check()?;
+                }
                 let (labels, drop_name) =
                     self.base_column(program, index, &mut scratch, &mut column)?;
                 let drop_name = drop_name | program.drop_name;
@@ -507,7 +512,7 @@ impl Evaluator<'_> {
         const WORK: u64 = 1 << 20;
         let Scratch {
             columns,
-            bounds: bounds_of_steps,
+            grid,
             args,
             annotations,
         } = scratch;
@@ -523,21 +528,26 @@ impl Evaluator<'_> {
         out.clear();
         out.reserve(steps.count);
         let (mut total, mut checked, mut widest) = (0u64, 0u64, 0);
+        let mut notes = self.notes(annotations, program.spans, metric);
         let column = program
             .function
             .and_then(|function| function.column)
             .filter(|_| edges == Edges::Plain);
-        bounds_of_steps.clear();
-        let mut notes = self.notes(annotations, program.spans, metric);
+        if let Some(column) = column {
+            if grid.windows.is_empty() || grid.times != columns.times {
+                grid.set(&columns.times, steps.times().map(|time| windows.at(time)));
+            }
+            column(grid, &columns.values, out);
+            debug_assert_eq!(out.len(), steps.count);
+            program.doubt_counter(out, &mut notes);
+            self.looked_at(grid.total);
+            return self.meter.peek(grid.widest);
+        }
         for (step, time) in steps.times().enumerate() {
             let bounds = windows.at(time);
             let length = (bounds.high - bounds.low) as u64;
             total += length;
             widest = widest.max(length);
-            if column.is_some() {
-                bounds_of_steps.push(bounds);
-                continue;
-            }
             if length == 0 {
                 out.push(ABSENT);
                 continue;
@@ -564,10 +574,6 @@ impl Evaluator<'_> {
                 edges,
             };
             out.push((function.eval)(&window, args, &mut notes));
-        }
-        if let Some(column) = column {
-            column(&columns.times, &columns.values, bounds_of_steps, out);
-            debug_assert_eq!(out.len(), steps.count);
         }
         program.doubt_counter(out, &mut notes);
         self.looked_at(total);

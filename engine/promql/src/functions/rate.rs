@@ -99,7 +99,7 @@ pub(super) fn extrapolation(
 
 /// The part of an extrapolation that depends on times alone. Scrapes are regular and so are steps: in the windows of a query it is
 /// nearly always the same as in the window before, and its divisions are most of the work of a `rate`.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Extrapolation {
     /// Distances in milliseconds from the start of the range to the first sample, to the last one, to the end, and how many samples.
     place: (i64, i64, i64, usize),

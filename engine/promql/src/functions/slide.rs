@@ -7,46 +7,48 @@
 //! that their chains of additions overlap.
 
 use crate::functions::kahan::{self, Mean, Sum};
-use crate::functions::{Bounds, rate};
+use crate::functions::{Bounds, Grid, rate};
 use crate::value::ABSENT;
 
 /// `rate`.
-pub(super) fn rate(times: &[i64], values: &[f64], windows: &[Bounds], out: &mut Vec<f64>) {
-    change(times, values, windows, out, rate::Change::Rate);
+pub(super) fn rate(grid: &mut Grid, values: &[f64], out: &mut Vec<f64>) {
+    change(grid, values, out, rate::Change::Rate);
 }
 
 /// `increase`.
-pub(super) fn increase(times: &[i64], values: &[f64], windows: &[Bounds], out: &mut Vec<f64>) {
-    change(times, values, windows, out, rate::Change::Increase);
+pub(super) fn increase(grid: &mut Grid, values: &[f64], out: &mut Vec<f64>) {
+    change(grid, values, out, rate::Change::Increase);
 }
 
-fn change(
-    times: &[i64],
-    values: &[f64],
-    windows: &[Bounds],
-    out: &mut Vec<f64>,
-    kind: rate::Change,
-) {
+fn change(grid: &mut Grid, values: &[f64], out: &mut Vec<f64>, kind: rate::Change) {
     let falls = rate::falls(values);
-    let mut extrapolation = rate::Extrapolation::default();
-    out.extend(windows.iter().map(|w| {
-        let (times, values) = (&times[w.low..w.high], &values[w.low..w.high]);
-        let Some(change) = rate::observed(values, kind, falls) else {
-            return ABSENT;
-        };
-        extrapolation.place(times, (w.start, w.end), kind);
-        change * extrapolation.factor(values[0], change)
+    if grid.extrapolations.len() < grid.windows.len() {
+        let mut extrapolation = rate::Extrapolation::default();
+        grid.extrapolations.extend(grid.windows.iter().map(|w| {
+            if w.high - w.low >= 2 {
+                extrapolation.place(&grid.times[w.low..w.high], (w.start, w.end), kind);
+            }
+            extrapolation
+        }));
+    }
+    let windows = grid.windows.iter().zip(&grid.extrapolations);
+    out.extend(windows.map(|(w, extrapolation)| {
+        let values = &values[w.low..w.high];
+        match rate::observed(values, kind, falls) {
+            Some(change) => change * extrapolation.factor(values[0], change),
+            None => ABSENT,
+        }
     }));
 }
 
 /// `max_over_time`.
-pub(super) fn max(_: &[i64], values: &[f64], windows: &[Bounds], out: &mut Vec<f64>) {
-    extremes(values, windows, out, |value, last| value > last);
+pub(super) fn max(grid: &mut Grid, values: &[f64], out: &mut Vec<f64>) {
+    extremes(values, &grid.windows, out, |value, last| value > last);
 }
 
 /// `min_over_time`.
-pub(super) fn min(_: &[i64], values: &[f64], windows: &[Bounds], out: &mut Vec<f64>) {
-    extremes(values, windows, out, |value, last| value < last);
+pub(super) fn min(grid: &mut Grid, values: &[f64], out: &mut Vec<f64>) {
+    extremes(values, &grid.windows, out, |value, last| value < last);
 }
 
 /// The queue holds the indexes of samples that no later one beats, so the first within a window is its best. NaN does not enter; where nothing
@@ -91,7 +93,8 @@ fn extremes(
 }
 
 /// `sum_over_time`.
-pub(super) fn sum(_: &[i64], values: &[f64], windows: &[Bounds], out: &mut Vec<f64>) {
+pub(super) fn sum(grid: &mut Grid, values: &[f64], out: &mut Vec<f64>) {
+    let windows = &grid.windows;
     match running_sums(values) {
         Some(running) => each_window(windows, out, |w| running[w.high] - running[w.low]),
         None => sums(values, windows, out, |_, sum| sum.value()),
@@ -99,7 +102,8 @@ pub(super) fn sum(_: &[i64], values: &[f64], windows: &[Bounds], out: &mut Vec<f
 }
 
 /// `avg_over_time`.
-pub(super) fn avg(_: &[i64], values: &[f64], windows: &[Bounds], out: &mut Vec<f64>) {
+pub(super) fn avg(grid: &mut Grid, values: &[f64], out: &mut Vec<f64>) {
+    let windows = &grid.windows;
     let count = |w: &Bounds| (w.high - w.low) as f64;
     match running_sums(values) {
         Some(running) => each_window(windows, out, |w| {

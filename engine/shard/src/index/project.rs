@@ -108,7 +108,7 @@ impl Projector {
     fn set(&mut self, index: &Index, pairs: &[PairId]) -> Labels {
         self.packed.clear();
         index.put_packed(pairs, &mut self.packed);
-        Labels::from_packed(&self.packed).expect("what was interned is a label set")
+        Labels::from_canonical(&self.packed)
     }
 }
 

@@ -5,7 +5,7 @@ use model::QueryValue;
 
 use super::text::put_string;
 use super::value::{
-    put_instant_sample, put_list, put_query_value, put_range_series, put_result_head,
+    PointHeads, put_instant_sample, put_list, put_query_value, put_range_series, put_result_head,
 };
 use crate::limits::JSON_PIECE_BYTES;
 
@@ -59,6 +59,7 @@ pub struct Answer {
     stats: Option<String>,
     notes: Notes,
     stage: Stage,
+    heads: PointHeads,
 }
 
 #[derive(Debug, PartialEq)]
@@ -77,6 +78,7 @@ impl Answer {
             stats,
             notes,
             stage: Stage::Head,
+            heads: PointHeads::default(),
         }
     }
 
@@ -105,7 +107,9 @@ impl Answer {
         }
         match &self.value {
             QueryValue::Vector(samples) => put_instant_sample(out, &samples[self.written]),
-            QueryValue::Matrix(series) => put_range_series(out, &series[self.written]),
+            QueryValue::Matrix(series) => {
+                put_range_series(out, &series[self.written], &mut self.heads);
+            }
             QueryValue::Scalar { .. } | QueryValue::String { .. } => {
                 unreachable!("a scalar or string has no elements")
             }
@@ -134,12 +138,14 @@ impl Iterator for Answer {
         if self.stage == Stage::Done {
             return None;
         }
-        let mut out = Vec::with_capacity(1 << 10);
+        let count = self.element_count();
+        // Most elements take more than this; a piece that is full is seldom moved more than once.
+        let room = (count - self.written).saturating_mul(256);
+        let mut out = Vec::with_capacity(room.clamp(1 << 10, JSON_PIECE_BYTES * 5 / 4));
         if self.stage == Stage::Head {
             self.put_head(&mut out);
             self.stage = Stage::Elements;
         }
-        let count = self.element_count();
         while self.written < count && out.len() < JSON_PIECE_BYTES {
             self.put_element(&mut out);
         }

@@ -43,8 +43,10 @@ pub fn put_u64(out: &mut Vec<u8>, mut value: u64) {
         b"00010203040506070809101112131415161718192021222324252627282930313233343536373839\
           40414243444546474849505152535455565758596061626364656667686970717273747576777879\
           8081828384858687888990919293949596979899";
+    // From the left, so that all twenty places can be copied at once; what is too much is cut off.
     let mut digits = [0u8; 20];
-    let mut at = digits.len();
+    let count = value.checked_ilog10().unwrap_or(0) as usize + 1;
+    let mut at = count;
     while value >= 100 {
         let pair = (value % 100) as usize * 2;
         value /= 100;
@@ -59,13 +61,20 @@ pub fn put_u64(out: &mut Vec<u8>, mut value: u64) {
         at -= 1;
         digits[at] = b'0' + value as u8;
     }
-    out.extend_from_slice(&digits[at..]);
+    debug_assert_eq!(at, 0);
+    let end = out.len() + count;
+    out.extend_from_slice(&digits);
+    out.truncate(end);
 }
 
 /// `ryu` finds the same digits as Go but writes large and small magnitudes with an exponent, and whole numbers with `.0`.
 fn put_shortest(out: &mut Vec<u8>, value: f64) {
     let mut buffer = ryu::Buffer::new();
     let text = buffer.format_finite(value);
+    if (1e-5..1e16).contains(&value.abs()) {
+        // Here ryu writes no exponent, which needs not be looked for.
+        return out.extend_from_slice(text.strip_suffix(".0").unwrap_or(text).as_bytes());
+    }
     match text.split_once('e') {
         None => out.extend_from_slice(text.strip_suffix(".0").unwrap_or(text).as_bytes()),
         Some((mantissa, exponent)) => {

@@ -5,13 +5,17 @@
 /// Escaped are what JSON demands (quote, backslash, controls) and U+2028 and U+2029, which end a line in older JavaScript.
 /// Cost: runs that need no escape are copied whole.
 pub fn put_string(out: &mut Vec<u8>, text: &str) {
+    put_utf8(out, text.as_bytes());
+}
+
+/// As [`put_string`], for bytes that are UTF-8.
+pub(super) fn put_utf8(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
     put_escaped(out, text);
     out.push(b'"');
 }
 
-fn put_escaped(out: &mut Vec<u8>, text: &str) {
-    let bytes = text.as_bytes();
+fn put_escaped(out: &mut Vec<u8>, bytes: &[u8]) {
     let mut copied = 0;
     for (at, &byte) in bytes.iter().enumerate() {
         if byte >= 0x20 && byte != b'"' && byte != b'\\' && byte != 0xe2 {

@@ -1,20 +1,20 @@
 //! Query results, label sets, metadata.
 
 use model::{
-    FloatPoint, HistogramPoint, InstantSample, Labels, Metadata, QueryValue, RangeSeries,
-    SeriesValue,
+    HistogramPoint, InstantSample, Labels, Metadata, QueryValue, RangeSeries, SeriesValue,
 };
 
 use super::histogram::put_histogram;
 use super::number::{put_float, put_time};
-use super::text::put_string;
+use super::text::{put_string, put_utf8};
 
 /// Appends `{"__name__":"up","job":"a"}`.
 pub fn put_labels(out: &mut Vec<u8>, labels: &Labels) {
-    put_list(out, [b'{', b'}'], labels.iter(), |out, (name, value)| {
-        put_string(out, name);
+    let pairs = labels.iter_bytes();
+    put_list(out, [b'{', b'}'], pairs, |out, (name, value)| {
+        put_utf8(out, name);
         out.push(b':');
-        put_string(out, value);
+        put_utf8(out, value);
     });
 }
 
@@ -67,7 +67,12 @@ pub fn put_query_value(out: &mut Vec<u8>, value: &QueryValue) {
             out.push(b']');
         }
         QueryValue::Vector(samples) => put_list(out, [b'[', b']'], samples, put_instant_sample),
-        QueryValue::Matrix(series) => put_list(out, [b'[', b']'], series, put_range_series),
+        QueryValue::Matrix(series) => {
+            let mut heads = PointHeads::default();
+            put_list(out, [b'[', b']'], series, |out, series| {
+                put_range_series(out, series, &mut heads);
+            });
+        }
     }
 }
 
@@ -105,19 +110,18 @@ pub(super) fn put_instant_sample(out: &mut Vec<u8>, sample: &InstantSample) {
 }
 
 /// `{"metric":{..},"values":[..],"histograms":[..]}`; each list only where it has points.
-pub(super) fn put_range_series(out: &mut Vec<u8>, series: &RangeSeries) {
+pub(super) fn put_range_series(out: &mut Vec<u8>, series: &RangeSeries, heads: &mut PointHeads) {
     out.extend_from_slice(b"{\"metric\":");
     put_labels(out, &series.labels);
     if !series.floats.is_empty() {
         out.extend_from_slice(b",\"values\":");
-        put_list(
-            out,
-            [b'[', b']'],
-            &series.floats,
-            |out, FloatPoint { t, v }| {
-                put_point(out, *t, *v);
-            },
-        );
+        out.reserve(POINT_BYTES * series.floats.len());
+        let points = series.floats.iter().enumerate();
+        put_list(out, [b'[', b']'], points, |out, (at, point)| {
+            heads.put(out, at, point.t);
+            put_float(out, point.v);
+            out.extend_from_slice(b"\"]");
+        });
     }
     if !series.histograms.is_empty() {
         out.extend_from_slice(b",\"histograms\":");
@@ -135,6 +139,63 @@ pub(super) fn put_range_series(out: &mut Vec<u8>, series: &RangeSeries) {
         );
     }
     out.push(b'}');
+}
+
+/// About the bytes of a point: `[1700000000,"1234.5678"],`.
+const POINT_BYTES: usize = 32;
+
+/// Points before which [`PointHeads`] remembers what to write; as many as a range query may have.
+const HEADS_MAX: usize = 11_000;
+
+/// What stands before the value of a point: `[t,"`. The series of a matrix mostly have the same times, so the text written for one series is
+/// kept for the next, by number of the point.
+#[derive(Debug, Default)]
+pub(super) struct PointHeads(Vec<Head>);
+
+#[derive(Debug, Clone, Copy)]
+struct Head {
+    time_ms: i64,
+    /// Of 24 bytes whatever its length: a copy of a fixed size is two instructions.
+    text: [u8; 24],
+    length: u8,
+}
+
+impl PointHeads {
+    #[inline]
+    fn put(&mut self, out: &mut Vec<u8>, at: usize, time_ms: i64) {
+        match self.0.get(at) {
+            Some(head) if head.time_ms == time_ms => {
+                let end = out.len() + usize::from(head.length);
+                out.extend_from_slice(&head.text);
+                out.truncate(end);
+            }
+            _ => self.put_new(out, at, time_ms),
+        }
+    }
+
+    #[cold]
+    fn put_new(&mut self, out: &mut Vec<u8>, at: usize, time_ms: i64) {
+        let start = out.len();
+        out.push(b'[');
+        put_time(out, time_ms);
+        out.extend_from_slice(b",\"");
+        let written = &out[start..];
+        let mut head = Head {
+            time_ms,
+            text: [0; 24],
+            length: written.len() as u8,
+        };
+        // A time of more digits than any clock shows is not worth remembering.
+        let Some(text) = head.text.get_mut(..written.len()) else {
+            return;
+        };
+        text.copy_from_slice(written);
+        if at < self.0.len() {
+            self.0[at] = head;
+        } else if at == self.0.len() && at < HEADS_MAX {
+            self.0.push(head);
+        }
+    }
 }
 
 /// `[t,"v"]`

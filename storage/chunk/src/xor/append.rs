@@ -299,7 +299,7 @@ impl XorAppender {
         self.words.len() * 8
     }
 
-    /// The sealed form of the content so far, in a buffer of exactly that size; the appender can go on.
+    /// The sealed form of the content so far; the appender can go on.
     ///
     /// Cost: an allocation, a copy and a hash of [`XorAppender::len_bytes`].
     pub fn seal(&self) -> Vec<u8> {
@@ -311,18 +311,20 @@ impl XorAppender {
     /// Appends the sealed form of the content so far to `out`.
     pub fn seal_into(&self, out: &mut Vec<u8>) {
         let start = out.len();
-        let mut head = Vec::with_capacity(FIRST_TIME_LEN_MAX);
-        if self.count > 0 {
-            model::varint::put_i64(&mut head, self.first_time);
-        }
         let stream_len = self.len_bytes();
-        sealed::begin(out, Encoding::Xor, self.count, head.len() + stream_len);
-        out.extend_from_slice(&head);
-        let stream = out.len();
-        for word in &self.words[..(self.bits / 64) as usize] {
-            out.extend_from_slice(&word.to_le_bytes());
+        // Room for a whole last word, of which the bytes behind the stream are cut off again.
+        let room = FIRST_TIME_LEN_MAX + stream_len.next_multiple_of(8) + 8;
+        sealed::begin(out, Encoding::Xor, self.count, room);
+        if self.count > 0 {
+            model::varint::put_i64(out, self.first_time);
         }
-        out.extend_from_slice(&self.pending.to_le_bytes());
+        let stream = out.len();
+        let words = &self.words[..(self.bits / 64) as usize];
+        out.resize(stream + words.len() * 8 + 8, 0);
+        let (places, _) = out[stream..].as_chunks_mut::<8>();
+        for (place, word) in places.iter_mut().zip(words.iter().chain([&self.pending])) {
+            *place = word.to_le_bytes();
+        }
         out.truncate(stream + stream_len);
         sealed::finish(out, start);
     }

@@ -26,6 +26,22 @@ fn bytes_written_are_read_back_and_a_read_ends_at_the_end_of_the_file() {
     });
 }
 
+/// A node whose checkpoint named chunks in files did not start again: it opens such a file, makes a reader of it and closes it, and with
+/// io_uring the close took for granted that nobody else had the descriptor.
+#[test]
+fn a_file_with_a_reader_can_be_closed_and_the_reader_goes_on() {
+    for_each_world(|place| {
+        let mut reactor = place.reactor();
+        let file = open(&mut reactor, &place.dir().join("a"), OpenMode::create_new());
+        write(&mut reactor, file, 0, 7, 100).expect("write");
+        let reader = reactor.reader(file);
+        reactor.run(Op::Close { file }).expect("close");
+        let mut bytes = [0; 100];
+        assert_eq!(reader.read_at(0, &mut bytes).expect("read"), 100);
+        assert_eq!(bytes, [7; 100]);
+    });
+}
+
 #[test]
 fn direct_dsync_writes_are_read_back_where_the_probe_allows_them() {
     for_each_world(|place| {
