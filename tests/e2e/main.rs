@@ -3,5 +3,6 @@
 mod fair;
 mod first_light;
 mod hostile;
+mod memory;
 mod prometheus;
 mod series;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use model::{Class, Projection, QueryValue, TenantId, TenantLimits};
 use prometheus::Registry;
 use promql::{Budget, Evaluated, Params, Plan};
-use shard::{Mailboxes, TenantStats};
+use shard::{Mailboxes, ReadError, TenantStats};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
@@ -16,7 +16,9 @@ use crate::fanout::{self, Allowance, Canceled, Reach};
 use crate::labels::check_series;
 use crate::merge::{Answers, Fetched};
 use crate::metrics::Metrics;
-use crate::options::{Options, SELECTORS_AT_ONCE, TEXT_BYTES_MAX};
+use crate::options::{
+    Options, SELECTORS_AT_ONCE, TEXT_BYTES_MAX, TIGHT_BYTES_MAX, TIGHT_SERIES_MAX,
+};
 use crate::quarantine::Quarantine;
 use crate::workers::Workers;
 
@@ -233,10 +235,60 @@ impl Engine {
                 reaches.push(reach);
             }
         }
-        let allowance = Allowance {
-            series_max: caller.limits.max_fetched_series_per_query,
-            bytes_max: caller.limits.max_fetched_chunk_bytes_per_query,
+        let allowance = self.allowance(caller);
+        let fetched = self.fetch_within(caller, reaches, allowance, turn).await;
+        fetched
+            .map(|lists| (lists, of_selector))
+            .map_err(|error| self.for_want_of_memory(error, allowance))
+    }
+
+    /// What a query may fetch: what its tenant may, and less while memory is tight.
+    fn allowance(&self, caller: &Caller) -> Allowance {
+        let (series_max, bytes_max) = (
+            caller.limits.max_fetched_series_per_query,
+            caller.limits.max_fetched_chunk_bytes_per_query,
+        );
+        if !self.options.memory.is_tight() {
+            return Allowance {
+                series_max,
+                bytes_max,
+            };
+        }
+        let least = |limit: u64, tight: u64| match limit {
+            0 => tight,
+            limit => limit.min(tight),
         };
+        Allowance {
+            series_max: least(series_max, TIGHT_SERIES_MAX),
+            bytes_max: least(bytes_max, TIGHT_BYTES_MAX),
+        }
+    }
+
+    /// Tells a query that is too large for now from one that is too large for its tenant.
+    fn for_want_of_memory(&self, error: Error, allowance: Allowance) -> Error {
+        let tight = self.options.memory.is_tight();
+        match error {
+            Error::Read(ReadError::TooManySeries { limit })
+                if tight && limit == TIGHT_SERIES_MAX && limit == allowance.series_max =>
+            {
+                Error::Memory
+            }
+            Error::Read(ReadError::TooManyBytes { limit })
+                if tight && limit == TIGHT_BYTES_MAX && limit == allowance.bytes_max =>
+            {
+                Error::Memory
+            }
+            other => other,
+        }
+    }
+
+    async fn fetch_within(
+        &self,
+        caller: &Caller,
+        reaches: Vec<Reach>,
+        allowance: Allowance,
+        turn: &Turn<'_>,
+    ) -> Result<Vec<Answers>, Error> {
         let mut lists = Vec::with_capacity(reaches.len());
         let (mut series, mut bytes) = (0, 0);
         for some in reaches.chunks(SELECTORS_AT_ONCE) {
@@ -280,7 +332,7 @@ impl Engine {
             .fetched_bytes
             .with_label_values(&user)
             .inc_by(bytes);
-        Ok((lists, of_selector))
+        Ok(lists)
     }
 
     async fn evaluate(

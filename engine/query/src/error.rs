@@ -34,6 +34,12 @@ pub enum Error {
     /// More queries wait than may.
     #[error("too many outstanding requests")]
     Busy,
+    /// The node is at its memory limit, and the query is a large one.
+    #[error(
+        "the node is at its memory limit, queries over more than {} series are refused",
+        crate::options::TIGHT_SERIES_MAX
+    )]
+    Memory,
     /// The deadline passed.
     #[error("query timed out after {}", shown(*.0))]
     Timeout(Duration),
@@ -55,7 +61,7 @@ impl Error {
             | Error::TooLong { .. } => Class::Limit,
             Error::Read(ReadError::Canceled) => Class::Canceled,
             Error::Read(ReadError::Chunk(_)) => Class::Internal,
-            Error::Read(_) | Error::Busy => Class::Overload,
+            Error::Read(_) | Error::Busy | Error::Memory => Class::Overload,
             Error::Timeout(_) => Class::Timeout,
             Error::Panicked | Error::Quarantined => Class::Internal,
         }

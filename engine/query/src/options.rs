@@ -38,6 +38,8 @@ pub struct Options {
     pub lookback: Duration,
     /// Step of a subquery that names none.
     pub subquery_step: Duration,
+    /// While it is tight, large queries are refused.
+    pub memory: shard::Memory,
 }
 
 impl Options {
@@ -51,8 +53,14 @@ impl Options {
             samples_max: 50_000_000,
             lookback: Duration::from_secs(300),
             subquery_step: Duration::from_secs(60),
+            memory: shard::Memory::default(),
         }
     }
 }
+
+/// What a query may fetch while memory is tight: enough for a dashboard's panels, too little to matter (some 10 MB with labels).
+pub(crate) const TIGHT_SERIES_MAX: u64 = 10_000;
+/// See [`TIGHT_SERIES_MAX`].
+pub(crate) const TIGHT_BYTES_MAX: u64 = 8 << 20;
 
 const _: () = assert!(SELECTORS_AT_ONCE > 0 && QUARANTINED_MAX > 0);

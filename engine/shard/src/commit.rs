@@ -40,6 +40,11 @@ impl Core {
                 break; // The disk is behind: pushes wait here, bounded by the credits of the mailbox.
             };
             let mut push = self.pushes.pop_front().expect("looked at above");
+            let new_tenant = || self.memtable.find_tenant(&push.tenant).is_none();
+            let admitted = match self.memory.is_tight() && new_tenant() {
+                true => admitted.and(Err(Refusal::NoMemory)),
+                false => admitted,
+            };
             if let Err(refusal) = admitted {
                 let reply = Reply::Push(Box::new((push, PushOutcome::default())));
                 reply.send(Err(refusal), self.id, &self.mailboxes);
@@ -66,6 +71,7 @@ impl Core {
             watched: self.reads.watch(slot),
             horizon: self.memtable.horizon(slot, self.wall_ms),
             now_s: seconds(self.wall_ms),
+            tight: self.memory.is_tight(),
             memtable: &mut self.memtable,
             log: &mut self.log,
             reads: &mut self.reads,
@@ -95,11 +101,13 @@ impl Core {
                 (labels, time, f64::NAN)
             });
         }
-        self.counts.rejected += outcome
-            .rejected
-            .iter()
-            .map(|r| u64::from(r.count))
-            .sum::<u64>();
+        for rejection in &outcome.rejected {
+            let count = match rejection.reason {
+                RejectReason::NoMemory => &mut self.counts.no_memory,
+                _ => &mut self.counts.rejected,
+            };
+            *count += u64::from(rejection.count);
+        }
         self.counts.repeated += u64::from(outcome.repeated);
         outcome
     }
@@ -163,6 +171,8 @@ struct Pass<'a> {
     watched: bool,
     horizon: i64,
     now_s: u32,
+    /// No memory for new series.
+    tight: bool,
     stored: u32,
     newest: i64,
     oldest: i64,
@@ -334,6 +344,9 @@ impl Pass<'_> {
         first: (i64, f64),
     ) -> Result<u32, SeriesRefused> {
         let refuse = |reason| Err(SeriesRefused { reason, limit: 0 });
+        if self.tight {
+            return refuse(RejectReason::NoMemory);
+        }
         if first.0 == NOT_STORED {
             return refuse(RejectReason::OutOfBounds);
         }

@@ -17,6 +17,7 @@ use model::{Ack, CoreId};
 use reactor::{Event, OpResult, Reactor, Tick};
 use wal::Log;
 
+use crate::Memory;
 use crate::checkpoint::Checkpoints;
 use crate::chunkfile::Broken;
 use crate::health::Published;
@@ -60,6 +61,7 @@ pub(crate) struct Core {
     pub(crate) wall_ms: i64,
     now: Tick,
     pub(crate) counts: Counts,
+    pub(crate) memory: Memory,
     published: Arc<Published>,
     observers: Observers,
     submitted_at: Option<Tick>,
@@ -69,6 +71,8 @@ pub(crate) struct Core {
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) rejected: u64,
+    /// Samples of series that were not made for want of memory.
+    pub(crate) no_memory: u64,
     pub(crate) repeated: u64,
     pushes: u64,
     turns: u64,
@@ -88,6 +92,7 @@ pub(crate) struct Parts {
     pub(crate) published: Arc<Published>,
     pub(crate) observers: Observers,
     pub(crate) poison_linger: Duration,
+    pub(crate) memory: Memory,
 }
 
 impl Core {
@@ -130,6 +135,7 @@ impl Core {
             wall_ms,
             now: Tick::ZERO,
             counts: Counts::default(),
+            memory: parts.memory,
             published: parts.published,
             observers: parts.observers,
             submitted_at: None,
@@ -431,6 +437,7 @@ impl Core {
             (&published.tenants, self.memtable.tenant_count() as u64),
             (&published.samples_rejected, counts.rejected),
             (&published.samples_repeated, counts.repeated),
+            (&published.samples_no_memory, counts.no_memory),
             (&published.pushes, counts.pushes),
             (&published.reads, self.reads.answered),
             (&published.turns, counts.turns),

@@ -329,6 +329,7 @@ impl Start {
             published,
             observers,
             poison_linger: self.options.poison_linger,
+            memory: self.options.memory.clone(),
         });
         core.mark_serving();
         report.send(Ok(Started::default())).unwrap_or_default();

@@ -21,6 +21,7 @@ mod health;
 mod index;
 pub mod limits;
 mod mailbox;
+mod memory;
 mod memtable;
 mod message;
 mod metrics;
@@ -36,6 +37,7 @@ pub use cores::{Cores, ReplayProgress, Started, Watch};
 pub use error::Error;
 pub use health::Health;
 pub use mailbox::{Mailboxes, Permits};
+pub use memory::{HIGH_PERCENT, LOW_PERCENT, Memory};
 pub use message::*;
 pub use options::Options;
 

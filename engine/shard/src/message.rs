@@ -161,6 +161,8 @@ pub enum RejectReason {
     PerMetricSeriesLimit,
     /// The labels of the series are larger than a record of the log.
     LabelsTooLarge,
+    /// The process has no memory for a new series now; a repeat may be taken.
+    NoMemory,
     /// A kind that is not stored yet.
     NotBuilt,
 }
@@ -175,6 +177,7 @@ impl RejectReason {
             RejectReason::PerUserSeriesLimit => "per_user_series_limit",
             RejectReason::PerMetricSeriesLimit => "per_metric_series_limit",
             RejectReason::LabelsTooLarge => "labels_size_bytes_exceeded",
+            RejectReason::NoMemory => "memory_limit",
             RejectReason::NotBuilt => "native-histogram-sample",
         }
     }
@@ -198,6 +201,9 @@ pub enum Refusal {
         /// The error.
         reason: String,
     },
+    /// The process is at its memory limit: no new series, no large queries.
+    #[error("the node is at its memory limit, new series are refused")]
+    NoMemory,
     /// The node is going down.
     #[error("shutting down")]
     Stopping,

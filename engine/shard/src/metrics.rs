@@ -173,6 +173,13 @@ fn rows() -> Vec<Row> {
             |p| &p.samples_repeated,
         ),
         row(
+            "myelin_samples_refused_no_memory_total",
+            "Samples of series that were not made because the process is at its memory limit. Senders are told to repeat them.",
+            COUNTER,
+            false,
+            |p| &p.samples_no_memory,
+        ),
+        row(
             "cortex_ingester_queries_total",
             "Reads answered.",
             COUNTER,

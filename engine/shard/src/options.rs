@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use reactor::IoMode;
 
-use crate::Error;
 use crate::limits::{
     CHECKPOINT_LOG_BYTES_DEFAULT, CHUNK_FILE_BYTES_DEFAULT, CHUNK_SAMPLES_DEFAULT,
     QUEUE_BYTES_DEFAULT, READS_MAX_DEFAULT,
 };
+use crate::{Error, Memory};
 
 /// Options of [`crate::Cores::start`].
 #[derive(Debug, Clone)]
@@ -34,6 +34,8 @@ pub struct Options {
     pub chunk_file_bytes: u32,
     /// Sample time kept of a tenant that has been replayed but has not pushed yet (a push brings its tenant's own limits).
     pub retention: Duration,
+    /// The level above which no series are made; no limit by default.
+    pub memory: Memory,
     /// Drop the rest of a corrupt log segment and count it, instead of refusing to start.
     pub salvage: bool,
     /// How long a node whose log failed goes on answering reads before it ends itself.
@@ -54,6 +56,7 @@ impl Options {
             checkpoint_log_bytes: CHECKPOINT_LOG_BYTES_DEFAULT,
             chunk_file_bytes: CHUNK_FILE_BYTES_DEFAULT,
             retention: Duration::from_secs(24 * 3600),
+            memory: Memory::default(),
             salvage: false,
             poison_linger: Duration::from_secs(60),
         }

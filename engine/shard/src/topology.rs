@@ -123,6 +123,47 @@ fn show_set(cpus: &[usize]) -> String {
 
 /// Whole CPUs of the cgroup's quota, at least 1; `None` where there is none. `read` gives the content of a file.
 fn quota(read: &dyn Fn(&str) -> Option<String>) -> Option<usize> {
+    let least = least_of(read, "cpu", &|directory, version_2| {
+        if version_2 {
+            return read(&format!("{directory}/cpu.max")).and_then(|text| cpus_v2(&text));
+        }
+        let quota = read(&format!("{directory}/cpu.cfs_quota_us"))?;
+        cpus_of(&quota, &read(&format!("{directory}/cpu.cfs_period_us"))?)
+    });
+    least.map(|cpus| (cpus as usize).max(1))
+}
+
+/// Bytes of memory that the process may take: the machine's, or what its cgroup (version 1 or 2, the smallest on the way up) allows. `None` where the
+/// system does not tell.
+#[expect(clippy::disallowed_methods, reason = "read once at start")]
+pub fn memory_bytes() -> Option<u64> {
+    memory(&|path| std::fs::read_to_string(path).ok())
+}
+
+fn memory(read: &dyn Fn(&str) -> Option<String>) -> Option<u64> {
+    let info = read("/proc/meminfo")?;
+    let total = info
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let total: u64 = total.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    let total = total.checked_mul(1024)?;
+    let least = least_of(read, "memory", &|directory, version_2| {
+        let file = match version_2 {
+            true => "memory.max",
+            false => "memory.limit_in_bytes",
+        };
+        read(&format!("{directory}/{file}"))?.trim().parse().ok()
+    });
+    // No limit is `max`, or a number larger than any machine.
+    Some(least.map_or(total, |limit| total.min(limit as u64)))
+}
+
+/// The least of what `of` finds in the directories of the process' cgroup, from its own up to the root. `of` is told whether they are of version 2.
+fn least_of(
+    read: &dyn Fn(&str) -> Option<String>,
+    controller: &str,
+    of: &dyn Fn(&str, bool) -> Option<f64>,
+) -> Option<f64> {
     let memberships = read("/proc/self/cgroup")?;
     let mounts = read("/proc/self/mountinfo")?;
     let mut least: Option<f64> = None;
@@ -133,26 +174,18 @@ fn quota(read: &dyn Fn(&str) -> Option<String>) -> Option<usize> {
             continue;
         };
         let version_2 = controllers.is_empty();
-        if !version_2 && !controllers.split(',').any(|c| c == "cpu") {
+        if !version_2 && !controllers.split(',').any(|c| c == controller) {
             continue;
         }
-        let Some((root, mount)) = mount_of(&mounts, version_2) else {
+        let Some((root, mount)) = mount_of(&mounts, version_2, controller) else {
             continue;
         };
         // Inside a container the path is that of the host and may lie outside of what is mounted here.
         let below = path.strip_prefix(root.trim_end_matches('/')).unwrap_or("");
         let mut below = below.trim_end_matches('/');
         loop {
-            let cpus = if version_2 {
-                read(&format!("{mount}{below}/cpu.max")).and_then(|text| cpus_v2(&text))
-            } else {
-                let quota = read(&format!("{mount}{below}/cpu.cfs_quota_us"));
-                let period = read(&format!("{mount}{below}/cpu.cfs_period_us"));
-                quota
-                    .zip(period)
-                    .and_then(|(quota, period)| cpus_of(&quota, &period))
-            };
-            least = match (least, cpus) {
+            let found = of(&format!("{mount}{below}"), version_2);
+            least = match (least, found) {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
             };
@@ -162,18 +195,18 @@ fn quota(read: &dyn Fn(&str) -> Option<String>) -> Option<usize> {
             }
         }
     }
-    least.map(|cpus| (cpus as usize).max(1))
+    least
 }
 
-/// Root and mount point of the hierarchy that holds the CPU controller.
-fn mount_of(mounts: &str, version_2: bool) -> Option<(&str, &str)> {
+/// Root and mount point of the hierarchy that holds the controller.
+fn mount_of<'a>(mounts: &'a str, version_2: bool, controller: &str) -> Option<(&'a str, &'a str)> {
     mounts.lines().find_map(|line| {
         let (head, tail) = line.split_once(" - ")?;
         let mut tail = tail.split(' ');
         let (kind, _source, options) = (tail.next()?, tail.next()?, tail.next().unwrap_or(""));
         let found = match version_2 {
             true => kind == "cgroup2",
-            false => kind == "cgroup" && options.split(',').any(|o| o == "cpu"),
+            false => kind == "cgroup" && options.split(',').any(|o| o == controller),
         };
         let mut head = head.split(' ').skip(3);
         found.then_some((head.next()?, head.next()?))
@@ -239,6 +272,31 @@ mod tests {
 
     fn quota_of(files: &[(&str, &str)]) -> Option<usize> {
         quota(&|path| files.iter().find(|f| f.0 == path).map(|f| f.1.to_owned()))
+    }
+
+    #[test]
+    fn memory_is_that_of_the_machine_or_the_least_limit_on_the_way_up() {
+        let mounts = "30 20 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n";
+        let mut files = vec![
+            ("/proc/meminfo", "MemTotal:        4096 kB\nMemFree: 1 kB\n"),
+            ("/proc/self/cgroup", "0::/a/b\n"),
+            ("/proc/self/mountinfo", mounts),
+            ("/sys/fs/cgroup/a/b/memory.max", "max\n"),
+        ];
+        let of = |files: &[(&str, &str)]| {
+            memory(&|path| files.iter().find(|f| f.0 == path).map(|f| f.1.to_owned()))
+        };
+        assert_eq!(of(&files), Some(4096 << 10));
+        files.push(("/sys/fs/cgroup/a/memory.max", "1048576\n"));
+        assert_eq!(of(&files), Some(1 << 20));
+        files[2].1 = "33 20 0:28 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";
+        files[1].1 = "7:memory:/x\n";
+        files.push((
+            "/sys/fs/cgroup/memory/x/memory.limit_in_bytes",
+            "9223372036854771712\n",
+        ));
+        assert_eq!(of(&files), Some(4096 << 10), "no limit is a large number");
+        assert_eq!(of(&files[1..]), None);
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! | 408 | the body did not come in time |
 //! | 415 | another media type or encoding |
 //! | 429 | the rate of the tenant; nothing is stored; `Retry-After` |
-//! | 503 | the state of the node: queues, bytes in work, disk; `Retry-After`, senders repeat it |
+//! | 503 | the state of the node: queues, bytes in work, disk, memory for new series (the known ones of the body are stored); `Retry-After`, senders repeat it |
 //!
 //! Answers to version 2 tell in headers how much was stored (`X-Prometheus-Remote-Write-Samples-Written` and so on), errors included.
 //!
@@ -38,7 +38,7 @@ use http::{HeaderMap, Response, StatusCode};
 use http_body_util::Full;
 use model::{CoreId, Labels, Metadata, TenantId};
 use prometheus::{IntGauge, Registry};
-use shard::{Push, Refusal, RejectReason};
+use shard::{Memory, Push, Refusal, RejectReason};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 use wire::remote_write::{Protocol, encode};
@@ -127,6 +127,8 @@ pub struct PushOptions {
     pub aliases_max: u32,
     /// Keys the alias hash.
     pub secret: Secret,
+    /// While it is tight no aliases are learned.
+    pub memory: Memory,
 }
 
 impl Default for PushOptions {
@@ -138,6 +140,7 @@ impl Default for PushOptions {
             body_timeout: Duration::from_secs(30),
             aliases_max: ALIASES_MAX,
             secret: Secret::random(),
+            memory: Memory::default(),
         }
     }
 }
@@ -392,6 +395,10 @@ impl PushService {
             .note(verdict.refused_series, verdict.taken_series, minute);
         *written = verdict.stored + verdict.repeated;
         self.count_rejected(tenant, &verdict);
+        if verdict.no_memory > 0 {
+            // The rest is stored; a repeat finds it there. What is wrong with the body is told when there is memory.
+            return Err(Refusal::NoMemory.into());
+        }
         let error = verdict.error.map(|(_, text)| text);
         match error.or(assembly.error).or(assembly.metadata_error) {
             None => Ok(()),
@@ -601,6 +608,7 @@ impl PushService {
         self.wake_soon(sleepers).await;
         gathering.all().await;
         let mut refused = None;
+        let tight = self.shared.options.memory.is_tight();
         let distributor = &mut *self.lock();
         for (index, (core, origins)) in waiting.iter().enumerate() {
             match gathering.reply(index) {
@@ -614,7 +622,7 @@ impl PushService {
                         *core,
                         origins,
                         outcome,
-                        &mut distributor.aliases,
+                        (!tight).then_some(&mut distributor.aliases),
                         tenant.refusals.epoch(),
                     ),
                 },

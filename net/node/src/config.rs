@@ -47,6 +47,8 @@ pub(crate) struct Config {
     pub(crate) self_scrape: SelfScrape,
     /// Where the log lives.
     pub(crate) data_dir: PathBuf,
+    /// Memory that the process may take; 0 is four fifths of what there is.
+    pub(crate) memory_limit: ByteSize,
     /// How many pinned cores; 0 takes all CPUs of the affinity mask, capped by the cgroup quota.
     pub(crate) cores: usize,
     /// Which CPUs, as `0-3,8`; empty takes the affinity mask.
@@ -166,6 +168,7 @@ impl Config {
                 tenant: "fake".to_owned(),
             },
             data_dir: PathBuf::from("./data"),
+            memory_limit: ByteSize(0),
             cores: 0,
             core_set: String::new(),
             io: Io::Auto,

@@ -10,6 +10,7 @@
 mod banner;
 mod config;
 mod logging;
+mod memory;
 mod node;
 mod process;
 mod self_scrape;

@@ -25,7 +25,7 @@ use gateway::{Gateway, GrpcServer, Phase, Server, Services};
 use prometheus::Registry;
 use query::Engine;
 use reactor::IoMode;
-use shard::{Cores, ReplayProgress};
+use shard::{Cores, Memory, ReplayProgress};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval};
@@ -33,7 +33,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::config::{Config, Io};
 use crate::process::{Process, raise_open_files};
 use crate::self_scrape::SelfScrape;
-use crate::{VERSION, banner};
+use crate::{VERSION, banner, memory};
 
 /// How often the health of the cores is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -73,15 +73,16 @@ async fn live(config: &Config) -> anyhow::Result<()> {
     let banner = banner::text(config, servers.http.address(), servers.grpc.address());
     // Nobody may be there to read it.
     let _ = writeln!(std::io::stdout(), "{banner}");
+    let memory = memory::watch(config.memory_limit.0, &registry)?;
     let cores = tokio::select! {
-        cores = start_cores(config, &gateway) => cores?,
+        cores = start_cores(config, &memory, &gateway) => cores?,
         () = signals.next() => {
             tracing::info!("stopped during the replay");
             gateway.set_phase(Phase::Stopping);
             return Ok(());
         }
     };
-    let push = assemble(config, &gateway, &registry, &cores)?;
+    let push = assemble(config, &memory, &gateway, &registry, &cores)?;
     tracing::info!(http = %servers.http.address(), "serving");
     let failed = attend(config, &gateway, &servers, &cores, &push, &mut signals).await;
     gateway.set_phase(Phase::Stopping);
@@ -95,6 +96,7 @@ async fn live(config: &Config) -> anyhow::Result<()> {
 /// Makes both paths over the cores and lets the gateway serve.
 fn assemble(
     config: &Config,
+    memory: &Memory,
     gateway: &Gateway,
     registry: &Registry,
     cores: &Cores,
@@ -104,7 +106,7 @@ fn assemble(
     let metadata = Arc::new(MetadataStore::default());
     let mailboxes = cores.mailboxes().clone();
     let push = PushService::new(
-        push_options(config)?,
+        push_options(config, memory)?,
         Arc::new(mailboxes.clone()),
         overrides.clone(),
         metadata.clone(),
@@ -114,7 +116,11 @@ fn assemble(
     let push = Arc::new(push.map_err(|e| anyhow!("write path: {e}"))?);
     let watch = cores.watch();
     gateway.serve(Services {
-        engine: Arc::new(Engine::start(query_options(config), mailboxes, registry)),
+        engine: Arc::new(Engine::start(
+            query_options(config, memory),
+            mailboxes,
+            registry,
+        )),
         push: push.clone(),
         overrides,
         metadata,
@@ -199,8 +205,12 @@ async fn stop(
 }
 
 /// Replays and starts the cores, on a thread of its own.
-async fn start_cores(config: &Config, gateway: &Arc<Gateway>) -> anyhow::Result<Cores> {
-    let options = shard_options(config)?;
+async fn start_cores(
+    config: &Config,
+    memory: &Memory,
+    gateway: &Arc<Gateway>,
+) -> anyhow::Result<Cores> {
+    let options = shard_options(config, memory)?;
     let shown = Arc::new(Replay::default());
     let gateway = gateway.clone();
     let progress = move |progress| {
@@ -377,7 +387,7 @@ fn connections_max(configured: usize, open_files: u64) -> usize {
         .max(1)
 }
 
-fn push_options(config: &Config) -> anyhow::Result<PushOptions> {
+fn push_options(config: &Config, memory: &Memory) -> anyhow::Result<PushOptions> {
     let distributor = &config.distributor;
     Ok(PushOptions {
         recv_bytes_max: usize::try_from(distributor.max_recv_msg_size.0)?,
@@ -385,11 +395,12 @@ fn push_options(config: &Config) -> anyhow::Result<PushOptions> {
         inflight_bytes_per_tenant_max: distributor.max_inflight_bytes_per_tenant.0,
         body_timeout: config.server.http_server_read_timeout,
         secret: Secret::random(),
+        memory: memory.clone(),
         ..PushOptions::default()
     })
 }
 
-fn query_options(config: &Config) -> query::Options {
+fn query_options(config: &Config, memory: &Memory) -> query::Options {
     let querier = &config.querier;
     let workers = match querier.workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -403,6 +414,7 @@ fn query_options(config: &Config) -> query::Options {
         samples_max: querier.max_samples,
         lookback: querier.lookback_delta,
         subquery_step: querier.default_evaluation_interval,
+        memory: memory.clone(),
     }
 }
 
@@ -413,7 +425,7 @@ fn cpus(config: &Config) -> anyhow::Result<Vec<usize>> {
     Ok(shard::topology::cores(count, set)?)
 }
 
-fn shard_options(config: &Config) -> anyhow::Result<shard::Options> {
+fn shard_options(config: &Config, memory: &Memory) -> anyhow::Result<shard::Options> {
     Ok(shard::Options {
         io: match config.io {
             Io::Auto => IoMode::Auto,
@@ -421,6 +433,7 @@ fn shard_options(config: &Config) -> anyhow::Result<shard::Options> {
             Io::Threads => IoMode::Threads,
         },
         retention: config.limits.retention,
+        memory: memory.clone(),
         salvage: config.wal_salvage,
         poison_linger: config.poison_linger,
         ..shard::Options::new(config.data_dir.clone(), cpus(config)?)

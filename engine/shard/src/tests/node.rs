@@ -87,6 +87,7 @@ impl TestNode {
                 published: node.published[core].clone(),
                 observers,
                 poison_linger: options.poison_linger,
+                memory: options.memory.clone(),
             }));
         }
         Ok(node)

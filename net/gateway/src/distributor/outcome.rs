@@ -26,10 +26,12 @@ pub(crate) struct Verdict {
     pub(crate) refused_series: bool,
     /// Whether a series that was sent with its labels was taken.
     pub(crate) taken_series: bool,
+    /// Samples of series that a core had no memory for.
+    pub(crate) no_memory: u64,
 }
 
 impl Verdict {
-    /// Adds the reply of a core, and learns the keys it told, and which series it refused in this epoch of refusals.
+    /// Adds the reply of a core, and learns the keys it told, and which series it refused in this epoch of refusals, where there is memory for that.
     ///
     /// Panics: a reply that does not fit what was sent.
     pub(crate) fn add(
@@ -38,7 +40,7 @@ impl Verdict {
         core: CoreId,
         origins: &Origins,
         outcome: &PushOutcome,
-        aliases: &mut AliasTable,
+        mut aliases: Option<&mut AliasTable>,
         epoch: u32,
     ) {
         assert!(outcome.refused.is_none(), "a refused push has no verdict");
@@ -49,20 +51,28 @@ impl Verdict {
         );
         for (key, &(_, hash)) in outcome.keys.iter().zip(&origins.fresh) {
             if let Some(key) = *key {
-                aliases.learn(hash, Target { core, key });
+                if let Some(aliases) = &mut aliases {
+                    aliases.learn(hash, Target { core, key });
+                }
                 self.taken_series = true;
             }
         }
         for &(index, reason) in &outcome.refused_series {
             if let Some(cause) = Cause::of_core(reason) {
                 let (_, hash) = origins.fresh[index as usize];
-                aliases.learn_refused(hash, cause.number(), epoch);
+                if let Some(aliases) = &mut aliases {
+                    aliases.learn_refused(hash, cause.number(), epoch);
+                }
                 self.refused_series = true;
             }
         }
         self.stored += u64::from(outcome.stored);
         self.repeated += u64::from(outcome.repeated);
         for rejection in &outcome.rejected {
+            if rejection.reason == RejectReason::NoMemory {
+                self.no_memory += u64::from(rejection.count);
+                continue;
+            }
             self.rejected
                 .push((rejection.reason, u64::from(rejection.count)));
             let at = origins.offset(rejection.first_index as usize);
@@ -108,6 +118,7 @@ fn text(tenant: &TenantId, rejection: &Rejection) -> String {
             "duplicate sample for timestamp (new value for existing timestamp)"
         }
         RejectReason::LabelsTooLarge => "labels too large for a record of the log",
+        RejectReason::NoMemory => "no memory for a new series",
         RejectReason::NotBuilt => "native histograms are not stored yet",
         RejectReason::PerUserSeriesLimit | RejectReason::PerMetricSeriesLimit => {
             return over_limit(tenant, rejection.reason, rejection.limit, &series);
@@ -187,7 +198,7 @@ mod tests {
             ..PushOutcome::default()
         };
         let far = outcome(vec![rejection(RejectReason::OutOfOrder, 1)]);
-        verdict.add(&tenant, CoreId(0), &late, &far, &mut aliases, 0);
+        verdict.add(&tenant, CoreId(0), &late, &far, Some(&mut aliases), 0);
         let early = Origins {
             known: vec![60],
             fresh: vec![(10, AliasHash(1)), (70, AliasHash(2))],
@@ -197,7 +208,7 @@ mod tests {
             dead: vec![0],
             ..outcome(vec![rejection(RejectReason::PerUserSeriesLimit, 1)])
         };
-        verdict.add(&tenant, CoreId(1), &early, &near, &mut aliases, 0);
+        verdict.add(&tenant, CoreId(1), &early, &near, Some(&mut aliases), 0);
         let (at, text) = verdict.error.clone().unwrap();
         assert_eq!(at, 10);
         assert!(text.contains("series limit"));

@@ -110,6 +110,7 @@ impl PushError {
             PushError::Overload => Some("overload"),
             PushError::Refused(Refusal::QueueFull(_)) => Some("queue"),
             PushError::Refused(Refusal::NoSpace(_)) => Some("no_space"),
+            PushError::Refused(Refusal::NoMemory) => Some("memory"),
             PushError::Refused(Refusal::Poisoned { .. }) => Some("poisoned"),
             PushError::Refused(_) => Some("stopping"),
             _ => None,

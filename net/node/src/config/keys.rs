@@ -117,6 +117,14 @@ fn process() -> Vec<Key> {
             "Directory of the write-ahead log. Locked against a second process."
         ),
         key!(
+            "memory.limit",
+            "memory.limit",
+            memory_limit,
+            "2GiB",
+            "Resident memory that the process may take. Above 90 % of it new series are refused (503 with `Retry-After`; known series go on), and queries over more \
+             than 10,000 series. 0: 80 % of the cgroup's limit or of the machine's memory, whichever is less."
+        ),
+        key!(
             "cores",
             "cores",
             cores,
