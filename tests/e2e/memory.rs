@@ -27,7 +27,7 @@ fn flood(server: &mut Server, mut next: usize, time: i64) -> usize {
         match answer.status {
             200 => {}
             503 => {
-                assert!(answer.header("Retry-After").is_some());
+                assert!(answer.header("retry-after").is_some());
                 assert!(answer.text().contains("memory limit"), "{}", answer.text());
                 return next;
             }

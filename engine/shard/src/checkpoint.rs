@@ -304,6 +304,9 @@ fn put_series(
         writer.append(reactor, &Record::StoredChunk(record))?;
         bytes += STORED_CHUNK_BYTES;
     }
+    if row.chunk.is_empty() {
+        return Ok(bytes); // Parked: all chunks are closed.
+    }
     let open = row.chunk.seal();
     let record = ChunkRecord {
         series: SeriesRef(series),

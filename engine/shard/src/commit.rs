@@ -259,7 +259,11 @@ impl Pass<'_> {
             for at in series.map_or(0..0, |_| rest) {
                 let (time, value) = (push.fresh.times[at], push.fresh.values[at]);
                 let series = series.expect("the range is empty without a series");
-                match self.sample(series, time, value) {
+                let admission = match self.memtable.is_parked(series) {
+                    false => self.sample(series, time, value),
+                    true => self.sample_of_parked(series, time, value),
+                };
+                match admission {
                     Admission::Append => {}
                     other => {
                         push.fresh.times[at] = NOT_STORED;
@@ -306,13 +310,38 @@ impl Pass<'_> {
         let segment = self.log.reserve_sample();
         let row = &mut self.memtable.rows[series];
         let base = (row.segment == segment).then_some(last_value);
+        self.apply(segment, series, time, value, base);
+        Admission::Append
+    }
+
+    /// Logs and appends what was admitted.
+    #[inline(always)]
+    fn apply(&mut self, segment: u32, series: u32, time: i64, value: f64, base: Option<f64>) {
         self.log.sample(SeriesRef(series), time, value, base);
+        let row = &mut self.memtable.rows[series];
         row.segment = segment;
         row.written_s = self.now_s;
         row.chunk.append(time, value);
         self.stored += 1;
         self.newest = self.newest.max(time);
         self.oldest = self.oldest.min(time);
+    }
+
+    /// A sample of a series without an open chunk, which came with its labels.
+    #[cold]
+    fn sample_of_parked(&mut self, series: u32, time: i64, value: f64) -> Admission {
+        if time <= self.memtable.last_time(series) {
+            return self.memtable.admit_old(series, time, value, self.horizon);
+        }
+        if time == NOT_STORED {
+            return Admission::Rejected(RejectReason::OutOfBounds);
+        }
+        if self.watched {
+            self.reads.before_change(self.memtable, series);
+        }
+        self.memtable.unpark(series, time);
+        let segment = self.log.reserve_sample();
+        self.apply(segment, series, time, value, None);
         Admission::Append
     }
 

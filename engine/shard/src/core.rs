@@ -424,6 +424,7 @@ impl Core {
             (&published.series, totals.series),
             (&published.series_created, totals.created),
             (&published.series_removed, totals.removed),
+            (&published.parked, totals.parked),
             (&published.chunks, totals.sealed_chunks),
             (&published.chunk_bytes, totals.sealed_bytes),
             (&published.chunk_files, chunks.file_count() as u64),

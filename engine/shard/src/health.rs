@@ -35,6 +35,7 @@ pub(crate) struct Published {
     pub(crate) series_created: AtomicU64,
     pub(crate) series_removed: AtomicU64,
     pub(crate) tenants: AtomicU64,
+    pub(crate) parked: AtomicU64,
     pub(crate) chunks: AtomicU64,
     pub(crate) chunk_bytes: AtomicU64,
     pub(crate) chunk_files: AtomicU64,

@@ -89,6 +89,13 @@ fn rows() -> Vec<Row> {
             |p| &p.tenants,
         ),
         row(
+            "myelin_memory_series_parked",
+            "Series that are not written and hold no open chunk.",
+            GAUGE,
+            false,
+            |p| &p.parked,
+        ),
+        row(
             "cortex_ingester_memory_chunks",
             "Closed chunks of the series in memory.",
             GAUGE,

@@ -11,6 +11,12 @@ use crate::limits::{
 };
 use crate::{Error, Memory};
 
+/// Bytes of the worst sample in a chunk: 146 bits.
+const CHUNK_SAMPLE_BYTES_MAX: usize = 19;
+
+/// What stands around a chunk in a checkpoint: headers of chunk, record and frame, series and times.
+const CHUNK_RECORD_BYTES: usize = 256;
+
 /// Options of [`crate::Cores::start`].
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -98,6 +104,16 @@ impl Options {
                 "not a multiple of 4 KiB from 64 KiB to 1 GiB".to_owned(),
             );
         }
+        // A checkpoint holds an open chunk as one record, which has to fit into a frame.
+        let chunk_bytes = usize::from(self.chunk_samples_max) * CHUNK_SAMPLE_BYTES_MAX;
+        if chunk_bytes + CHUNK_RECORD_BYTES > self.group_bytes() {
+            let reason = format!(
+                "a chunk of {} samples may have {chunk_bytes} bytes, which do not fit into a commit of {} bytes (a quarter of segment-bytes)",
+                self.chunk_samples_max,
+                self.group_bytes()
+            );
+            return bad("chunk-samples-max", reason);
+        }
         if self.checkpoint_log_bytes < self.segment_bytes {
             return bad("checkpoint-log-bytes", "less than a segment".to_owned());
         }
@@ -128,6 +144,17 @@ mod tests {
                 .unwrap_err()
                 .to_string()
                 .starts_with("chunk-samples-max: ")
+        );
+        // Every checkpoint would have failed, and the log grown for ever.
+        let odd = Options {
+            chunk_samples_max: 4096,
+            segment_bytes: 64 << 10,
+            ..good.clone()
+        };
+        let refused = odd.validate().unwrap_err().to_string();
+        assert!(
+            refused.contains("do not fit into a commit of 16384 bytes"),
+            "{refused}"
         );
         assert!(
             Options {

@@ -195,7 +195,7 @@ impl Memtable {
     #[cold]
     pub(crate) fn cut(&mut self, series: u32, next: i64) {
         let row = &mut self.rows[series];
-        debug_assert!(next > row.chunk.last_time());
+        debug_assert!(next > row.chunk.last_time() || next == i64::MAX);
         let (min, max, count) = (
             row.chunk.first_time(),
             row.chunk.last_time(),
@@ -213,6 +213,22 @@ impl Memtable {
             list.reserve_exact((list.len() / 4).max(1));
         }
         list.push(sealed);
+    }
+
+    /// Closes the open chunk of a series that is idle, and gives its buffer back.
+    pub(crate) fn park(&mut self, series: u32) {
+        let last = self.rows[series].chunk.last_time();
+        self.cut(series, last.saturating_add(1));
+        self.rows[series].chunk = Default::default();
+        self.colds[series].sealed.shrink_to_fit();
+        self.totals.parked += 1;
+    }
+
+    /// Prepares a parked series for a sample, which the caller appends at once.
+    pub(crate) fn unpark(&mut self, series: u32, next: i64) {
+        debug_assert!(self.is_parked(series) && next > self.last_time(series));
+        self.rows[series].cut_time = cut_after(next);
+        self.totals.parked -= 1;
     }
 
     /// What is to be done with a sample that is not after the last one of its series. See the module.

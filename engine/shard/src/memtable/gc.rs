@@ -8,12 +8,15 @@
 //! is before the horizon *and* it has not been written for [`OLD_SERIES_LINGER_S`]: a first sample may be of any age, and what
 //! was just acknowledged must be readable for a while.
 //!
+//! A series that has not been written for [`PARK_AFTER_S`] is *parked*: its open chunk goes to the chunk file, and of its memory the row, the cold row
+//! and the index remain. Its samples stay readable for as long as they are kept; when blocks hold them, it can leave whole.
+//!
 //! A round visits all rows in slices, then sweeps the postings of what has died, tenant by tenant, in slices. The numbers of
 //! the dead then wait in `retired` until neither a segment nor a checkpoint names them.
 
 use super::append::hash_of;
 use super::{Accounts, Memtable, NO_TENANT, Retired, Sealed, Tenant};
-use crate::limits::{FUTURE_GRACE_MS, OLD_SERIES_LINGER_S};
+use crate::limits::{FUTURE_GRACE_MS, OLD_SERIES_LINGER_S, PARK_AFTER_S};
 
 /// How far a round of collection is.
 #[derive(Debug)]
@@ -118,13 +121,16 @@ impl Memtable {
 
     fn collect_series(&mut self, series: u32, round: &mut Collection) {
         let row = &self.rows[series];
+        if row.tenant == NO_TENANT {
+            return;
+        }
         // Tenants that came after the round began have nothing old.
-        let Some((horizon, oldest)) = round.tenants.get_mut(row.tenant as usize) else {
+        let Some(&(horizon, _)) = round.tenants.get(row.tenant as usize) else {
             return;
         };
-        let horizon = *horizon;
-        if row.chunk.last_time() < horizon {
-            if round.now_s.saturating_sub(row.written_s) >= OLD_SERIES_LINGER_S {
+        let idle_s = round.now_s.saturating_sub(row.written_s);
+        if self.last_time(series) < horizon {
+            if idle_s >= OLD_SERIES_LINGER_S {
                 return self.remove_series(series);
             }
         } else {
@@ -141,6 +147,10 @@ impl Memtable {
                 }
             }
         }
+        if idle_s >= PARK_AFTER_S && !self.is_parked(series) && !self.chunks.is_behind() {
+            self.park(series);
+        }
+        let (_, oldest) = &mut round.tenants[self.rows[series].tenant as usize];
         *oldest = (*oldest).min(self.first_time(series));
         self.account_series(series, &mut round.accounts);
     }
@@ -158,6 +168,7 @@ impl Memtable {
         row.tenant = NO_TENANT;
         // A key with this generation must never fit again, whoever gets the number next.
         row.generation = row.generation.wrapping_add(1);
+        self.totals.parked -= u64::from(row.chunk.is_empty());
         row.chunk = Default::default();
         let cold = std::mem::take(&mut self.colds[series]);
         self.ids

@@ -9,8 +9,9 @@ impl Memtable {
     /// Whether a live series has a chunk that overlaps a range of times, both ends included.
     pub(crate) fn overlaps(&self, series: u32, min: i64, max: i64) -> bool {
         let open = &self.rows[series].chunk;
-        (open.first_time() <= max && open.last_time() >= min)
-            || (min < open.first_time()
+        let parked = open.is_empty();
+        (!parked && open.first_time() <= max && open.last_time() >= min)
+            || ((parked || min < open.first_time())
                 && self.colds[series]
                     .sealed
                     .iter()
@@ -23,7 +24,7 @@ impl Memtable {
     pub(crate) fn slices(&self, series: u32, min: i64, max: i64) -> Vec<ChunkSlice> {
         let sealed = &self.colds[series].sealed;
         let open = &self.rows[series].chunk;
-        let with_open = open.first_time() <= max && open.last_time() >= min;
+        let with_open = !open.is_empty() && open.first_time() <= max && open.last_time() >= min;
         let from = sealed.partition_point(|c| c.max_time() < min);
         let until = from + sealed[from..].partition_point(|c| c.min_time() <= max);
         let mut slices = Vec::with_capacity(until - from + usize::from(with_open));
@@ -38,8 +39,8 @@ impl Memtable {
     /// of the series, which is the usual case and needs no copy of a chunk.
     pub(crate) fn newest_slices(&self, series: u32, min: i64, max: i64) -> Vec<ChunkSlice> {
         let open = &self.rows[series].chunk;
-        let last = open.last_time();
-        if last > max || last < min {
+        let last = self.last_time(series);
+        if last > max || last < min || open.is_empty() {
             return self.slices(series, min, max);
         }
         let mut alone = XorAppender::new();
@@ -86,7 +87,7 @@ impl Memtable {
     pub(super) fn value_at(&mut self, series: u32, time: i64) -> Option<f64> {
         let open = &self.rows[series].chunk;
         let (mut times, mut values) = (Vec::new(), Vec::new());
-        if time >= open.first_time() {
+        if !open.is_empty() && time >= open.first_time() {
             if time == open.last_time() {
                 return Some(open.last_value());
             }

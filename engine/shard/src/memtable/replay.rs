@@ -278,10 +278,14 @@ impl<'a> Replay<'a> {
             }
             return Ok(());
         };
-        let row = &mut self.memtable.rows[series];
-        if time <= row.chunk.last_time() {
+        if time <= self.memtable.last_time(series) {
             return Ok(());
         }
+        if self.memtable.is_parked(series) {
+            self.memtable.unpark(series, time);
+        }
+        let row = &mut self.memtable.rows[series];
+        row.written_s = self.now_s;
         let tenant = row.tenant;
         if time >= row.cut_time || row.chunk.count() >= self.memtable.chunk_samples_max {
             self.memtable.cut(series, time);
@@ -375,26 +379,28 @@ impl<'a> Replay<'a> {
             .announced
             .remove(&number)
             .expect("only announced series are loaded");
-        let Some(open) = last else {
-            let reason = format!("series {number} has closed chunks and no open one");
-            return Err(Malformed(reason));
-        };
-        let open = XorAppender::reopen(&open.bytes).map_err(|e| Malformed(e.to_string()))?;
-        if open.is_empty() {
-            return Err(Malformed(format!(
-                "a chunk of series {number} has no samples"
-            )));
+        // A series without an open chunk is parked.
+        let mut open = XorAppender::new();
+        if let Some(last) = last {
+            open = XorAppender::reopen(&last.bytes).map_err(|e| Malformed(e.to_string()))?;
+            if open.is_empty() {
+                return Err(Malformed(format!(
+                    "a chunk of series {number} has no samples"
+                )));
+            }
         }
         let series = self.enter(number, &announced);
         let memtable = &mut *self.memtable;
         let tenant = memtable.tenant_slot(&announced.tenant);
         let mut count = u64::from(open.count());
-        let newest = open.last_time();
         let row = &mut memtable.rows[series];
         row.generation = announced.generation;
         row.tenant = tenant;
         row.written_s = self.now_s;
-        row.cut_time = cut_after(open.first_time());
+        if !open.is_empty() {
+            row.cut_time = cut_after(open.first_time());
+        }
+        memtable.totals.parked += u64::from(open.is_empty());
         row.chunk = open;
         for chunk in &closed {
             count += u64::from(chunk.count());
@@ -402,7 +408,7 @@ impl<'a> Replay<'a> {
             memtable.totals.sealed_bytes += u64::from(chunk.place().len);
         }
         memtable.colds[series].sealed = closed;
-        let oldest = memtable.first_time(series);
+        let (oldest, newest) = (memtable.first_time(series), memtable.last_time(series));
         memtable.note_samples(tenant, count, oldest, newest);
         self.samples += count;
         Ok(())

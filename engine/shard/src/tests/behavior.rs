@@ -645,3 +645,125 @@ fn thousands_of_tenants_cost_little_each() {
     assert!(accounts.sum() / 2000 < 2048, "{accounts:?}");
     assert_eq!(one.stats().len(), 2000);
 }
+
+/// A series that nobody writes gives its open chunk away after half an hour; what it has stays readable, and it goes on when it is written again.
+#[test]
+fn an_idle_series_is_parked_and_goes_on_where_it_stopped() {
+    let mut one = One::new();
+    let now = one.node.cores[0].reactor.wall_ms();
+    let all = ["idle", "busy"].map(|name| labels(&[("__name__", name)]));
+    let outcome = one.push(|r| fresh("fake", &all, now, unlimited(), r));
+    let keys: Vec<SeriesKey> = outcome.keys.into_iter().flatten().collect();
+    let park = |one: &mut One| {
+        for _ in 0..2 {
+            one.sim.advance(Duration::from_secs(1000));
+            let wall = one.node.cores[0].reactor.wall_ms();
+            let outcome = one.push(|r| known("fake", &keys[1..], wall, 7.0, r));
+            assert_eq!(outcome.stored, 1);
+        }
+        one.sim.advance(Duration::from_secs(61));
+        // Turns with nothing to do go to the next timer: not so many that the other series becomes idle too.
+        one.node.turn_until(12, || false);
+        let totals = one.node.cores[0].memtable.totals;
+        assert_eq!((totals.parked, totals.series), (1, 2));
+    };
+    park(&mut one);
+    let select_idle = |one: &mut One, from: i64| {
+        let found = one.select(|select| {
+            select.matchers = Arc::from([Matcher::equal("__name__", "idle")]);
+            select.min_time = from;
+        });
+        found
+            .unwrap()
+            .first()
+            .map_or(0, |series| series.chunks.len())
+    };
+    assert_eq!(select_idle(&mut one, i64::MIN), 1);
+    assert_eq!(select_idle(&mut one, now + 1), 0);
+    // Its key is answered 'send labels'. What is there already is a repetition, what is older is refused.
+    assert_eq!(
+        one.push(|r| known("fake", &keys[..1], now + 1, 1.0, r))
+            .dead,
+        [0]
+    );
+    let again =
+        |one: &mut One, time: i64| one.push(|r| fresh("fake", &all[..1], time, unlimited(), r));
+    let repeated = again(&mut one, now);
+    assert_eq!(
+        (repeated.stored, repeated.repeated, repeated.keys[0]),
+        (0, 1, Some(keys[0]))
+    );
+    let old = again(&mut one, now - 1);
+    assert_eq!(old.rejected[0].reason, RejectReason::OutOfOrder);
+    assert_eq!(
+        one.node.cores[0].memtable.totals.parked, 1,
+        "nothing was stored"
+    );
+    // Parked series come back parked, out of a checkpoint and out of segments behind it.
+    one.node.checkpoint().unwrap();
+    let mut one = one.restart();
+    assert_eq!(one.node.cores[0].memtable.totals.parked, 1);
+    assert_eq!(select_idle(&mut one, i64::MIN), 1);
+    assert_eq!(again(&mut one, now).repeated, 1);
+    let next = again(&mut one, now + 4000_000);
+    assert_eq!((next.stored, next.keys[0]), (1, Some(keys[0])));
+    assert_eq!(
+        one.push(|r| known("fake", &keys[..1], now + 4001_000, 1.0, r))
+            .stored,
+        1
+    );
+    assert_eq!(one.node.cores[0].memtable.totals.parked, 0);
+    let mut one = one.restart();
+    assert_eq!(one.node.cores[0].memtable.totals.parked, 0);
+    assert_eq!(select_idle(&mut one, i64::MIN), 2);
+    assert_eq!(select_idle(&mut one, now + 1), 1);
+    // And another number of cores.
+    park(&mut one);
+    let One { sim, mut node } = one;
+    for cores in [2, 1] {
+        node.checkpoint().unwrap();
+        drop(node);
+        sim.crash();
+        node = TestNode::start(&sim, &options(cores)).unwrap();
+        let parked: u64 = node
+            .cores
+            .iter()
+            .map(|core| core.memtable.totals.parked)
+            .sum();
+        assert_eq!(parked, 1, "{cores} cores");
+    }
+}
+
+/// Without memory no series is made; what is known goes on, in the same body too.
+#[test]
+fn without_memory_new_series_are_refused_and_nothing_else() {
+    let sim = Sim::new(3);
+    let memory = crate::Memory::new(1000);
+    let with_memory = crate::Options {
+        memory: memory.clone(),
+        ..options(1)
+    };
+    let node = TestNode::start(&sim, &with_memory).unwrap();
+    let mut one = One { sim, node };
+    let [a, b] = ["a", "b"].map(|name| labels(&[("__name__", name)]));
+    let first = one.push(|r| fresh("fake", std::slice::from_ref(&a), 1, unlimited(), r));
+    memory.note(901);
+    let both = one.push(|r| fresh("fake", &[a.clone(), b.clone()], 2, unlimited(), r));
+    assert_eq!((both.stored, both.refused.clone()), (1, None));
+    assert_eq!(both.keys, [first.keys[0], None]);
+    assert_eq!(
+        (both.rejected[0].reason, both.rejected[0].count),
+        (RejectReason::NoMemory, 1)
+    );
+    let key = first.keys[0].unwrap();
+    assert_eq!(one.push(|r| known("fake", &[key], 3, 1.0, r)).stored, 1);
+    // A tenant that is not there costs memory too.
+    let other = one.push(|r| fresh("other", &[a], 3, unlimited(), r));
+    assert_eq!(other.refused, Some(Refusal::NoMemory));
+    assert_eq!(one.stats().len(), 1);
+    memory.note(100);
+    assert_eq!(
+        one.push(|r| fresh("fake", &[b], 4, unlimited(), r)).stored,
+        1
+    );
+}

@@ -1,4 +1,19 @@
-//! Bytes per series: what the table in `memtable` adds up to, measured on the accounts of a filled memtable.
+//! Bytes per series: what the table in `memtable` says, against the accounts of a filled memtable and against what the allocator says was given back
+//! when its parts are dropped one after another. The allocator counts size classes, so it says more than was asked for: [`SLACK`].
+
+use tikv_jemalloc_ctl::thread::{allocatedp, deallocatedp};
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// How much more than the accounts the allocator may say, per component: a size class is at most a quarter larger than what is asked for.
+const SLACK: f64 = 1.25;
+
+/// Bytes that this thread has allocated and not given back; other tests run beside this one.
+fn live() -> i64 {
+    let read = |bytes: u64| i64::try_from(bytes).unwrap();
+    read(allocatedp::read().unwrap().get()) - read(deallocatedp::read().unwrap().get())
+}
 
 use ::model::{Labels, TenantId, identity};
 
@@ -60,6 +75,7 @@ fn a_series_with_six_samples_takes_less_than_400_bytes() {
     let mut round = memtable.begin_collection(0);
     while !memtable.collect(&mut round, 0, 0, 1000) {}
     let accounts = memtable.accounts;
+    let before = live();
     let per_series = |bytes: usize| bytes as f64 / SERIES as f64;
     println!("bytes per series, {SERIES} series of 10 labels with 6 samples each:");
     println!("  rows    {:6.1}", per_series(accounts.rows));
@@ -77,5 +93,58 @@ fn a_series_with_six_samples_takes_less_than_400_bytes() {
             created: SERIES as u64,
             ..Totals::default()
         }
+    );
+    // The table in the module's documentation, for ten labels and six samples, within a tenth.
+    let table = [
+        ("rows", accounts.rows, 88.0),
+        ("colds", accounts.colds, 64.0),
+        ("chunks", accounts.chunks, 16.0),
+        ("pairs", accounts.pairs, 40.0),
+        ("ids", accounts.ids, 21.0),
+        ("indexes", accounts.indexes, 60.0),
+    ];
+    for (what, bytes, budget) in table {
+        let (measured, most) = (per_series(bytes), budget * 1.1);
+        assert!(measured < most, "{what}: {measured:.1} of {budget} bytes");
+    }
+    // Part by part, and nothing is left that is in no account.
+    let mut parts = memtable.into_parts();
+    let mut last = before;
+    let mut weigh = |what: &str, said: usize, part: Box<dyn std::any::Any>| {
+        drop(part);
+        let freed = last - live();
+        last = live();
+        let (said, freed) = (per_series(said), freed as f64 / SERIES as f64);
+        println!("  {what}: {said:.1} bytes by the accounts, {freed:.1} by the allocator");
+        assert!(
+            freed < said * SLACK + 1.0,
+            "{what}: {freed:.1} bytes, accounts {said:.1}"
+        );
+        assert!(
+            freed > said * 0.9 - 1.0,
+            "{what}: {freed:.1} bytes, accounts {said:.1}"
+        );
+    };
+    weigh(
+        "index",
+        accounts.indexes,
+        Box::new(std::mem::take(&mut parts.tenants)),
+    );
+    weigh(
+        "identities",
+        accounts.ids,
+        Box::new(std::mem::take(&mut parts.ids)),
+    );
+    let rows = accounts.rows + accounts.chunks;
+    weigh(
+        "rows and open chunks",
+        rows,
+        Box::new(std::mem::take(&mut parts.rows)),
+    );
+    let colds = accounts.colds + accounts.pairs;
+    weigh(
+        "cold rows and label lists",
+        colds,
+        Box::new(std::mem::take(&mut parts.colds)),
     );
 }
