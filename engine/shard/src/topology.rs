@@ -135,7 +135,6 @@ fn quota(read: &dyn Fn(&str) -> Option<String>) -> Option<usize> {
 
 /// Bytes of memory that the process may take: the machine's, or what its cgroup (version 1 or 2, the smallest on the way up) allows. `None` where the
 /// system does not tell.
-#[expect(clippy::disallowed_methods, reason = "read once at start")]
 pub fn memory_bytes() -> Option<u64> {
     memory(&|path| std::fs::read_to_string(path).ok())
 }

@@ -705,10 +705,10 @@ fn an_idle_series_is_parked_and_goes_on_where_it_stopped() {
     assert_eq!(one.node.cores[0].memtable.totals.parked, 1);
     assert_eq!(select_idle(&mut one, i64::MIN), 1);
     assert_eq!(again(&mut one, now).repeated, 1);
-    let next = again(&mut one, now + 4000_000);
+    let next = again(&mut one, now + 4_000_000);
     assert_eq!((next.stored, next.keys[0]), (1, Some(keys[0])));
     assert_eq!(
-        one.push(|r| known("fake", &keys[..1], now + 4001_000, 1.0, r))
+        one.push(|r| known("fake", &keys[..1], now + 4_001_000, 1.0, r))
             .stored,
         1
     );
