@@ -1,7 +1,7 @@
 //! The chunk decoder: bytes from a disk. The checksum keeps most damage away from it, so the targets forge it.
 
 use bolero::check;
-use chunk::{Error, XorAppender};
+use chunk::{Error, HistogramAppender, XorAppender};
 
 use super::INPUTS;
 
@@ -69,6 +69,43 @@ fn chunk_with_a_forged_checksum() {
             let _ = decode(&envelope(1, *count, payload));
             // Few samples of many bytes and the other way round are both likely this way.
             let _ = decode(&envelope(1, *count % 64, payload));
+        });
+}
+
+/// The same for histograms of either kind.
+fn decode_histograms(sealed: &[u8]) -> Result<usize, Error> {
+    let (mut times, mut histograms) = (Vec::new(), Vec::new());
+    let all = (i64::MIN, i64::MAX);
+    let result = chunk::decode_histograms(sealed, all.0, all.1, &mut times, &mut histograms);
+    let (mut float_times, mut floats) = (Vec::new(), Vec::new());
+    let as_floats =
+        chunk::decode_float_histograms(sealed, all.0, all.1, &mut float_times, &mut floats);
+    assert_eq!(result, as_floats);
+    if let Err(error) = result {
+        assert!(times.is_empty() && histograms.is_empty() && floats.is_empty());
+        assert!(HistogramAppender::reopen(sealed).is_err());
+        return Err(error);
+    }
+    assert_eq!(times.len(), usize::from(chunk::count(sealed)?));
+    assert!(times.is_sorted_by(|a, b| a < b) && float_times == times);
+    assert!(histograms.iter().all(chunk::is_codable));
+    let reopened = HistogramAppender::reopen(sealed)?;
+    if let Some(last) = histograms.last() {
+        assert!(reopened.last().same_value(last));
+    }
+    Ok(times.len())
+}
+
+#[test]
+fn histogram_chunk_with_a_forged_checksum() {
+    check!()
+        .with_type::<(bool, u16, Vec<u8>)>()
+        .with_iterations(INPUTS)
+        .with_max_len(600)
+        .for_each(|(float, count, payload)| {
+            let encoding = if *float { 3 } else { 2 };
+            let _ = decode_histograms(&envelope(encoding, *count, payload));
+            let _ = decode_histograms(&envelope(encoding, *count % 8, payload));
         });
 }
 

@@ -10,6 +10,77 @@ pub(crate) fn mask(n: u32) -> u64 {
     if n == 0 { 0 } else { u64::MAX >> (64 - n) }
 }
 
+/// Writes a stream that grows: for chunks whose state is large anyway (the appender of floats keeps its own, smaller one).
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Writer {
+    /// Whole words.
+    words: Vec<u64>,
+    /// The last `bits % 64` bits, zeros above.
+    pending: u64,
+    bits: u32,
+}
+
+impl Writer {
+    /// Goes on behind the first `bits` bits of a stream, which ends within its last byte.
+    pub(crate) fn reopen(stream: &[u8], bits: u32) -> Writer {
+        assert!(stream.len() == bits.div_ceil(8) as usize);
+        let whole = (bits / 64) as usize;
+        let (words, _) = stream.as_chunks::<8>();
+        let words = words[..whole].iter().map(|w| u64::from_le_bytes(*w));
+        let mut writer = Writer {
+            words: words.collect(),
+            pending: short_word(&stream[whole * 8..]),
+            bits,
+        };
+        writer.pending &= mask(bits % 64);
+        writer
+    }
+
+    /// Appends the `n` low bits of `code`, `n <= 64`; the bits above are zero.
+    #[inline]
+    pub(crate) fn put(&mut self, code: u64, n: u32) {
+        debug_assert!(n <= 64 && code & !mask(n) == 0);
+        if n == 0 {
+            return;
+        }
+        let at = self.bits % 64;
+        self.pending |= code << at;
+        if at + n >= 64 {
+            if self.words.len() == self.words.capacity() {
+                self.words.reserve_exact((self.words.len() / 4).max(4));
+            }
+            self.words.push(self.pending);
+            self.pending = (code >> 1) >> (63 - at);
+        }
+        self.bits += n;
+    }
+
+    /// Bits so far.
+    pub(crate) fn bits(&self) -> u32 {
+        self.bits
+    }
+
+    /// Bytes that [`Writer::copy_to`] appends.
+    pub(crate) fn len_bytes(&self) -> usize {
+        self.bits.div_ceil(8) as usize
+    }
+
+    /// Appends the bytes of the stream, the last one filled up with zeros.
+    pub(crate) fn copy_to(&self, out: &mut Vec<u8>) {
+        let end = out.len() + self.len_bytes();
+        for word in &self.words {
+            out.extend_from_slice(&word.to_le_bytes());
+        }
+        out.extend_from_slice(&self.pending.to_le_bytes());
+        out.truncate(end);
+    }
+
+    /// Bytes on the heap.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.words.capacity() * 8
+    }
+}
+
 /// Reads a stream from bytes. Behind the end it yields zeros and remembers: see [`Reader::finished`].
 pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
@@ -96,6 +167,11 @@ impl<'a> Reader<'a> {
         self.at as u64 * 8 - u64::from(self.left)
     }
 
+    /// Whether more was taken than there is.
+    pub(crate) fn is_behind_end(&self) -> bool {
+        self.position() > self.bytes.len() as u64 * 8
+    }
+
     /// Whether the stream was read to its very end: nothing taken behind it, less than a byte left, and that zero.
     pub(crate) fn finished(&self) -> bool {
         let len = self.bytes.len() as u64 * 8;
@@ -119,6 +195,43 @@ fn short_word(rest: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_writer_that_was_reopened_anywhere_goes_on_as_if_it_had_not_been() {
+        let codes: Vec<(u64, u32)> = (0..200u32)
+            .map(|i| {
+                let n = (i * 7) % 65;
+                (
+                    0x9e37_79b9_7f4a_7c15u64.wrapping_mul(u64::from(i) + 1) & mask(n),
+                    n,
+                )
+            })
+            .collect();
+        let mut whole = Writer::default();
+        codes.iter().for_each(|&(code, n)| whole.put(code, n));
+        let mut expected = Vec::new();
+        whole.copy_to(&mut expected);
+        for cut in 0..codes.len() {
+            let mut first = Writer::default();
+            codes[..cut]
+                .iter()
+                .for_each(|&(code, n)| first.put(code, n));
+            let mut bytes = Vec::new();
+            first.copy_to(&mut bytes);
+            let mut second = Writer::reopen(&bytes, first.bits());
+            codes[cut..]
+                .iter()
+                .for_each(|&(code, n)| second.put(code, n));
+            let mut bytes = Vec::new();
+            second.copy_to(&mut bytes);
+            assert_eq!(bytes, expected, "cut before code {cut}");
+        }
+        let mut reader = Reader::new(&expected);
+        for (code, n) in codes {
+            assert_eq!(reader.take(n), code);
+        }
+        assert!(reader.finished());
+    }
 
     #[test]
     fn bits_come_lowest_first_and_zeros_behind_the_end() {

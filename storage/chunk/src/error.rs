@@ -24,6 +24,9 @@ pub enum Error {
     /// The encoding is known but holds no floats.
     #[error("chunk encoding {0:?} does not hold float samples")]
     NotFloats(crate::Encoding),
+    /// The encoding is known but holds no histograms.
+    #[error("chunk encoding {0:?} does not hold native histograms")]
+    NotHistograms(crate::Encoding),
     /// The checksum does not fit the bytes.
     #[error("chunk checksum is {found:#010x}, expected {expected:#010x}")]
     Checksum {

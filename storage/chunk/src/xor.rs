@@ -18,19 +18,19 @@ mod append;
 mod decode;
 
 pub use append::XorAppender;
-pub(crate) use decode::{decode, decode_range, first_time};
+pub(crate) use decode::{decode, decode_range, first_time, split, take_value};
 
 /// Bits of a delta of delta, signed, by the two bits `ww`.
 ///
 /// 6 for the jitter of a scrape loop, 12 for a missed beat of a second, 20 for a missed scrape (and the first distance: up to
 /// 8 min), 64 for anything.
-const TIME_BITS: [u32; 4] = [6, 12, 20, 64];
+pub(crate) const TIME_BITS: [u32; 4] = [6, 12, 20, 64];
 
 /// Bits that store the leading zeros of a window, hence at most 31 are used.
-const LEADING_BITS: u32 = 5;
+pub(crate) const LEADING_BITS: u32 = 5;
 /// Bits that store the length of a window, less one.
-const LENGTH_BITS: u32 = 6;
-const LEADING_MAX: u32 = (1 << LEADING_BITS) - 1;
+pub(crate) const LENGTH_BITS: u32 = 6;
+pub(crate) const LEADING_MAX: u32 = (1 << LEADING_BITS) - 1;
 
 const _: () = assert!(
     crate::limits::SAMPLE_BITS_MAX == 3 + 2 + TIME_BITS[3] + 2 + LEADING_BITS + LENGTH_BITS + 64
@@ -38,21 +38,21 @@ const _: () = assert!(
 
 /// Where the meaningful bits of XORs lie: `leading` zeros above, `length` bits, zeros below.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Window {
-    leading: u8,
+pub(crate) struct Window {
+    pub(crate) leading: u8,
     /// 1 to 64; 0 while no value has needed a window.
-    length: u8,
+    pub(crate) length: u8,
 }
 
 impl Window {
-    const NONE: Window = Window {
+    pub(crate) const NONE: Window = Window {
         leading: 0,
         length: 0,
     };
 
     /// Zeros below.
     #[inline(always)]
-    fn trailing(self) -> u32 {
+    pub(crate) fn trailing(self) -> u32 {
         64 - u32::from(self.leading) - u32::from(self.length)
     }
 }

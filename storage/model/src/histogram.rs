@@ -94,6 +94,110 @@ pub enum HistogramSample {
     Float(FloatHistogram),
 }
 
+impl HistogramSample {
+    /// What is said about a reset before it.
+    pub fn counter_reset(&self) -> CounterReset {
+        match self {
+            HistogramSample::Int(h) => h.counter_reset,
+            HistogramSample::Float(h) => h.counter_reset,
+        }
+    }
+
+    /// -4 to 8, or -53 for custom bounds.
+    pub fn schema(&self) -> i32 {
+        match self {
+            HistogramSample::Int(h) => h.schema,
+            HistogramSample::Float(h) => h.schema,
+        }
+    }
+
+    /// Width of the zero bucket.
+    pub fn zero_threshold(&self) -> f64 {
+        match self {
+            HistogramSample::Int(h) => h.zero_threshold,
+            HistogramSample::Float(h) => h.zero_threshold,
+        }
+    }
+
+    /// Sum of all observations; the staleness marker in it makes one of the histogram.
+    pub fn sum(&self) -> f64 {
+        match self {
+            HistogramSample::Int(h) => h.sum,
+            HistogramSample::Float(h) => h.sum,
+        }
+    }
+
+    /// Layout of the positive and of the negative buckets.
+    pub fn spans(&self) -> (&[Span], &[Span]) {
+        match self {
+            HistogramSample::Int(h) => (&h.positive_spans, &h.negative_spans),
+            HistogramSample::Float(h) => (&h.positive_spans, &h.negative_spans),
+        }
+    }
+
+    /// How many positive and how many negative buckets have a count.
+    pub fn bucket_counts(&self) -> (usize, usize) {
+        match self {
+            HistogramSample::Int(h) => (h.positive_deltas.len(), h.negative_deltas.len()),
+            HistogramSample::Float(h) => (h.positive_counts.len(), h.negative_counts.len()),
+        }
+    }
+
+    /// Buckets of both sides.
+    pub fn bucket_count(&self) -> usize {
+        let (positive, negative) = self.bucket_counts();
+        positive + negative
+    }
+
+    /// Upper bounds for schema -53.
+    pub fn custom_values(&self) -> &[f64] {
+        match self {
+            HistogramSample::Int(h) => &h.custom_values,
+            HistogramSample::Float(h) => &h.custom_values,
+        }
+    }
+
+    /// Bytes on the heap, for accounting.
+    pub fn heap_bytes(&self) -> usize {
+        let (positive, negative) = self.spans();
+        size_of::<HistogramSample>()
+            + 8 * (positive.len()
+                + negative.len()
+                + self.bucket_count()
+                + self.custom_values().len())
+    }
+
+    /// Whether it says the same as another of the same time: by bits, so that NaNs equal themselves; what is said about resets
+    /// does not count, as in Prometheus.
+    pub fn same_value(&self, other: &HistogramSample) -> bool {
+        let bits = |a: &[f64], b: &[f64]| {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
+        };
+        let numbers = match (self, other) {
+            (HistogramSample::Int(a), HistogramSample::Int(b)) => {
+                a.zero_count == b.zero_count
+                    && a.count == b.count
+                    && a.positive_deltas == b.positive_deltas
+                    && a.negative_deltas == b.negative_deltas
+            }
+            (HistogramSample::Float(a), HistogramSample::Float(b)) => {
+                bits(&[a.zero_count, a.count], &[b.zero_count, b.count])
+                    && bits(&a.positive_counts, &b.positive_counts)
+                    && bits(&a.negative_counts, &b.negative_counts)
+            }
+            _ => false,
+        };
+        numbers
+            && self.schema() == other.schema()
+            && bits(
+                &[self.sum(), self.zero_threshold()],
+                &[other.sum(), other.zero_threshold()],
+            )
+            && self.spans() == other.spans()
+            && bits(self.custom_values(), other.custom_values())
+    }
+}
+
 /// Why counts and spans do not fit together.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -11,7 +11,7 @@ use crate::Error;
 use crate::bits::{Reader, mask};
 
 /// The time that stands before the stream, and the stream.
-fn split(payload: &[u8]) -> Result<(i64, &[u8]), Error> {
+pub(crate) fn split(payload: &[u8]) -> Result<(i64, &[u8]), Error> {
     let mut stream = payload;
     let time = varint::take_i64(&mut stream).ok_or(Error::Malformed("no first time"))?;
     Ok((time, stream))
@@ -216,7 +216,7 @@ fn decode_stream(
 
 /// `0`: nothing; `10`: bits inside the window; `11`: a new window and its bits.
 #[inline(always)]
-fn take_value(reader: &mut Reader<'_>, window: &mut Window) -> Result<u64, Error> {
+pub(crate) fn take_value(reader: &mut Reader<'_>, window: &mut Window) -> Result<u64, Error> {
     reader.refill();
     let bits = reader.peek();
     if bits & 1 == 0 {
