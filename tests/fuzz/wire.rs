@@ -43,7 +43,12 @@ fn walk(body: &[u8]) -> Result<Met, v1::Error> {
                     match part {
                         Part::Sample { time, value } => met.samples.push((time, value.to_bits())),
                         Part::Histogram(message) => {
-                            let _ = remote_write::histogram::decode(message);
+                            if let Ok((_, histogram)) = remote_write::histogram::decode(message) {
+                                assert!(
+                                    chunk::is_codable(&histogram),
+                                    "what is taken can be stored"
+                                );
+                            }
                         }
                         Part::Exemplar(message) => {
                             let _ = remote_write::exemplar::decode(message);
@@ -90,6 +95,9 @@ fn wire_remote_write_of_any_bytes() {
             let _ = walk(bytes);
             let _ = remote_write::histogram::decode(bytes);
             let _ = remote_write::exemplar::decode(bytes);
+            let mut symbols = remote_write::v2::Symbols::default();
+            let _ = symbols.read(bytes);
+            let _ = remote_write::exemplar::decode_v2(bytes, bytes, &symbols);
         });
 }
 

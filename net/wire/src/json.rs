@@ -24,7 +24,8 @@ pub use answer::{Answer, Notes, put_error, put_success};
 pub use number::{put_float, put_time, put_u64};
 pub use text::put_string;
 pub use value::{
-    put_label_sets, put_labels, put_metadata, put_metadata_map, put_query_value, put_strings,
+    put_exemplars, put_label_sets, put_labels, put_metadata, put_metadata_map, put_query_value,
+    put_strings,
 };
 
 #[cfg(test)]

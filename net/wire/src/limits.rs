@@ -10,6 +10,9 @@ pub const SNAPPY_EXPANSION_MAX: usize = 22;
 /// Deepest nesting of (deprecated) protobuf groups that is skipped. Real senders send none.
 pub const GROUP_DEPTH_MAX: u32 = 32;
 
+/// Spans, buckets or bounds of one side of a native histogram: what the log and chunks hold, far beyond what senders make.
+pub const HISTOGRAM_PARTS_MAX: usize = 1 << 16;
+
 /// Answers are cut into pieces of about this size: large enough for a full socket buffer, small enough that a matrix of
 /// any size costs a constant amount of memory beside the value itself.
 pub const JSON_PIECE_BYTES: usize = 64 << 10;

@@ -56,6 +56,7 @@ impl Writer {
     }
 
     /// Bits so far.
+    #[cfg(test)]
     pub(crate) fn bits(&self) -> u32 {
         self.bits
     }

@@ -223,7 +223,7 @@ impl Histogram {
     ///
     /// Errors: spans that do not describe the buckets, an unknown schema, a count below zero.
     pub fn to_float(&self) -> Result<FloatHistogram, HistogramError> {
-        check_schema(self.schema)?;
+        self.check()?;
         Ok(FloatHistogram {
             counter_reset: self.counter_reset,
             schema: self.schema,
@@ -232,11 +232,22 @@ impl Histogram {
             count: self.count as f64,
             sum: self.sum,
             positive_spans: self.positive_spans.clone(),
-            positive_counts: absolute(&self.positive_spans, &self.positive_deltas)?,
+            positive_counts: absolute(&self.positive_deltas).collect(),
             negative_spans: self.negative_spans.clone(),
-            negative_counts: absolute(&self.negative_spans, &self.negative_deltas)?,
+            negative_counts: absolute(&self.negative_deltas).collect(),
             custom_values: self.custom_values.clone(),
         })
+    }
+}
+
+impl Histogram {
+    /// Whether the structure is sound; sums are not looked at.
+    ///
+    /// Errors: spans that do not describe the buckets, an unknown schema, a bucket count below zero.
+    pub fn check(&self) -> Result<(), HistogramError> {
+        check_schema(self.schema)?;
+        check_side(&self.positive_spans, &self.positive_deltas)?;
+        check_side(&self.negative_spans, &self.negative_deltas)
     }
 }
 
@@ -247,7 +258,7 @@ fn check_schema(schema: i32) -> Result<(), HistogramError> {
     }
 }
 
-fn absolute(spans: &[Span], deltas: &[i64]) -> Result<Vec<f64>, HistogramError> {
+fn check_side(spans: &[Span], deltas: &[i64]) -> Result<(), HistogramError> {
     let spanned: u64 = spans.iter().map(|s| u64::from(s.length)).sum();
     if spanned != deltas.len() as u64 {
         return Err(HistogramError::SpanMismatch {
@@ -256,17 +267,20 @@ fn absolute(spans: &[Span], deltas: &[i64]) -> Result<Vec<f64>, HistogramError> 
         });
     }
     let mut count = 0i64;
-    deltas
-        .iter()
-        .map(|delta| {
-            count = count.saturating_add(*delta);
-            if count < 0 {
-                Err(HistogramError::NegativeCount)
-            } else {
-                Ok(count as f64)
-            }
-        })
-        .collect()
+    for delta in deltas {
+        count = count.saturating_add(*delta);
+        if count < 0 {
+            return Err(HistogramError::NegativeCount);
+        }
+    }
+    Ok(())
+}
+
+fn absolute(deltas: &[i64]) -> impl Iterator<Item = f64> + '_ {
+    deltas.iter().scan(0i64, |count, delta| {
+        *count = count.saturating_add(*delta);
+        Some(*count as f64)
+    })
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use super::value::put_list;
 
 const UPPER_ONLY: u8 = 0;
 const LOWER_ONLY: u8 = 1;
-const NEITHER: u8 = 2;
 const BOTH: u8 = 3;
 
 struct Bucket {
@@ -51,12 +50,13 @@ fn buckets(h: &FloatHistogram) -> Vec<Bucket> {
         all.push(Bucket {
             bounds: LOWER_ONLY,
             lower: -far,
-            upper: -near,
+            upper: -outside_zero(near, h),
             count,
         });
     });
     all.reverse();
-    if h.zero_count != 0.0 {
+    // As in Prometheus, which also leaves out one with fewer than none, and one that is no number.
+    if h.zero_count > 0.0 {
         let (lower, upper) = (-h.zero_threshold, h.zero_threshold);
         all.push(Bucket {
             bounds: BOTH,
@@ -67,19 +67,26 @@ fn buckets(h: &FloatHistogram) -> Vec<Bucket> {
     }
     each(&h.positive_spans, &h.positive_counts, |index, count| {
         let (lower, upper) = (bound(index - 1, h), bound(index, h));
-        let bounds = match h.schema == CUSTOM_BUCKETS_SCHEMA && lower == f64::NEG_INFINITY {
-            true if lower < upper && upper.is_finite() => BOTH,
-            true => NEITHER,
+        let bounds = match lower == f64::NEG_INFINITY {
+            true => BOTH,
             false => UPPER_ONLY,
         };
         all.push(Bucket {
             bounds,
-            lower,
+            lower: outside_zero(lower, h),
             upper,
             count,
         });
     });
     all
+}
+
+/// The bound of a bucket next to zero, where that lies within the zero bucket: there the bucket is cut.
+fn outside_zero(bound: f64, h: &FloatHistogram) -> f64 {
+    match bound > 0.0 && bound < h.zero_threshold {
+        true => h.zero_threshold,
+        false => bound,
+    }
 }
 
 /// Calls `visit` with index and count of every bucket that is not empty.

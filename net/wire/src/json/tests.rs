@@ -1,8 +1,8 @@
 //! Numbers against Rust's own formatting and Go's known output; documents against a real JSON parser.
 
 use model::{
-    FloatHistogram, FloatPoint, HistogramPoint, InstantSample, Labels, Metadata, MetricType,
-    QueryValue, RangeSeries, SeriesValue, Span,
+    CUSTOM_BUCKETS_SCHEMA, Exemplar, FloatHistogram, FloatPoint, HistogramPoint, InstantSample,
+    Labels, Metadata, MetricType, QueryValue, RangeSeries, SeriesValue, Span, TimeMs,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -245,6 +245,42 @@ fn histograms_list_their_buckets_from_low_to_high() {
     );
 }
 
+/// Differences of histograms have counts below zero, and a division by zero makes counts that are no numbers. Prometheus lists such buckets
+/// but for the zero bucket, and says of the only bucket of a histogram without custom bounds that both its (infinite) bounds belong to it.
+#[test]
+fn odd_buckets_are_listed_as_prometheus_lists_them() {
+    let written = |h: &FloatHistogram| {
+        let value = QueryValue::Vector(vec![InstantSample {
+            labels: Labels::empty(),
+            t: 0,
+            value: SeriesValue::Histogram(Box::new(h.clone())),
+        }]);
+        answer(value)["data"]["result"][0]["histogram"][1]["buckets"].clone()
+    };
+    let one = |length| vec![Span { offset: 0, length }];
+    let mut h = FloatHistogram {
+        zero_threshold: 0.75,
+        zero_count: -2.0,
+        positive_spans: one(1),
+        positive_counts: vec![-1.0],
+        negative_spans: one(1),
+        negative_counts: vec![f64::NAN],
+        ..FloatHistogram::default()
+    };
+    // The buckets next to the zero bucket are cut where it ends.
+    let sides = json!([[1, "-1", "-0.75", "NaN"], [0, "0.75", "1", "-1"]]);
+    assert_eq!(written(&h), sides);
+    h.zero_count = f64::NAN;
+    assert_eq!(written(&h), sides);
+    let unbounded = FloatHistogram {
+        schema: CUSTOM_BUCKETS_SCHEMA,
+        positive_spans: one(1),
+        positive_counts: vec![100.0],
+        ..FloatHistogram::default()
+    };
+    assert_eq!(written(&unbounded), json!([[3, "-Inf", "+Inf", "100"]]));
+}
+
 #[test]
 fn custom_buckets_use_their_own_bounds() {
     let h = FloatHistogram {
@@ -303,6 +339,23 @@ fn slow_reference(value: f64) -> String {
 fn ties_between_two_shortest_texts_go_to_the_even_digit_as_in_go() {
     let halfway = -(6_889_116_962_173_177_f64 / 4.0);
     assert_eq!(float(halfway), "-1722279240543294.2");
+}
+
+#[test]
+fn exemplars_are_grouped_below_their_series() {
+    let labels = |pairs: &[(&str, &str)]| Labels::from_pairs(pairs.iter().copied()).unwrap();
+    let exemplar = Exemplar {
+        labels: labels(&[("trace_id", "abc")]),
+        value: 0.5,
+        time: TimeMs(1_500),
+    };
+    let up = labels(&[("__name__", "up")]);
+    let list = [exemplar];
+    assert_eq!(
+        text(|out| put_exemplars(out, [(&up, &list[..])])),
+        r#"[{"seriesLabels":{"__name__":"up"},"exemplars":[{"labels":{"trace_id":"abc"},"value":"0.5","timestamp":1.500}]}]"#
+    );
+    assert_eq!(text(|out| put_exemplars(out, [])), "[]");
 }
 
 proptest! {

@@ -1,7 +1,7 @@
 //! Query results, label sets, metadata.
 
 use model::{
-    HistogramPoint, InstantSample, Labels, Metadata, QueryValue, RangeSeries, SeriesValue,
+    Exemplar, HistogramPoint, InstantSample, Labels, Metadata, QueryValue, RangeSeries, SeriesValue,
 };
 
 use super::histogram::put_histogram;
@@ -21,6 +21,28 @@ pub fn put_labels(out: &mut Vec<u8>, labels: &Labels) {
 /// Appends a list of label sets: the data of `/series`.
 pub fn put_label_sets<'a>(out: &mut Vec<u8>, sets: impl IntoIterator<Item = &'a Labels>) {
     put_list(out, [b'[', b']'], sets, put_labels);
+}
+
+/// Appends series with their exemplars: the data of `/query_exemplars`.
+pub fn put_exemplars<'a>(
+    out: &mut Vec<u8>,
+    series: impl IntoIterator<Item = (&'a Labels, &'a [Exemplar])>,
+) {
+    put_list(out, [b'[', b']'], series, |out, (labels, exemplars)| {
+        out.extend_from_slice(b"{\"seriesLabels\":");
+        put_labels(out, labels);
+        out.extend_from_slice(b",\"exemplars\":");
+        put_list(out, [b'[', b']'], exemplars, |out, exemplar: &Exemplar| {
+            out.extend_from_slice(b"{\"labels\":");
+            put_labels(out, &exemplar.labels);
+            out.extend_from_slice(b",\"value\":\"");
+            put_float(out, exemplar.value);
+            out.extend_from_slice(b"\",\"timestamp\":");
+            put_time(out, exemplar.time.0);
+            out.push(b'}');
+        });
+        out.push(b'}');
+    });
 }
 
 /// Appends a list of strings: the data of `/labels` and `/label/<name>/values`.

@@ -9,13 +9,14 @@
 //!
 //! A sample with `count_float` is a float histogram, any other an integer one. Repeated numbers come packed or one by one.
 //! What is checked is the structure, as far as a reader would otherwise compute nonsense: schema, spans against buckets,
-//! no count below zero, custom bounds ascending. Sums are not: senders are allowed a count below that of the buckets.
+//! no bucket count below zero, custom bounds ascending, and buckets within them. Sums are not: senders are allowed a count below that of the buckets.
 
 use model::{
     CUSTOM_BUCKETS_SCHEMA, CounterReset, FloatHistogram, Histogram, HistogramError,
     HistogramSample, Span, varint,
 };
 
+use crate::limits::HISTOGRAM_PARTS_MAX;
 use crate::proto::{self, BYTES, FIXED64, Malformed, Reader, VARINT};
 
 /// Why bytes are not a histogram that can be kept.
@@ -31,9 +32,24 @@ pub enum Error {
     /// A span after the first goes backwards.
     #[error("histogram has a span with a negative offset")]
     SpanOffset,
-    /// Custom bounds that do not ascend, are not finite, or stand beside what only exponential schemas have.
+    /// Custom bounds that do not ascend or are not finite, or custom bounds of an exponential schema.
     #[error("histogram has inconsistent custom bounds")]
     CustomBounds,
+    /// Custom bounds beside what only exponential schemas have.
+    #[error("histogram with custom bounds has a zero bucket or negative buckets")]
+    CustomSides,
+    /// Buckets beyond the one behind the last custom bound.
+    #[error("histogram has buckets beyond its {bounds} custom bounds")]
+    BeyondBounds {
+        /// Bounds there are.
+        bounds: usize,
+    },
+    /// More spans, buckets or bounds than any sender makes.
+    #[error("histogram has more than {max} spans, buckets or bounds")]
+    TooManyParts {
+        /// Allowed.
+        max: usize,
+    },
 }
 
 /// All fields, before it is known which kind they make.
@@ -143,7 +159,7 @@ impl Fields {
             negative_deltas: self.negative.deltas,
             custom_values: self.custom_values,
         };
-        histogram.to_float()?;
+        histogram.check()?;
         Ok(histogram)
     }
 
@@ -179,17 +195,41 @@ impl Fields {
         if late(&self.positive) || late(&self.negative) {
             return Err(Error::SpanOffset);
         }
+        let parts = [&self.positive, &self.negative]
+            .into_iter()
+            .flat_map(|side| [side.spans.len(), side.deltas.len(), side.counts.len()])
+            .chain([self.custom_values.len()]);
+        if parts.into_iter().any(|count| count > HISTOGRAM_PARTS_MAX) {
+            let max = HISTOGRAM_PARTS_MAX;
+            return Err(Error::TooManyParts { max });
+        }
+        if !custom {
+            return match self.custom_values.is_empty() {
+                true => Ok(()),
+                false => Err(Error::CustomBounds),
+            };
+        }
         let ascending = self.custom_values.iter().all(|bound| bound.is_finite())
             && self.custom_values.is_sorted_by(|a, b| a < b);
-        let consistent = match custom {
-            true => ascending && self.negative.spans.is_empty(),
-            false => self.custom_values.is_empty(),
-        };
-        if consistent {
-            Ok(())
-        } else {
-            Err(Error::CustomBounds)
+        if !ascending {
+            return Err(Error::CustomBounds);
         }
+        let zero_count = match self.zero_count {
+            Number::Int(count) => count != 0,
+            Number::Float(count) => count != 0.0,
+        };
+        if zero_count || self.zero_threshold != 0.0 || !self.negative.spans.is_empty() {
+            return Err(Error::CustomSides);
+        }
+        let end: i64 = (self.positive.spans.iter())
+            .map(|span| i64::from(span.offset) + i64::from(span.length))
+            .sum();
+        let begins = self.positive.spans.first().map_or(0, |span| span.offset);
+        let bounds = self.custom_values.len();
+        if begins < 0 || end > bounds as i64 + 1 {
+            return Err(Error::BeyondBounds { bounds });
+        }
+        Ok(())
     }
 }
 

@@ -428,6 +428,44 @@ fn inconsistent_histograms_are_refused_with_their_reason() {
         h.custom_values = vec![2.0, 1.0];
     };
     assert_eq!(refused(unsorted), histogram::Error::CustomBounds);
+    let custom = |h: &mut Histogram| {
+        *h = Histogram {
+            schema: model::CUSTOM_BUCKETS_SCHEMA,
+            custom_values: vec![1.0, 2.0],
+            positive_spans: vec![Span {
+                offset: 1,
+                length: 3,
+            }],
+            positive_deltas: vec![0; 3],
+            ..Histogram::default()
+        };
+    };
+    let custom_refused = |change: fn(&mut Histogram)| {
+        let mut h = int_histogram();
+        custom(&mut h);
+        change(&mut h);
+        histogram_round_trip(HistogramSample::Int(h)).unwrap_err()
+    };
+    let beyond = histogram::Error::BeyondBounds { bounds: 2 };
+    assert_eq!(custom_refused(|_| {}), beyond);
+    assert_eq!(custom_refused(|h| h.positive_spans[0].offset = -1), beyond);
+    assert_eq!(
+        custom_refused(|h| (h.positive_spans[0].offset, h.zero_threshold) = (0, 0.5)),
+        histogram::Error::CustomSides
+    );
+    let many = vec![0; 70_000];
+    let mut h = int_histogram();
+    (h.negative_spans, h.negative_deltas) = (
+        vec![Span {
+            offset: 0,
+            length: 70_000,
+        }],
+        many,
+    );
+    assert_eq!(
+        histogram_round_trip(HistogramSample::Int(h)).unwrap_err(),
+        histogram::Error::TooManyParts { max: 65_536 }
+    );
 }
 
 #[test]
