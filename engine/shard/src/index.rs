@@ -10,8 +10,11 @@
 //! | series and label | 4 (pair number) + 4 to 5 (posting) |
 //! | series | 4 to 5 (posting in `all`) |
 //!
+//! Nothing here is copied as a whole when it grows: pairs and values are pages, the table of pairs is many small ones once it is large, long postings
+//! are pieces. So the longest creation of a series among millions is a matter of a millisecond (`tests::pauses`).
+//!
 //! Removal is in two steps, so that it never stops the core: series leave the series table first and are dead for every reader;
-//! their postings are swept afterwards, pair by pair ([`Index::sweep`]). Until then a dead series' number is not used again.
+//! their postings are swept afterwards, piece by piece ([`Index::sweep`]). Until then a dead series' number is not used again.
 
 pub(crate) mod postings;
 pub(crate) mod project;
@@ -25,10 +28,11 @@ use model::varint;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_secret};
 
 use self::postings::Postings;
-use self::table::Table;
+use self::table::{Split, Table};
 use self::texts::{Text, Texts};
+use crate::pages::Pages;
 
-/// A label: index into [`Index::pairs`].
+/// A label: number of a row of [`Index::pairs`].
 pub(crate) type PairId = u32;
 /// A label's name: index into [`Index::names`].
 pub(crate) type NameId = u32;
@@ -59,7 +63,7 @@ impl Secret {
 struct Name {
     text: Box<str>,
     /// Its values, in no order.
-    values: Vec<PairId>,
+    values: Pages<PairId>,
 }
 
 #[derive(Debug)]
@@ -80,12 +84,14 @@ pub(crate) struct Index {
     name_table: Table,
     /// Names of the labels of the series made last, by position: the next series probably has the same.
     recent: Vec<NameId>,
-    pairs: Vec<Pair>,
-    pair_table: Table,
+    pairs: Pages<Pair>,
+    pair_table: Split,
     free_pairs: Vec<PairId>,
     texts: Texts,
     /// All series of the tenant.
     all: Postings,
+    /// Heap bytes of the lists of all pairs.
+    postings_bytes: isize,
     /// How often pairs have been removed; whoever holds pair numbers over a slice looks at it.
     sweeps: u64,
     unswept: Unswept,
@@ -97,6 +103,10 @@ struct Unswept {
     /// Ascending once sweeping has begun.
     dead: Vec<u32>,
     pairs: BTreeSet<PairId>,
+    /// A list that is swept in part, and from which series on it is not.
+    half: Option<(PairId, u32)>,
+    /// As `half`, of the list of all.
+    all_from: u32,
     sweeping: bool,
 }
 
@@ -120,7 +130,7 @@ impl Index {
             pairs.push(self.pair_id(secret, name, value)?);
         }
         for &pair in &pairs {
-            self.pairs[pair as usize].postings.add(series);
+            self.postings_bytes += self.pairs[pair].postings.add(series);
         }
         self.all.add(series);
         Ok(pairs.into_boxed_slice())
@@ -130,7 +140,7 @@ impl Index {
     pub(crate) fn same_labels(&self, pairs: &[PairId], packed: &[u8]) -> bool {
         let mut rest = labels(packed);
         pairs.iter().all(|&pair| {
-            let pair = &self.pairs[pair as usize];
+            let pair = &self.pairs[pair];
             rest.next().is_some_and(|(name, value)| {
                 self.texts.bytes_of(pair.value) == value
                     && self.names[pair.name as usize].text.as_bytes() == name
@@ -141,7 +151,7 @@ impl Index {
     /// Appends the packed form of a label set.
     pub(crate) fn put_packed(&self, pairs: &[PairId], out: &mut Vec<u8>) {
         for &pair in pairs {
-            let pair = &self.pairs[pair as usize];
+            let pair = &self.pairs[pair];
             let name = self.names[pair.name as usize].text.as_bytes();
             varint::put_u64(out, name.len() as u64);
             out.extend_from_slice(name);
@@ -156,7 +166,7 @@ impl Index {
         let found = pairs
             .iter()
             .copied()
-            .find(|&pair| self.pairs[pair as usize].name == name);
+            .find(|&pair| self.pairs[pair].name == name);
         (found, found.map_or("", |pair| self.value(pair)))
     }
 
@@ -171,7 +181,7 @@ impl Index {
     pub(crate) fn find_pair(&self, secret: &Secret, name: NameId, value: &str) -> Option<PairId> {
         self.pair_table
             .find(secret.hash(name, value.as_bytes()), |id| {
-                let pair = &self.pairs[id as usize];
+                let pair = &self.pairs[id];
                 pair.name == name && self.texts.bytes_of(pair.value) == value.as_bytes()
             })
     }
@@ -182,7 +192,7 @@ impl Index {
             .names
             .iter()
             .enumerate()
-            .filter(|(_, name)| !name.values.is_empty());
+            .filter(|(_, name)| name.values.count() > 0);
         names.map(|(id, name)| (id as NameId, &*name.text))
     }
 
@@ -192,33 +202,36 @@ impl Index {
     }
 
     /// The values of a name, in no order; new ones come at the end while [`Index::sweeps`] stays the same.
-    pub(crate) fn values(&self, name: NameId) -> &[PairId] {
+    pub(crate) fn values(&self, name: NameId) -> &Pages<PairId> {
         &self.names[name as usize].values
     }
 
     /// The name of a pair.
     pub(crate) fn name_of(&self, pair: PairId) -> NameId {
-        self.pairs[pair as usize].name
+        self.pairs[pair].name
     }
 
     /// The value of a pair.
     pub(crate) fn value(&self, pair: PairId) -> &str {
-        self.texts.get(self.pairs[pair as usize].value)
+        self.texts.get(self.pairs[pair].value)
     }
 
-    /// The series of a pair, in any order, dead ones not yet swept included.
-    pub(crate) fn series_of(&self, pair: PairId) -> &[u32] {
-        self.pairs[pair as usize].postings.as_slice()
+    /// The series of a pair, dead ones not yet swept included.
+    pub(crate) fn series_of(&self, pair: PairId) -> &Postings {
+        &self.pairs[pair].postings
     }
 
-    /// The series of a pair, ascending.
-    pub(crate) fn sorted_series_of(&mut self, pair: PairId) -> &[u32] {
-        self.pairs[pair as usize].postings.sorted()
+    /// The series of a pair, sorted ([`Postings::sort`]).
+    pub(crate) fn sorted_series_of(&mut self, pair: PairId) -> &Postings {
+        let postings = &mut self.pairs[pair].postings;
+        postings.sort();
+        postings
     }
 
-    /// All series of the tenant, ascending.
-    pub(crate) fn sorted_all(&mut self) -> &[u32] {
-        self.all.sorted()
+    /// All series of the tenant, sorted.
+    pub(crate) fn sorted_all(&mut self) -> &Postings {
+        self.all.sort();
+        &self.all
     }
 
     /// How many series there are, dead ones not yet swept included.
@@ -243,8 +256,8 @@ impl Index {
         self.unswept.pairs.extend(pairs);
     }
 
-    /// Removes the dead from some lists, at most `budget` elements looked at (but at least one list). Returns the dead, whose
-    /// numbers are now named by no list, when all is done; `None` when there is more to do.
+    /// Removes the dead from lists, looking at about `budget` series (but at least a piece of a list). Returns the dead, whose
+    /// numbers are now named by no list, when all is done; `None` when there is more to do. Series may be added meanwhile.
     pub(crate) fn sweep(&mut self, secret: &Secret, mut budget: usize) -> Option<Vec<u32>> {
         if self.unswept.dead.is_empty() && self.unswept.pairs.is_empty() {
             return Some(Vec::new());
@@ -254,30 +267,40 @@ impl Index {
             self.unswept.sweeping = true;
         }
         let dead = std::mem::take(&mut self.unswept.dead);
-        while let Some(pair) = self.unswept.pairs.pop_first() {
-            let postings = &mut self.pairs[pair as usize].postings;
-            let cost = postings.count() + 16;
-            postings.remove(&dead);
-            if postings.count() == 0 {
+        let next = |unswept: &mut Unswept| {
+            let half = unswept.half.take();
+            half.or_else(|| Some((unswept.pairs.pop_first()?, 0)))
+        };
+        while let Some((pair, from)) = next(&mut self.unswept) {
+            let postings = &mut self.pairs[pair].postings;
+            let removal = postings.remove(&dead, from, budget);
+            self.postings_bytes -= removal.freed;
+            self.unswept.half = removal.next.map(|next| (pair, next));
+            if removal.next.is_none() && postings.count() == 0 {
                 self.remove_pair(secret, pair);
             }
-            budget = budget.saturating_sub(cost);
+            // A list costs something whatever its length.
+            budget = budget.saturating_sub(removal.looked_at + 16);
             if budget == 0 {
                 self.unswept.dead = dead;
                 return None;
             }
         }
-        self.all.remove(&dead);
+        if let Some(next) = self.all.remove(&dead, self.unswept.all_from, budget).next {
+            (self.unswept.all_from, self.unswept.dead) = (next, dead);
+            return None;
+        }
         self.unswept = Unswept::default();
         Some(dead)
     }
 
-    /// Heap bytes, for the accounts. Cost: linear in pairs.
+    /// Heap bytes, for the accounts. Cost: linear in pages.
     pub(crate) fn bytes(&self) -> usize {
-        let pairs: usize = self.pairs.iter().map(|pair| pair.postings.bytes()).sum();
-        let names = |name: &Name| name.text.len() + name.values.capacity() * 4;
-        pairs
-            + self.pairs.capacity() * size_of::<Pair>()
+        let postings =
+            usize::try_from(self.postings_bytes).expect("no list owns less than nothing");
+        let names = |name: &Name| name.text.len() + name.values.bytes();
+        postings
+            + self.pairs.bytes()
             + self.free_pairs.capacity() * 4
             + self.names.iter().map(names).sum::<usize>()
             + self.names.capacity() * size_of::<Name>()
@@ -302,7 +325,7 @@ impl Index {
             let text = String::from_utf8_lossy(name).into_owned().into_boxed_str();
             self.names.push(Name {
                 text,
-                values: Vec::new(),
+                values: Pages::default(),
             });
             self.name_table.insert(hash, id);
             id
@@ -322,7 +345,7 @@ impl Index {
     ) -> Result<PairId, IndexFull> {
         let hash = secret.hash(name, value);
         let found = self.pair_table.find(hash, |id| {
-            let pair = &self.pairs[id as usize];
+            let pair = &self.pairs[id];
             pair.name == name && self.texts.bytes_of(pair.value) == value
         });
         if let Some(pair) = found {
@@ -331,7 +354,7 @@ impl Index {
         let text = std::str::from_utf8(value).map_err(|_| IndexFull)?;
         let value = self.texts.add(text).ok_or(IndexFull)?;
         let values = &mut self.names[name as usize].values;
-        let slot = values.len() as u32;
+        let slot = values.count();
         let pair = Pair {
             name,
             slot,
@@ -340,13 +363,10 @@ impl Index {
         };
         let id = match self.free_pairs.pop() {
             Some(id) => {
-                self.pairs[id as usize] = pair;
+                self.pairs[id] = pair;
                 id
             }
-            None => {
-                self.pairs.push(pair);
-                (self.pairs.len() - 1) as PairId
-            }
+            None => self.pairs.push(pair),
         };
         self.pair_table.insert(hash, id);
         values.push(id);
@@ -356,18 +376,15 @@ impl Index {
     fn remove_pair(&mut self, secret: &Secret, id: PairId) {
         let Pair {
             name, slot, value, ..
-        } = self.pairs[id as usize];
+        } = self.pairs[id];
         let hash = secret.hash(name, self.texts.bytes_of(value));
         self.pair_table.remove(hash, id);
         self.texts.remove(value);
         let values = &mut self.names[name as usize].values;
-        assert_eq!(
-            values[slot as usize], id,
-            "a pair is in the list of its name"
-        );
-        values.swap_remove(slot as usize);
-        if let Some(&moved) = values.get(slot as usize) {
-            self.pairs[moved as usize].slot = slot;
+        assert_eq!(values[slot], id, "a pair is in the list of its name");
+        values.swap_remove(slot);
+        if let Some(&moved) = values.get(slot) {
+            self.pairs[moved].slot = slot;
         }
         self.free_pairs.push(id);
         self.sweeps += 1;

@@ -26,6 +26,7 @@ mod memtable;
 mod message;
 mod metrics;
 mod options;
+mod pages;
 mod quota;
 mod read;
 mod recovery;

@@ -38,6 +38,7 @@ use crate::chunkfile::{ChunkFiles, Place};
 use crate::index::table::Sharded;
 use crate::index::{Index, PairId, Secret};
 use crate::limits::CUT_MS;
+use crate::pages::Pages;
 use crate::quota::{Counter, Quotas, TenantQuota};
 
 /// The tenant of rows that hold no series.
@@ -396,78 +397,6 @@ pub(crate) fn cut_after(time: i64) -> i64 {
     time.div_euclid(CUT_MS)
         .saturating_add(1)
         .saturating_mul(CUT_MS)
-}
-
-/// Rows of a page.
-const PAGE_ROWS: usize = 1024;
-
-/// A table that grows without moving its rows.
-#[derive(Debug)]
-pub(crate) struct Pages<T>(Vec<Vec<T>>);
-
-impl<T> Default for Pages<T> {
-    fn default() -> Pages<T> {
-        Pages(Vec::new())
-    }
-}
-
-impl<T> Pages<T> {
-    /// Rows so far.
-    pub(crate) fn count(&self) -> u32 {
-        self.0
-            .last()
-            .map_or(0, |last| (self.0.len() - 1) * PAGE_ROWS + last.len()) as u32
-    }
-
-    /// Adds a row and returns its number.
-    pub(crate) fn push(&mut self, row: T) -> u32 {
-        if self.0.last().is_none_or(|last| last.len() == PAGE_ROWS) {
-            // The first page grows from nothing, for small cores; later ones are made whole.
-            let whole = if self.0.is_empty() { 0 } else { PAGE_ROWS };
-            self.0.push(Vec::with_capacity(whole));
-        }
-        let number = self.count();
-        self.0.last_mut().expect("pushed above").push(row);
-        number
-    }
-
-    /// The row, if there is one of that number.
-    #[inline(always)]
-    pub(crate) fn get(&self, number: u32) -> Option<&T> {
-        self.0
-            .get(number as usize / PAGE_ROWS)?
-            .get(number as usize % PAGE_ROWS)
-    }
-
-    /// Begins to fetch the row, if there is one of that number.
-    #[inline(always)]
-    pub(crate) fn prefetch(&self, number: u32) {
-        if let Some(row) = self.get(number) {
-            model::prefetch(row);
-        }
-    }
-
-    /// Heap bytes.
-    pub(crate) fn bytes(&self) -> usize {
-        let rows: usize = self.0.iter().map(Vec::capacity).sum();
-        rows * size_of::<T>() + self.0.capacity() * size_of::<Vec<T>>()
-    }
-}
-
-impl<T> std::ops::Index<u32> for Pages<T> {
-    type Output = T;
-
-    #[inline(always)]
-    fn index(&self, number: u32) -> &T {
-        &self.0[number as usize / PAGE_ROWS][number as usize % PAGE_ROWS]
-    }
-}
-
-impl<T> std::ops::IndexMut<u32> for Pages<T> {
-    #[inline(always)]
-    fn index_mut(&mut self, number: u32) -> &mut T {
-        &mut self.0[number as usize / PAGE_ROWS][number as usize % PAGE_ROWS]
-    }
 }
 
 #[cfg(test)]

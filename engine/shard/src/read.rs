@@ -291,7 +291,9 @@ impl Read {
         self.stage = match &self.ask {
             Ask::Labels(query) if query.matchers.is_empty() && query.name.is_some() => {
                 let name = query.name.as_deref().and_then(|name| index.find_name(name));
-                let values = name.map_or(Vec::new(), |name| index.values(name).to_vec());
+                let values = name.map_or(Vec::new(), |name| {
+                    index.values(name).iter().copied().collect()
+                });
                 Stage::Values {
                     values,
                     next: 0,
@@ -424,8 +426,8 @@ impl Read {
                     let pair = values[*next];
                     // Ascending, so that the next slice finds its place again.
                     memtable.tenant_mut(self.slot).index.sorted_series_of(pair);
-                    let list = memtable.tenant(self.slot).index.series_of(pair);
-                    let list = &list[list.partition_point(|series| series < from)..];
+                    let postings = memtable.tenant(self.slot).index.series_of(pair);
+                    let list = postings.piece_from(*from);
                     let some = &list[..list.len().min(budget)];
                     let found = some.iter().position(|series| {
                         memtable.is_live(*series)
@@ -433,9 +435,9 @@ impl Read {
                             && memtable.overlaps(*series, min, max)
                     });
                     budget -= found.map_or(some.len(), |at| at + 1).max(1);
-                    if found.is_none() && some.len() < list.len() {
-                        *from = some[some.len() - 1] + 1;
-                        break;
+                    if let (None, Some(last)) = (found, some.last()) {
+                        *from = last + 1;
+                        continue;
                     }
                     if found.is_some() {
                         self.pairs.insert(pair);

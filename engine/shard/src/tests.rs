@@ -1,5 +1,5 @@
 //! Tests of whole cores. `node` is a node of several cores driven by hand on a simulated machine; `client` is a gateway in
-//! small, which remembers what it sent and what was acknowledged; `behavior`, `chunks`, `simulation`, `model`, `memory` and `worlds` are the tests.
+//! small, which remembers what it sent and what was acknowledged; `behavior`, `chunks`, `simulation`, `model`, `memory` and `worlds` are the tests, `pauses` is a measurement.
 
 mod behavior;
 mod chunks;
@@ -7,5 +7,6 @@ mod client;
 mod memory;
 mod model;
 mod node;
+mod pauses;
 mod simulation;
 mod worlds;

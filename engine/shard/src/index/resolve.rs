@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use model::Matcher;
 
-use super::postings::{intersect, subtract};
+use super::postings::{Postings, intersect, subtract};
 use super::{Index, NameId, PairId, Secret};
 
 /// Matchers on their way to series.
@@ -59,13 +59,16 @@ impl Resolution {
         let lookups = matchers.iter().filter(|m| is_lookup(m));
         let sizes = lookups.map(|m| {
             let pairs = exact_pairs(index, secret, m);
-            pairs.iter().map(|&pair| index.series_of(pair).len()).sum()
+            pairs
+                .iter()
+                .map(|&pair| index.series_of(pair).count())
+                .sum()
         });
         let candidates: usize = sizes.min().unwrap_or(index.count());
         let (mut scans, mut filters) = (Vec::new(), Vec::new());
         for (matcher, m) in matchers.iter().enumerate().filter(|(_, m)| !is_lookup(m)) {
             match index.find_name(m.name()) {
-                Some(name) if index.values(name).len() < candidates => {
+                Some(name) if (index.values(name).count() as usize) < candidates => {
                     scans.push(Scan {
                         matcher,
                         name,
@@ -95,16 +98,18 @@ impl Resolution {
         for scan in &mut self.scans {
             let matcher = &self.matchers[scan.matcher];
             let wanted = !matcher.matches_empty();
-            let values = &index.values(scan.name)[scan.done..];
-            let some = &values[..values.len().min(budget)];
-            scan.hits.extend(
-                some.iter()
-                    .filter(|&&p| matcher.matches(index.value(p)) == wanted),
-            );
-            scan.done += some.len();
-            budget -= some.len();
-            if some.len() < values.len() {
-                return false;
+            let values = index.values(scan.name);
+            while let run @ [_, ..] = values.run(scan.done as u32) {
+                if budget == 0 {
+                    return false;
+                }
+                let some = &run[..run.len().min(budget)];
+                scan.hits.extend(
+                    some.iter()
+                        .filter(|&&p| matcher.matches(index.value(p)) == wanted),
+                );
+                scan.done += some.len();
+                budget -= some.len();
             }
         }
         true
@@ -125,12 +130,15 @@ impl Resolution {
         }
         unions.append(&mut keep);
         let size = |index: &Index, pairs: &[PairId]| -> usize {
-            pairs.iter().map(|&pair| index.series_of(pair).len()).sum()
+            pairs
+                .iter()
+                .map(|&pair| index.series_of(pair).count())
+                .sum()
         };
         unions.sort_by_cached_key(|pairs| size(index, pairs));
         let mut unions = unions.into_iter();
         let mut series = match unions.next() {
-            None => index.sorted_all().to_vec(),
+            None => listed(index.sorted_all()),
             Some(pairs) => union(index, &pairs),
         };
         for pairs in unions {
@@ -138,8 +146,8 @@ impl Resolution {
                 break;
             }
             match pairs[..] {
-                [pair] => intersect(&mut series, index.sorted_series_of(pair)),
-                _ => intersect(&mut series, &union(index, &pairs)),
+                [pair] => intersect(&mut series, index.sorted_series_of(pair).pieces()),
+                _ => intersect(&mut series, [&union(index, &pairs)[..]]),
             }
         }
         for pairs in drop {
@@ -204,7 +212,9 @@ fn exact_pairs(index: &Index, secret: &Secret, matcher: &Matcher) -> Vec<PairId>
 fn union(index: &mut Index, pairs: &[PairId]) -> Vec<u32> {
     let mut all = Vec::new();
     for &pair in pairs {
-        all.extend_from_slice(index.sorted_series_of(pair));
+        for piece in index.sorted_series_of(pair).pieces() {
+            all.extend_from_slice(piece);
+        }
     }
     if pairs.len() > 1 {
         all.sort();
@@ -214,4 +224,12 @@ fn union(index: &mut Index, pairs: &[PairId]) -> Vec<u32> {
         "a series has one value of a name"
     );
     all
+}
+
+fn listed(postings: &Postings) -> Vec<u32> {
+    let mut list = Vec::with_capacity(postings.count());
+    postings
+        .pieces()
+        .for_each(|piece| list.extend_from_slice(piece));
+    list
 }

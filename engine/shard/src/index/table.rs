@@ -123,6 +123,83 @@ impl Table {
     }
 }
 
+/// Numbers from which a [`Split`] is many tables: few enough that taking the one apart is a pause of a millisecond.
+const SPLIT_COUNT: usize = 1 << 14;
+
+/// One table while it is small, then [`SHARDS`] of them, so that growing is a short pause even with millions of entries and little memory with few.
+#[derive(Debug)]
+pub(crate) enum Split {
+    One(Table),
+    Many(Box<[Table]>),
+}
+
+impl Default for Split {
+    fn default() -> Split {
+        Split::One(Table::default())
+    }
+}
+
+impl Split {
+    /// The table that a hash belongs to: by the highest bits of its tag, of which tables use the lowest.
+    #[inline]
+    fn of(&self, hash: u64) -> &Table {
+        match self {
+            Split::One(table) => table,
+            Split::Many(tables) => &tables[shard_of(hash as u32)],
+        }
+    }
+
+    fn of_mut(&mut self, hash: u64) -> &mut Table {
+        match self {
+            Split::One(table) => table,
+            Split::Many(tables) => &mut tables[shard_of(hash as u32)],
+        }
+    }
+
+    /// As [`Table::find`].
+    #[inline]
+    pub(crate) fn find(&self, hash: u64, same: impl FnMut(u32) -> bool) -> Option<u32> {
+        self.of(hash).find(hash, same)
+    }
+
+    /// As [`Table::insert`].
+    pub(crate) fn insert(&mut self, hash: u64, number: u32) {
+        if let Split::One(table) = self
+            && table.count >= SPLIT_COUNT
+        {
+            let mut tables: Box<[Table]> = (0..SHARDS).map(|_| Table::default()).collect();
+            for slot in table.slots.iter().filter(|slot| slot.number != FREE) {
+                // The tag is all of a hash that a table looks at.
+                tables[shard_of(slot.tag)].insert(u64::from(slot.tag), slot.number);
+            }
+            *self = Split::Many(tables);
+        }
+        self.of_mut(hash).insert(hash, number);
+    }
+
+    /// As [`Table::remove`]. Many tables never become one again: those that are empty own no memory.
+    pub(crate) fn remove(&mut self, hash: u64, number: u32) {
+        self.of_mut(hash).remove(hash, number);
+    }
+
+    /// Heap bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Split::One(table) => table.bytes(),
+            Split::Many(tables) => {
+                tables.iter().map(Table::bytes).sum::<usize>() + size_of_val(&**tables)
+            }
+        }
+    }
+}
+
+#[inline]
+fn shard_of(tag: u32) -> usize {
+    (tag >> 26) as usize
+}
+
+const _: () = assert!(SHARDS == 1 << (32 - 26));
+
 /// How many tables a [`Sharded`] is made of.
 const SHARDS: usize = 64;
 
@@ -185,6 +262,30 @@ mod tests {
             assert_eq!(found.is_some(), model.contains(&probe));
             assert_eq!(table.count(), model.len());
         }
+    }
+
+    #[test]
+    fn a_table_that_is_taken_apart_holds_what_it_held() {
+        let mut split = Split::default();
+        let hash = |n: u32| u64::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 7;
+        let count = 3 * SPLIT_COUNT as u32;
+        for n in 0..count {
+            split.insert(hash(n), n);
+        }
+        assert!(matches!(split, Split::Many(_)));
+        let found = |split: &Split, n: u32| split.find(hash(n), |other| other == n);
+        assert!((0..count).all(|n| found(&split, n) == Some(n)));
+        (0..count).step_by(2).for_each(|n| split.remove(hash(n), n));
+        assert!((0..count).all(|n| found(&split, n).is_some() == (n % 2 == 1)));
+        let largest = match &split {
+            Split::Many(tables) => tables.iter().map(Table::bytes).max(),
+            Split::One(_) => None,
+        };
+        assert!(
+            largest < Some(split.bytes() / 16),
+            "{largest:?} of {}",
+            split.bytes()
+        );
     }
 
     #[test]

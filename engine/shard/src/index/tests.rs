@@ -85,13 +85,16 @@ fn matchers_select_what_a_scan_selects() {
     let mut free: Vec<u32> = (0..400).collect();
     let mut compared = 0;
     for round in 0..3000 {
-        if rng.random_bool(0.6) && !free.is_empty() {
-            let series = free.swap_remove(rng.random_range(0..free.len()));
+        let create = |rng: &mut SmallRng, series: u32| {
             let mut labels = Labels::empty();
             for name in ["__name__", "job", "pod", "le"] {
-                labels = labels.with(name, values.choose(&mut rng).unwrap());
+                labels = labels.with(name, values.choose(rng).unwrap());
             }
-            let labels = labels.with("id", &series.to_string());
+            labels.with("id", &series.to_string())
+        };
+        if rng.random_bool(0.6) && !free.is_empty() {
+            let series = free.swap_remove(rng.random_range(0..free.len()));
+            let labels = create(&mut rng, series);
             pairs_of.insert(series, index.add(&secret, labels.packed(), series).unwrap());
             model.insert(series, labels);
         }
@@ -109,6 +112,14 @@ fn matchers_select_what_a_scan_selects() {
             let swept = loop {
                 if let Some(swept) = index.sweep(&secret, 1) {
                     break swept;
+                }
+                // Series come between the steps, with labels of the dead too.
+                if rng.random_bool(0.1)
+                    && let Some(series) = free.pop()
+                {
+                    let labels = create(&mut rng, series);
+                    pairs_of.insert(series, index.add(&secret, labels.packed(), series).unwrap());
+                    model.insert(series, labels);
                 }
             };
             assert_eq!(swept, dead);
