@@ -9,7 +9,7 @@ CARGO ?= cargo
 SIM_SECONDS ?= 20
 SOAK_SECONDS ?= 900
 
-.PHONY: help check test soak sim crash fuzz bench run setup bins docs clean
+.PHONY: help check test soak sim crash fuzz bench micro run setup bins docs clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -45,6 +45,9 @@ fuzz: ## fuzz targets for FUZZ_SECONDS each; `make fuzz TARGET=wal` for one
 bench: ## the same load on Myelin and on the Debian packages of VictoriaMetrics and Prometheus; `make bench ARGS="--workload churn --queries"`
 	$(CARGO) build --release --locked -p myelin -p myelin-bench
 	$(CARGO_TARGET_DIR)/release/myelin-bench compare $(ARGS)
+
+micro: ## each stage alone, in nanoseconds; `cargo bench -p shard` for one crate
+	$(CARGO) bench --locked -p wire -p chunk -p wal -p gateway -p shard -p reactor --benches
 
 run: ## the server, release build, on 127.0.0.1:9009
 	$(CARGO) run --release --locked

@@ -2,7 +2,7 @@
 //!
 //! The fastest scrape and the fastest of three replays count, so that a busy machine changes little.
 //!
-//! `cargo run --release -p wal --example cost [series] [scrapes]`
+//! `cargo bench -p wal --bench log [-- SERIES SCRAPES]`; `cargo test -p wal` runs it on tiny input.
 
 #![expect(clippy::disallowed_methods, reason = "a measurement needs a clock")]
 
@@ -35,9 +35,20 @@ const SHAPES: [(&str, Shape); 5] = [
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut args = std::env::args().skip(1);
-    let series: u32 = args.next().map_or(Ok(20_000), |text| text.parse())?;
-    let scrapes: u32 = args.next().map_or(Ok(40), |text| text.parse())?;
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--list") {
+        // Test runners ask what there is, and which of it is left out.
+        if !arguments.iter().any(|argument| argument == "--ignored") {
+            println!("log_on_tiny_input: test");
+        }
+        return Ok(());
+    }
+    let full = arguments.iter().any(|argument| argument == "--bench");
+    let numbers = arguments.iter().filter_map(|text| text.parse::<u32>().ok());
+    let numbers: Vec<u32> = numbers.filter(|_| full).collect();
+    let default = if full { (20_000, 40) } else { (700, 3) };
+    let series = numbers.first().copied().unwrap_or(default.0);
+    let scrapes = numbers.get(1).copied().unwrap_or(default.1);
     println!("{series} series x {scrapes} scrapes, 500 series a target");
     println!(
         "{:<22} {:>9} {:>9} {:>7}",

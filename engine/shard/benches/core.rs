@@ -1,18 +1,25 @@
-//! What one core costs per sample: whole cores on this machine's disk, driven through the mailbox as a gateway does.
+//! What one core costs per item: whole cores on this machine's disk, driven through the mailbox as a gateway does.
 //!
-//! ```text
-//! cargo run --release -p shard --example ingest -- [series] [scrapes] [dir]
-//! ```
+//! `cargo bench -p shard [-- DIR] [-- SERIES SCRAPES]`; `cargo test -p shard` runs it on tiny input. The log is in DIR, by default the
+//! directory for temporary files, and is removed at the end.
 //!
-//! Phases: every series is created (with labels, ten of them), then scraped in the order of creation in bodies of 2,000 samples,
-//! then once more in random order of bodies' keys; a selection of all; a graceful stop; and a start from the checkpoint. "Busy" is the
-//! time between a core's waits, by its own clock: admission, log encoding, memtable and replies, without system calls.
+//! | phase | what |
+//! | --- | --- |
+//! | mailbox | pushes of nothing, one after the other: a message there, a reply back |
+//! | create | every series with its ten labels: index, postings, table, log, memtable |
+//! | scrape | known series in the order of creation, in bodies of 2,000 samples |
+//! | shuffled | known series in an order that has nothing to do with memory |
+//! | select .. | index look-ups without chunks: a label's value, two of them, a regex with a literal prefix, one without, all |
+//! | chunks | all series with their chunks |
+//!
+//! "Busy" is the time between a core's waits, by its own clock: admission, log encoding, memtable and replies, without system calls.
+//! A graceful stop and a start from the checkpoint follow.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use model::{CoreId, Labels, SeriesKey, TenantId, TenantLimits, identity};
+use model::{CoreId, Labels, MatchOp, Matcher, SeriesKey, TenantId, TenantLimits, identity};
 use shard::{
     Cores, FreshSamples, FreshSeries, KnownSamples, Mailboxes, Message, Options, Push, PushOutcome,
     Select,
@@ -23,19 +30,34 @@ const BODY: usize = 2000;
 const WINDOW: usize = 16;
 
 fn main() {
-    let mut args = std::env::args().skip(1);
-    let mut number = |default: usize| {
-        args.next()
-            .map_or(default, |arg| arg.parse().expect("a number"))
-    };
-    let (series, scrapes) = (number(100_000), number(60));
-    let dir = args
-        .next()
-        .unwrap_or_else(|| "target/ingest-data".to_owned());
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--list") {
+        // Test runners ask what there is, and which of it is left out.
+        if !arguments.iter().any(|argument| argument == "--ignored") {
+            println!("core_on_tiny_input: test");
+        }
+        return;
+    }
+    let full = arguments.iter().any(|argument| argument == "--bench");
+    let (mut dir, mut numbers) = (std::env::temp_dir(), Vec::new());
+    for argument in arguments.iter().filter(|a| full && !a.starts_with("--")) {
+        match argument.parse::<usize>() {
+            Ok(number) => numbers.push(number),
+            Err(_) => dir = argument.into(),
+        }
+    }
+    let default = if full { (100_000, 60) } else { (3000, 3) };
+    let series = numbers.first().copied().unwrap_or(default.0);
+    let scrapes = numbers.get(1).copied().unwrap_or(default.1);
+    let dir = dir.join(format!("shard-bench-{}", std::process::id()));
     let cpus = shard::topology::cores(Some(1), None).expect("a CPU");
     let options = Options::new(&dir, cpus);
     let cores = start(&options);
     let boxes = cores.mailboxes().clone();
+    let trips = if full { 20_000 } else { 20 };
+    timed(&cores, "mailbox", trips, || {
+        (0..trips).for_each(|_| empty(&boxes))
+    });
     let keys = timed(&cores, "create", series, || create(&boxes, series));
     timed(&cores, "scrape", series * scrapes, || {
         (0..scrapes).for_each(|scrape| push(&boxes, &keys, 1 + scrape as i64, scrape))
@@ -45,7 +67,13 @@ fn main() {
     timed(&cores, "shuffled", series * more, || {
         (0..more).for_each(|s| push(&boxes, &shuffled, 1000 + s as i64, scrapes + s))
     });
-    let chunks = timed(&cores, "select", series, || select(&boxes));
+    for (name, matchers) in selections() {
+        let found = timed(&cores, name, 1, || select(&boxes, &matchers, false).0);
+        assert!(found > 0 && found <= series, "{name}: {found} series");
+        println!("{:>10}  {found} series", "");
+    }
+    let (found, chunks) = timed(&cores, "chunks", series, || select(&boxes, &[], true));
+    assert_eq!(found, series);
     let text = prometheus::TextEncoder::new().encode_to_string(&cores.registry().gather());
     for line in text.expect("metrics are text").lines() {
         let wanted = [
@@ -60,6 +88,7 @@ fn main() {
         }
     }
     println!("{chunks} chunk bytes selected");
+    assert!(chunks > 0);
     cores.stop();
     let cores = start(&options);
     println!("{:?}", cores.started());
@@ -72,6 +101,7 @@ fn main() {
             .unwrap_or("")
     );
     cores.stop();
+    std::fs::remove_dir_all(&dir).expect("the data was there");
 }
 
 fn start(options: &Options) -> Cores {
@@ -94,7 +124,7 @@ fn timed<T>(cores: &Cores, name: &str, items: usize, phase: impl FnOnce() -> T) 
     let result = phase();
     let (took, busy) = (clock() - begun, busy(cores) - before);
     println!(
-        "{name:>10}: {items:>9} items, {:8.3} s wall, core busy {:7.1} ns each",
+        "{name:>18}: {items:>9} items, {:8.3} s wall, core busy {:7.1} ns each",
         took.as_secs_f64(),
         busy.as_nanos() as f64 / items as f64,
     );
@@ -233,16 +263,43 @@ fn gcd(a: usize, b: usize) -> usize {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-fn select(boxes: &Mailboxes) -> usize {
+fn empty(boxes: &Mailboxes) {
+    let outcome = send(boxes, KnownSamples::default(), FreshSamples::default());
+    assert!(outcome.recv().expect("a reply").refused.is_none());
+}
+
+/// What is looked up in the index, by name.
+fn selections() -> [(&'static str, Vec<Matcher>); 5] {
+    let regex = |name, value| Matcher::new(MatchOp::Regex, name, value).expect("a regex");
+    [
+        (
+            "select metric",
+            vec![Matcher::equal("__name__", "container_metric_name_07_total")],
+        ),
+        (
+            "select two",
+            vec![
+                Matcher::equal("__name__", "container_metric_name_07_total"),
+                Matcher::equal("namespace", "team-00"),
+            ],
+        ),
+        ("select prefix", vec![regex("pod", "deployment-00.+")]),
+        ("select regex", vec![regex("pod", ".*-0000[0-9a-f]")]),
+        ("select all", vec![]),
+    ]
+}
+
+/// Series and chunk bytes that were found.
+fn select(boxes: &Mailboxes, matchers: &[Matcher], with_chunks: bool) -> (usize, usize) {
     let (reply, result) = channel();
     boxes.send(
         CoreId(0),
         Message::Select(Select {
             tenant: TenantId::fake(),
-            matchers: Arc::from([]),
+            matchers: Arc::from(matchers),
             min_time: i64::MIN,
             max_time: i64::MAX,
-            with_chunks: true,
+            with_chunks,
             projection: model::Projection::All,
             newest: false,
             series_max: 0,
@@ -252,9 +309,10 @@ fn select(boxes: &Mailboxes) -> usize {
         }),
     );
     let found = result.recv().expect("a reply").expect("a result");
-    found
+    let bytes = found
         .iter()
         .flat_map(|series| &series.chunks)
         .map(|chunk| chunk.bytes.len())
-        .sum()
+        .sum();
+    (found.len(), bytes)
 }
