@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use model::{FloatHistogram, Histogram, HistogramSample, Labels, SeriesId};
 use reactor::{Fault, OpKind, Reactor, Sim};
 
 use super::*;
+use crate::message::{ChunkSlice, SelectedSeries};
 
 const DIR: &str = "core";
 
@@ -131,4 +133,38 @@ fn a_full_disk_is_waited_for_and_another_error_is_the_end() {
     files.request_sync();
     files.drain(&mut reactor).unwrap_err();
     assert!(!files.has_work(), "a failed sync is not tried again");
+}
+
+/// What checks a chunk on its way from a file looks at its first time, which histograms keep elsewhere than floats.
+#[test]
+fn a_chunk_of_histograms_is_loaded_and_one_named_with_another_time_is_not() {
+    let sim = Sim::new(6);
+    let (mut reactor, mut files) = open(&sim);
+    let int = HistogramSample::Int(Histogram::default());
+    let float = HistogramSample::Float(FloatHistogram::default());
+    for (min_time, sample) in [(-7, int), (1_700_000_000_000, float)] {
+        let mut open = chunk::HistogramAppender::for_kind_of(&sample);
+        open.append(min_time, &sample);
+        open.append(min_time + 15_000, &sample);
+        let sealed = open.seal();
+        let place = files.put(&sealed);
+        files.request_sync();
+        files.drain(&mut reactor).unwrap();
+        let list = |min_time| {
+            vec![SelectedSeries {
+                id: SeriesId::default(),
+                labels: Labels::empty(),
+                chunks: vec![ChunkSlice {
+                    min_time,
+                    max_time: min_time + 15_000,
+                    bytes: files.read(place),
+                }],
+            }]
+        };
+        let mut good = list(min_time);
+        crate::load_chunks(&mut good, &|| false).unwrap();
+        assert_eq!(*good[0].chunks[0].bytes.read().unwrap(), sealed);
+        let refused = crate::load_chunks(&mut list(min_time + 1), &|| false).unwrap_err();
+        assert!(refused.to_string().contains("was named"), "{refused}");
+    }
 }

@@ -17,6 +17,7 @@ fn live() -> i64 {
 
 use ::model::{Labels, TenantId, identity};
 
+use crate::limits::OLD_SERIES_LINGER_S;
 use crate::memtable::append::SeriesLimits;
 use crate::memtable::{Memtable, Totals};
 
@@ -146,5 +147,136 @@ fn a_series_with_six_samples_takes_less_than_400_bytes() {
         "cold rows and label lists",
         colds,
         Box::new(std::mem::take(&mut parts.colds)),
+    );
+}
+
+/// Creates a series as of `now_s`, with one sample.
+fn come(memtable: &mut Memtable, tenant: &TenantId, labels: &Labels, now_s: u32) {
+    let slot = memtable.tenant_slot(tenant);
+    let time = i64::from(now_s) * 1000;
+    let id = identity::series_id(tenant, labels.packed(), &mut Vec::new());
+    let series = memtable
+        .create_series(
+            slot,
+            id,
+            labels.packed(),
+            (time, 1.0),
+            SeriesLimits::default(),
+        )
+        .unwrap();
+    memtable.rows[series].written_s = now_s;
+    let tenant = memtable.tenant_mut(slot);
+    tenant.newest = tenant.newest.max(time);
+}
+
+/// A round of collection at that time, after which no segment, checkpoint or read names the dead.
+fn collect(memtable: &mut Memtable, now_s: u32) {
+    let mut round = memtable.begin_collection(i64::from(now_s) * 1000);
+    while !memtable.collect(&mut round, 0, 0, 1000) {}
+    memtable.reuse_numbers_before(1, 1);
+}
+
+/// All series leave, and their tenants.
+fn leave(memtable: &mut Memtable, now_s: u32) {
+    for tenant in memtable.tenants.iter_mut().flatten() {
+        tenant.newest = i64::from(now_s) * 1000;
+    }
+    collect(memtable, now_s);
+    // Once more, for the accounts without them.
+    collect(memtable, now_s);
+    assert_eq!((memtable.tenant_count(), memtable.totals.series), (0, 0));
+}
+
+/// What churn leaves behind must not grow: not the index, not the numbers, not what is in no account. By the allocator, since an account can forget.
+#[test]
+fn memory_is_flat_when_each_hour_brings_other_series() {
+    const SERIES: usize = 20_000;
+    /// More than the second round: where pages of texts and pieces of lists are left half empty.
+    const TOLERANCE: f64 = 1.10;
+    let before = live();
+    let mut memtable = Memtable::new(Default::default(), 1, 120, 60_000);
+    let tenant = TenantId::fake();
+    let (mut bytes, mut accounts) = (Vec::new(), Vec::new());
+    for round in 0..10 {
+        let now_s = (1 + round) * 2 * OLD_SERIES_LINGER_S;
+        // A quarter stays: the cluster is the same, its pods are new.
+        for i in 0..SERIES {
+            let mut labels = labels_of(i + round as usize * SERIES);
+            if i % 4 != 0 {
+                labels = labels.with(
+                    "revision",
+                    &format!("{:x}", i / 100 + round as usize * 1000),
+                );
+            }
+            come(&mut memtable, &tenant, &labels, now_s);
+        }
+        collect(&mut memtable, now_s);
+        assert_eq!(
+            memtable.totals.series, SERIES as u64,
+            "the round before has left"
+        );
+        bytes.push(live() - before);
+        accounts.push(memtable.accounts.sum());
+    }
+    println!("bytes after each round: {bytes:?}, accounts {accounts:?}");
+    let most = bytes[1] as f64 * TOLERANCE;
+    assert!(
+        bytes[2..].iter().all(|&now| (now as f64) < most),
+        "{bytes:?}"
+    );
+    // The tenant leaves too. Rows, and the list of the numbers that can be given out again, stay for whoever comes next.
+    leave(&mut memtable, 100 * OLD_SERIES_LINGER_S);
+    let (left, said) = (live() - before, memtable.accounts);
+    println!("left: {left} bytes, accounts {said:?}");
+    assert_eq!((said.indexes, said.pairs), (0, 0));
+    let numbers = memtable.rows.count() as usize * 32;
+    let most = (said.sum() + numbers) as f64 * SLACK;
+    assert!(
+        (left as f64) < most,
+        "{left} bytes left, {most} expected at most"
+    );
+}
+
+/// What a tenant costs beside its series, and that it costs nothing once it has left.
+#[test]
+fn five_thousand_small_tenants_cost_little_more_than_their_series() {
+    const TENANTS: usize = 5000;
+    const SERIES: usize = 200;
+    let mut memtable = Memtable::new(Default::default(), 1, 120, 60_000);
+    let now_s = 2 * OLD_SERIES_LINGER_S;
+    let sets: Vec<Labels> = (0..SERIES).map(labels_of).collect();
+    let tenants: Vec<TenantId> = (0..TENANTS)
+        .map(|i| TenantId::new(&format!("tenant-{i}")).unwrap())
+        .collect();
+    let before = live();
+    for tenant in &tenants {
+        sets.iter()
+            .for_each(|labels| come(&mut memtable, tenant, labels, now_s));
+    }
+    collect(&mut memtable, now_s);
+    let bytes = (live() - before) as f64 / (TENANTS * SERIES) as f64;
+    let said = memtable.accounts;
+    let index = said.indexes as f64 / TENANTS as f64;
+    println!(
+        "{TENANTS} tenants of {SERIES} series: {bytes:.1} bytes a series, accounts {said:?}, {index:.0} bytes of index a tenant"
+    );
+    assert!(bytes < 480.0, "{bytes:.1} bytes a series");
+    leave(&mut memtable, now_s + OLD_SERIES_LINGER_S);
+    let (left, said) = (live() - before, memtable.accounts);
+    println!("left: {left} bytes, accounts {said:?}");
+    assert_eq!((said.indexes, said.pairs), (0, 0));
+    // Rows, numbers and slots of tenants stay for others, who need no more then.
+    let now_s = 4 * OLD_SERIES_LINGER_S;
+    for i in 0..TENANTS {
+        let tenant = TenantId::new(&format!("later-{i}")).unwrap();
+        let some = sets.iter().take(SERIES / 10);
+        some.for_each(|labels| come(&mut memtable, &tenant, labels, now_s));
+    }
+    leave(&mut memtable, now_s + OLD_SERIES_LINGER_S);
+    let again = live() - before;
+    println!("left after others came and left: {again} bytes");
+    assert!(
+        again as f64 <= left as f64 * 1.01,
+        "{left} bytes, then {again}"
     );
 }

@@ -350,7 +350,7 @@ fn paths() -> Vec<Key> {
             "ingester.retention",
             limits.retention,
             "6h",
-            "How much sample time of each tenant is kept, counted back from its newest sample."
+            "How much sample time of each tenant is kept, counted back from its newest sample; also of tenants that a start finds on disk and that push no more."
         ),
     ]
 }
