@@ -22,7 +22,7 @@
 //! (spread by hash, so that some are tried again all the time), and only as long as the tenant's epoch of refusals: see `distributor::tenants`.
 //!
 //! Bounds: at most [`ALIASES_PER_SERIES_MAX`] aliases of a series (a sender that pads varints only pushes out its own), at most `count_max` in the table
-//! (the one unused longest among some neighbours goes), refused ones are at most an eighth of that, and what was not used for [`IDLE_STAMPS`] stamps is swept out step
+//! (the one unused longest among some neighbours goes), refused ones are at most an eighth of that, of which a tenant has at most twice what the others left free, and what was not used for [`IDLE_STAMPS`] stamps is swept out step
 //! by step, so that churn does not leak. Memory is 43 to 54 bytes an alias; [`AliasTable::bytes`] tells.
 
 mod entries;
@@ -59,6 +59,9 @@ const REFUSED_STAMPS_SPREAD: u16 = 4;
 
 /// One in so many aliases may be that of a refused series: whoever sends nonsense must not push out what is good.
 const REFUSED_SHARE: u32 = 8;
+
+/// Values of [`Refuser::share`].
+const SHARES: usize = 1 << u8::BITS;
 
 /// Entries from which the one to push out is chosen when the table is full.
 const EVICTION_CANDIDATES: u32 = 16;
@@ -136,11 +139,20 @@ pub struct Target {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Refused {
     /// The caller's number for it.
-    pub(crate) reason: u16,
-    /// The tenant's epoch of refusals then.
-    pub(crate) epoch: u32,
+    pub(crate) reason: u8,
+    /// Whose it is.
+    pub(crate) refuser: Refuser,
     /// The stamp from which on it is to be tried again.
     until: u16,
+}
+
+/// A tenant as far as its refused series are concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Refuser {
+    /// Its epoch of refusals: aliases of refused series hold in the one in which they were learned.
+    pub(crate) epoch: u32,
+    /// Which share of the room for them it uses; by chance, so that hardly two tenants use the same.
+    pub(crate) share: u8,
 }
 
 impl Target {
@@ -148,19 +160,28 @@ impl Target {
     #[inline(always)]
     pub(crate) fn refused(self) -> Option<Refused> {
         (self.core.0 == REFUSED).then_some(Refused {
-            reason: self.key.series.0 as u16,
-            epoch: self.key.generation.0,
+            reason: self.key.series.0 as u8,
+            refuser: Refuser {
+                epoch: self.key.generation.0,
+                share: (self.key.series.0 >> 8) as u8,
+            },
             until: (self.key.series.0 >> 16) as u16,
         })
     }
 
     fn of_refused(refused: Refused) -> Target {
-        let series = u32::from(refused.reason) | u32::from(refused.until) << 16;
+        let Refuser { epoch, share } = refused.refuser;
+        let series = u32::from_le_bytes([
+            refused.reason,
+            share,
+            refused.until as u8,
+            (refused.until >> 8) as u8,
+        ]);
         Target {
             core: CoreId(REFUSED),
             key: SeriesKey {
                 series: SeriesRef(series),
-                generation: Generation(refused.epoch),
+                generation: Generation(epoch),
             },
         }
     }
@@ -217,8 +238,9 @@ pub struct AliasTable {
     sweep_at: u32,
     /// Where the next eviction looks.
     evict_at: u32,
-    /// Entries of refused series.
+    /// Entries of refused series, all and by share.
     refused: u32,
+    refused_of: Box<[u32; SHARES]>,
     counts: Counts,
 }
 
@@ -238,6 +260,7 @@ impl AliasTable {
             sweep_at: 0,
             evict_at: 0,
             refused: 0,
+            refused_of: Box::new([0; SHARES]),
             counts: Counts::default(),
         }
     }
@@ -379,30 +402,38 @@ impl AliasTable {
         by_key.insert(key_hash(target), at, |at| key_hash(entries.at(at).target()));
     }
 
-    /// Remembers that a series was refused, if there is room for more of its kind.
-    pub(crate) fn learn_refused(&mut self, hash: AliasHash, reason: u16, epoch: u32) {
+    /// Remembers that a series was refused, if its tenant has room for more of its kind: it may have twice what is still free of it, so one that
+    /// sends nothing but garbage gets two thirds, two such get two fifths each, and somebody else always has some.
+    pub(crate) fn learn_refused(&mut self, hash: AliasHash, reason: u8, refuser: Refuser) {
         let spread = (hash.0 >> 64) as u16 % REFUSED_STAMPS_SPREAD;
         let target = Target::of_refused(Refused {
             reason,
-            epoch,
+            refuser,
             until: self.now.wrapping_add(REFUSED_STAMPS_MIN + spread),
         });
-        if self.make_way(hash, target) && self.refused < self.refused_max() {
+        if self.make_way(hash, target) && self.has_room_for(refuser) {
             self.refused += 1;
+            self.refused_of[usize::from(refuser.share)] += 1;
             self.insert(hash, target);
         }
     }
 
     /// Whether a refusal holds still.
     #[inline]
-    pub(crate) fn holds(&self, refused: Refused, epoch: u32) -> bool {
+    pub(crate) fn holds(&self, refused: Refused, refuser: Refuser) -> bool {
         let left = refused.until.wrapping_sub(self.now);
-        refused.epoch == epoch && (1..=REFUSED_STAMPS_MIN + REFUSED_STAMPS_SPREAD).contains(&left)
+        refused.refuser == refuser
+            && (1..=REFUSED_STAMPS_MIN + REFUSED_STAMPS_SPREAD).contains(&left)
     }
 
     /// Aliases of refused series held.
     pub(crate) fn refused_count(&self) -> u32 {
         self.refused
+    }
+
+    fn has_room_for(&self, refuser: Refuser) -> bool {
+        let free = self.refused_max() - self.refused;
+        free > 0 && self.refused_of[usize::from(refuser.share)] < free * 2
     }
 
     fn refused_max(&self) -> u32 {
@@ -456,7 +487,7 @@ impl AliasTable {
             let Some(entry) = self.entries.get(at) else {
                 continue;
             };
-            let past = |refused: Refused| !self.holds(refused, refused.epoch);
+            let past = |refused: Refused| !self.holds(refused, refused.refuser);
             if self.age(at) >= IDLE_STAMPS || entry.target().refused().is_some_and(past) {
                 self.remove(at);
             }
@@ -523,7 +554,10 @@ impl AliasTable {
             entries.at(at).hash().0 as u64
         });
         match entry.target().refused() {
-            Some(_) => self.refused -= 1,
+            Some(refused) => {
+                self.refused -= 1;
+                self.refused_of[usize::from(refused.refuser.share)] -= 1;
+            }
             None => by_key.remove(key_hash(entry.target()), at, |at| {
                 key_hash(entries.at(at).target())
             }),

@@ -363,7 +363,7 @@ impl PushService {
             times: TimeBounds::new(&settings.limits, now_ms),
             core_count: self.shared.cores.count(),
             text_bytes_max: self.shared.options.recv_bytes_max,
-            refusals_epoch: tenant.refusals.epoch(),
+            refuser: tenant.refusals.refuser(),
         };
         let mut assembly = self.assemble(body, &rules)?;
         self.count(tenant, &assembly);
@@ -623,7 +623,7 @@ impl PushService {
                         origins,
                         outcome,
                         (!tight).then_some(&mut distributor.aliases),
-                        tenant.refusals.epoch(),
+                        tenant.refusals.refuser(),
                     ),
                 },
             }

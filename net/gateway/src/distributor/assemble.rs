@@ -21,7 +21,7 @@ use super::names::{Names, Rest, Series, SymbolTable};
 use super::outcome;
 use super::refused::Cause;
 use super::validate::{self, Invalid, Pairs, Reason, TimeBounds, Unusable};
-use crate::alias::{AliasHash, AliasTable, Cursor, Secret, Target};
+use crate::alias::{AliasHash, AliasTable, Cursor, Refuser, Secret, Target};
 
 /// Series that are walked, looked up and appended together: 32 series are about 10 KiB of body.
 const BLOCK: usize = 32;
@@ -37,8 +37,8 @@ pub(crate) struct Rules<'a> {
     pub(crate) core_count: u16,
     /// Bytes that the labels of a version 2 body and the metadata of either may take, written out.
     pub(crate) text_bytes_max: usize,
-    /// The tenant's epoch of refusals, see [`super::refused`].
-    pub(crate) refusals_epoch: u32,
+    /// Whose refused series they are, see [`super::refused`].
+    pub(crate) refuser: Refuser,
 }
 
 /// What a metadata record takes beside its text: a vector entry of four strings and a kind, and their allocations.
@@ -348,7 +348,7 @@ impl Assembler<'_, '_> {
             return self.take_known(series, at, target, gathered);
         };
         match Cause::from_number(refused.reason) {
-            Some(cause) if self.aliases.holds(refused, self.rules.refusals_epoch) => {
+            Some(cause) if self.aliases.holds(refused, self.rules.refuser) => {
                 self.take_refused(series, at, cause, gathered)
             }
             _ => self.take_fresh(series, at, hash, gathered),
@@ -466,8 +466,7 @@ impl Assembler<'_, '_> {
                 Ok(pairs) => self.append_fresh(&pairs, at, hash, names),
                 Err(Unusable::Invalid(invalid)) => {
                     let cause = Cause::Labels(invalid.reason).number();
-                    self.aliases
-                        .learn_refused(hash, cause, self.rules.refusals_epoch);
+                    self.aliases.learn_refused(hash, cause, self.rules.refuser);
                     self.out.refuse(invalid, count);
                 }
                 Err(Unusable::Malformed(what)) => return Err(what),

@@ -6,7 +6,7 @@ use shard::{PushOutcome, RejectReason, Rejection};
 use super::assemble::Origins;
 use super::refused::Cause;
 use super::texts;
-use crate::alias::{AliasTable, Target};
+use crate::alias::{AliasTable, Refuser, Target};
 use model::CoreId;
 
 /// What the replies to one round of messages amount to.
@@ -31,7 +31,7 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
-    /// Adds the reply of a core, and learns the keys it told, and which series it refused in this epoch of refusals, where there is memory for that.
+    /// Adds the reply of a core, and learns the keys it told, and which series it refused, where there is memory for that.
     ///
     /// Panics: a reply that does not fit what was sent.
     pub(crate) fn add(
@@ -41,7 +41,7 @@ impl Verdict {
         origins: &Origins,
         outcome: &PushOutcome,
         mut aliases: Option<&mut AliasTable>,
-        epoch: u32,
+        refuser: Refuser,
     ) {
         assert!(outcome.refused.is_none(), "a refused push has no verdict");
         assert_eq!(
@@ -61,7 +61,7 @@ impl Verdict {
             if let Some(cause) = Cause::of_core(reason) {
                 let (_, hash) = origins.fresh[index as usize];
                 if let Some(aliases) = &mut aliases {
-                    aliases.learn_refused(hash, cause.number(), epoch);
+                    aliases.learn_refused(hash, cause.number(), refuser);
                 }
                 self.refused_series = true;
             }
@@ -198,7 +198,14 @@ mod tests {
             ..PushOutcome::default()
         };
         let far = outcome(vec![rejection(RejectReason::OutOfOrder, 1)]);
-        verdict.add(&tenant, CoreId(0), &late, &far, Some(&mut aliases), 0);
+        verdict.add(
+            &tenant,
+            CoreId(0),
+            &late,
+            &far,
+            Some(&mut aliases),
+            Refuser::default(),
+        );
         let early = Origins {
             known: vec![60],
             fresh: vec![(10, AliasHash(1)), (70, AliasHash(2))],
@@ -208,7 +215,14 @@ mod tests {
             dead: vec![0],
             ..outcome(vec![rejection(RejectReason::PerUserSeriesLimit, 1)])
         };
-        verdict.add(&tenant, CoreId(1), &early, &near, Some(&mut aliases), 0);
+        verdict.add(
+            &tenant,
+            CoreId(1),
+            &early,
+            &near,
+            Some(&mut aliases),
+            Refuser::default(),
+        );
         let (at, text) = verdict.error.clone().unwrap();
         assert_eq!(at, 10);
         assert!(text.contains("series limit"));

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use shard::RejectReason;
 
 use super::validate::Reason;
+use crate::alias::Refuser;
 
 /// Why a series, not a single sample of it, is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,9 +24,9 @@ pub(crate) enum Cause {
     PerMetric,
 }
 
-const PER_USER: u16 = 0;
-const PER_METRIC: u16 = 1;
-const LABELS: u16 = 2;
+const PER_USER: u8 = 0;
+const PER_METRIC: u8 = 1;
+const LABELS: u8 = 2;
 
 impl Cause {
     /// The cause of a core, if it is one that lasts.
@@ -38,16 +39,16 @@ impl Cause {
     }
 
     /// As an alias keeps it.
-    pub(crate) fn number(self) -> u16 {
+    pub(crate) fn number(self) -> u8 {
         match self {
             Cause::PerUser => PER_USER,
             Cause::PerMetric => PER_METRIC,
-            Cause::Labels(reason) => LABELS + reason as u16,
+            Cause::Labels(reason) => LABELS + reason as u8,
         }
     }
 
     /// The inverse of [`Cause::number`].
-    pub(crate) fn from_number(number: u16) -> Option<Cause> {
+    pub(crate) fn from_number(number: u8) -> Option<Cause> {
         match number {
             PER_USER => Some(Cause::PerUser),
             PER_METRIC => Some(Cause::PerMetric),
@@ -61,6 +62,8 @@ impl Cause {
 /// A tenant's epoch of refusals; shared by the gateway threads.
 #[derive(Debug, Default)]
 pub(crate) struct Refusals {
+    /// See [`Refuser::share`].
+    share: u8,
     epoch: AtomicU32,
     /// Whether a series was refused by a limit in this epoch.
     any: AtomicBool,
@@ -69,9 +72,20 @@ pub(crate) struct Refusals {
 }
 
 impl Refusals {
-    /// Aliases of refused series hold in the epoch in which they were learned.
-    pub(crate) fn epoch(&self) -> u32 {
-        self.epoch.load(Ordering::Relaxed)
+    /// Those of a tenant with that share of the room in the tables of aliases.
+    pub(crate) fn new(share: u8) -> Refusals {
+        Refusals {
+            share,
+            ..Refusals::default()
+        }
+    }
+
+    /// As the tables of aliases know the tenant now.
+    pub(crate) fn refuser(&self) -> Refuser {
+        Refuser {
+            epoch: self.epoch.load(Ordering::Relaxed),
+            share: self.share,
+        }
     }
 
     /// Notes whether a push had series that a limit refused, and new ones that were taken.
@@ -99,7 +113,7 @@ mod tests {
         for cause in all.into_iter().chain([Cause::PerUser, Cause::PerMetric]) {
             assert_eq!(Cause::from_number(cause.number()), Some(cause));
         }
-        assert_eq!(Cause::from_number(1000), None);
+        assert_eq!(Cause::from_number(200), None);
     }
 
     #[test]
@@ -107,7 +121,7 @@ mod tests {
         let refusals = Refusals::default();
         let after = |refused, taken, minute| {
             refusals.note(refused, taken, minute);
-            refusals.epoch()
+            refusals.refuser().epoch
         };
         assert_eq!(after(false, true, 1), 0, "nothing was refused");
         assert_eq!(after(true, true, 2), 0, "both in one push");

@@ -131,6 +131,8 @@ impl Tenants {
     fn make(&self, id: &TenantId) -> Tenant {
         let version = self.overrides.version();
         let settings = self.make_settings(id, self.overrides.limits(id), version);
+        // Under its secret: nobody can choose a name that has another's share.
+        let share = settings.secret_v1.hash(&[]).0 as u8;
         Tenant {
             id: id.clone(),
             counters: self.metrics.of_tenant(id.as_str()),
@@ -138,7 +140,7 @@ impl Tenants {
             inflight_bytes: AtomicU64::new(0),
             work_bytes: AtomicU64::new(0),
             queued: (0..self.core_count).map(|_| AtomicU64::new(0)).collect(),
-            refusals: Refusals::default(),
+            refusals: Refusals::new(share),
             used: AtomicU64::new(0),
             settings: Mutex::new(Arc::new(settings)),
         }
