@@ -619,7 +619,7 @@ fn what_a_start_finds_is_kept_as_long_as_the_options_say_until_its_tenant_pushes
         };
         let node = TestNode::start(&sim, &options).unwrap();
         let mut one = One { sim, node };
-        // A push brings its own limits: here, none.
+        // A push brings its own limits: a day.
         push(&mut one, "back", "new", now + 1);
         one.sim.advance(Duration::from_secs(3700));
         one.node.turn_until(200, || false);

@@ -4,6 +4,13 @@
 //! ```text
 //! cargo test --release -p shard -- --ignored --nocapture longest_pauses
 //! ```
+//!
+//! Longest step, dev profile (opt-level 1), two shared CPUs, one run:
+//!
+//! | | one piece of memory each | pieces |
+//! | --- | --- | --- |
+//! | `create_series` | 241 ms, 219 ms, 148 ms | 10.7 ms, 8.1 ms, 8.1 ms |
+//! | `collect` | 21.6 ms | 12.5 ms |
 
 #![expect(clippy::disallowed_methods, reason = "it measures")]
 
