@@ -11,7 +11,7 @@
 //! | series | 4 to 5 (posting in `all`) |
 //!
 //! Nothing here is copied as a whole when it grows: pairs and values are pages, the table of pairs is many small ones once it is large, long postings
-//! are pieces. So the longest creation of a series among millions is a matter of a millisecond (`tests::pauses`).
+//! are pieces. So the longest creation of a series among millions takes milliseconds, not hundreds of them (`tests::pauses`).
 //!
 //! Removal is in two steps, so that it never stops the core: series leave the series table first and are dead for every reader;
 //! their postings are swept afterwards, piece by piece ([`Index::sweep`]). Until then a dead series' number is not used again.
