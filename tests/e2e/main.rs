@@ -2,6 +2,7 @@
 
 mod fair;
 mod first_light;
+mod histograms;
 mod hostile;
 mod memory;
 mod prometheus;

@@ -50,6 +50,32 @@ pub struct Expr {
     pub kind: ExprKind,
 }
 
+impl Expr {
+    /// All selectors in it, in the order of the text.
+    pub fn selectors(&self) -> Vec<&Selector> {
+        let mut found = Vec::new();
+        // Depth is bounded by the parser; the stack here is on the heap all the same.
+        let mut left = vec![self];
+        while let Some(expr) = left.pop() {
+            match &expr.kind {
+                ExprKind::Number(_) | ExprKind::String(_) => {}
+                ExprKind::Selector(selector) | ExprKind::Matrix { selector, .. } => {
+                    found.push(selector);
+                }
+                ExprKind::Subquery(subquery) => left.push(&subquery.expr),
+                ExprKind::Call { args, .. } => left.extend(args.iter().rev()),
+                ExprKind::Aggregate(aggregate) => {
+                    left.push(&aggregate.expr);
+                    left.extend(&aggregate.parameter);
+                }
+                ExprKind::Binary(binary) => left.extend([&binary.right, &binary.left]),
+                ExprKind::Unary { expr, .. } | ExprKind::Paren(expr) => left.push(expr),
+            }
+        }
+        found
+    }
+}
+
 /// The kinds of nodes.
 #[derive(Debug, Clone)]
 pub enum ExprKind {

@@ -100,6 +100,33 @@ pub(crate) fn select(
             with_chunks,
             projection: reach.projection.clone(),
             newest: reach.newest,
+            with_exemplars: false,
+            series_max: allowance.series_max,
+            bytes_max: allowance.bytes_max,
+            canceled: canceled.flag(),
+            reply,
+        })
+    })
+}
+
+/// Series that have exemplars in the range, with these.
+pub(crate) fn exemplars(
+    mailboxes: &Mailboxes,
+    tenant: &TenantId,
+    reach: &Reach,
+    allowance: Allowance,
+    canceled: &Canceled,
+) -> Pending<Vec<SelectedSeries>> {
+    ask(mailboxes, |reply| {
+        Message::Select(Select {
+            tenant: tenant.clone(),
+            matchers: reach.matchers.clone(),
+            min_time: reach.min_time,
+            max_time: reach.max_time,
+            with_chunks: false,
+            with_exemplars: true,
+            projection: reach.projection.clone(),
+            newest: reach.newest,
             series_max: allowance.series_max,
             bytes_max: allowance.bytes_max,
             canceled: canceled.flag(),

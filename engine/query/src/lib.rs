@@ -17,6 +17,7 @@
 
 mod engine;
 mod error;
+mod exemplars;
 mod fanout;
 mod labels;
 mod merge;
@@ -27,5 +28,6 @@ mod workers;
 
 pub use engine::{Answer, Caller, Engine, Query, Times};
 pub use error::Error;
+pub use exemplars::SeriesExemplars;
 pub use labels::{Lookup, Texts};
 pub use options::Options;

@@ -6,7 +6,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use model::Labels;
+use model::{CounterReset, Labels};
 use promql::{Columns, Executor, Source, SourceError};
 use shard::{ChunkSlice, ReadError, SelectedSeries, load_chunks};
 
@@ -172,8 +172,11 @@ impl Source for Fetched {
                 reason,
             };
             let sealed = chunk.bytes.read().map_err(|e| failed(e.to_string()))?;
-            chunk::decode_range(&sealed, min, max, &mut out.times, &mut out.values)
-                .map_err(|e| failed(e.to_string()))?;
+            match chunk::holds_histograms(&sealed) {
+                false => chunk::decode_range(&sealed, min, max, &mut out.times, &mut out.values),
+                true => decode_histograms(&sealed, min, max, out),
+            }
+            .map_err(|e| failed(e.to_string()))?;
         }
         if overlaps(&series.chunks) {
             straighten(out);
@@ -193,21 +196,54 @@ fn overlaps(chunks: &[ChunkSlice]) -> bool {
         .any(|pair| pair[1].min_time <= pair[0].max_time)
 }
 
+/// Appends the histograms of a chunk, and an unused float for each. Rare enough to allocate for.
+#[cold]
+fn decode_histograms(
+    bytes: &[u8],
+    min: i64,
+    max: i64,
+    out: &mut Columns,
+) -> Result<(), chunk::Error> {
+    let mut histograms = Vec::new();
+    let from = out.times.len() as u32;
+    chunk::decode_float_histograms(bytes, min, max, &mut out.times, &mut histograms)?;
+    out.values.resize(out.times.len(), 0.0);
+    out.histograms.extend((from..).zip(histograms));
+    Ok(())
+}
+
 /// Sorts the columns by time and keeps the first sample of each.
 fn straighten(columns: &mut Columns) {
-    let mut samples: Vec<(i64, f64)> = columns
-        .times
-        .drain(..)
-        .zip(columns.values.drain(..))
-        .collect();
-    samples.sort_by_key(|sample| sample.0);
-    samples.dedup_by_key(|sample| sample.0);
-    (columns.times, columns.values) = samples.into_iter().unzip();
+    let mut order: Vec<u32> = (0..columns.times.len() as u32).collect();
+    order.sort_by_key(|&index| columns.times[index as usize]);
+    order.dedup_by_key(|index| columns.times[*index as usize]);
+    let before = std::mem::take(columns);
+    columns.times = order.iter().map(|&i| before.times[i as usize]).collect();
+    columns.values = order.iter().map(|&i| before.values[i as usize]).collect();
+    if before.histograms.is_empty() {
+        return;
+    }
+    let mut new_index = vec![u32::MAX; before.times.len()];
+    for (new, old) in (0..).zip(&order) {
+        new_index[*old as usize] = new;
+    }
+    for (old, mut histogram) in before.histograms {
+        let new = new_index[old as usize];
+        if new == u32::MAX {
+            continue;
+        }
+        // Whatever was said of a reset was said of another neighbour.
+        if histogram.counter_reset != CounterReset::Gauge {
+            histogram.counter_reset = CounterReset::Unknown;
+        }
+        columns.histograms.push((new, histogram));
+    }
+    columns.histograms.sort_by_key(|(index, _)| *index);
 }
 
 #[cfg(test)]
 mod tests {
-    use model::SeriesId;
+    use model::{Histogram, HistogramSample, SeriesId};
     use promql::Inline;
 
     use super::*;
@@ -226,7 +262,57 @@ mod tests {
             id: SeriesId(1),
             labels: Labels::from_pairs([("__name__", name)]).unwrap(),
             chunks: chunks.iter().map(chunk).collect(),
+            exemplars: Vec::new(),
         }
+    }
+
+    fn histogram_chunk(samples: &[(i64, u64)]) -> ChunkSlice {
+        let histogram = |count| {
+            HistogramSample::Int(Histogram {
+                counter_reset: CounterReset::No,
+                count,
+                ..Histogram::default()
+            })
+        };
+        let mut appender = chunk::HistogramAppender::for_kind_of(&histogram(0));
+        samples
+            .iter()
+            .for_each(|&(t, n)| appender.append(t, &histogram(n)));
+        ChunkSlice {
+            min_time: samples[0].0,
+            max_time: samples[samples.len() - 1].0,
+            bytes: appender.seal().into(),
+        }
+    }
+
+    #[test]
+    fn floats_and_histograms_of_a_series_share_its_columns_and_overlaps_keep_each_time_once() {
+        let mut one = series("a", &[&[(1, 1.0), (2, 2.0)], &[(6, 6.0)]]);
+        one.chunks.insert(1, histogram_chunk(&[(3, 3), (4, 4)]));
+        let mut other = series("a", &[&[(5, 5.0)]]);
+        other.chunks.push(histogram_chunk(&[(4, 40), (7, 7)]));
+        let histograms = |fetched: &Fetched, min, max| {
+            let mut out = Columns::default();
+            fetched.decode(0, 0, min, max, &mut out).unwrap();
+            assert_eq!(out.times.len(), out.values.len());
+            let counts: Vec<_> = (out.histograms.iter())
+                .map(|(index, h)| (out.times[*index as usize], h.count, h.counter_reset))
+                .collect();
+            (out.times, counts)
+        };
+        let alone = fetched(vec![vec![one.clone()]], i64::MIN);
+        let expected = (
+            vec![2, 3, 4],
+            vec![(3, 3.0, CounterReset::No), (4, 4.0, CounterReset::No)],
+        );
+        assert_eq!(histograms(&alone, 2, 4), expected);
+        let both = fetched(vec![vec![one], vec![other]], i64::MIN);
+        let unknown = CounterReset::Unknown;
+        let expected = (
+            vec![1, 2, 3, 4, 5, 6, 7],
+            vec![(3, 3.0, unknown), (4, 4.0, unknown), (7, 7.0, unknown)],
+        );
+        assert_eq!(histograms(&both, 0, 9), expected);
     }
 
     /// One list, asked for by two selectors.

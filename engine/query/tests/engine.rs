@@ -58,7 +58,7 @@ impl Node {
                 limits: Arc::new(TenantLimits::unlimited()),
                 known: Default::default(),
                 fresh,
-                others: Vec::new(),
+                others: Default::default(),
                 credits: 0,
                 reply: Box::new(move |outcome| sender.send(outcome).unwrap()),
             },

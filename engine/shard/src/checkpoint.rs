@@ -2,10 +2,11 @@
 //!
 //! A checkpoint is due when the log has grown by more than the threshold and by more than the last checkpoint was long, so
 //! that checkpoints never write more than the log itself; on request; and at a graceful stop, so that the next start reads one
-//! file. It walks the series table in order of numbers: a series record, the places of its closed chunks, and its open chunk sealed in a copy.
-//! When all rows are written the chunk files are synced as far as they are named, and only then the checkpoint is completed.
+//! file. It walks the series table in order of numbers: a series record, the places of its closed chunks, its open chunk sealed in a copy, its
+//! exemplars. When all rows are written the chunk files are synced as far as they are named, and only then the checkpoint is completed.
 //! It is fuzzy: what changes behind the walk is in the segments behind the checkpoint too, and replay skips what it knows.
 
+use std::borrow::Cow;
 use std::sync::mpsc::channel;
 
 use model::{Generation, SeriesRef, TimeMs};
@@ -304,18 +305,30 @@ fn put_series(
         writer.append(reactor, &Record::StoredChunk(record))?;
         bytes += STORED_CHUNK_BYTES;
     }
-    if row.chunk.is_empty() {
-        return Ok(bytes); // Parked: all chunks are closed.
+    // Of a parked series all chunks are closed.
+    if !memtable.is_parked(series) {
+        let open = memtable.open(series);
+        let sealed = open.seal();
+        let record = ChunkRecord {
+            series: SeriesRef(series),
+            first: TimeMs(open.first_time()),
+            last: TimeMs(open.last_time()),
+            sealed: &sealed,
+        };
+        writer.append(reactor, &Record::Chunk(record))?;
+        bytes += sealed.len();
     }
-    let open = row.chunk.seal();
-    let record = ChunkRecord {
-        series: SeriesRef(series),
-        first: TimeMs(row.chunk.first_time()),
-        last: TimeMs(row.chunk.last_time()),
-        sealed: &open,
-    };
-    writer.append(reactor, &Record::Chunk(record))?;
-    Ok(bytes + open.len())
+    if !tenant.exemplars.is_empty() {
+        for exemplar in tenant.exemplars.of(series) {
+            let record = Record::Exemplar {
+                series: SeriesRef(series),
+                exemplar: Cow::Borrowed(exemplar),
+            };
+            writer.append(reactor, &record)?;
+            bytes += exemplar.labels.packed().len() + 32;
+        }
+    }
+    Ok(bytes)
 }
 
 impl Core {

@@ -5,17 +5,28 @@
 //! the slower the disk, the larger the groups.
 //!
 //! A sample of a known series costs its row (two cache lines, asked for some samples ahead), one to ten bytes of log and
-//! a few bits of chunk. Nothing is allocated, hashed or looked up.
+//! a few bits of chunk. Nothing is allocated, hashed or looked up. Native histograms and exemplars (`Pass::other`) cost a record of the log
+//! each and what their size asks for.
 
-use model::{Ack, Labels, SeriesId, SeriesKey, SeriesRef, same_value};
+use std::borrow::Cow;
+use std::ops::Range;
+
+use model::{
+    Ack, Exemplar, HistogramSample, Labels, SeriesId, SeriesKey, SeriesRef, TenantId, TenantLimits,
+    TimeMs, same_value,
+};
 use wal::{Error, Log, Record, SeriesRecord};
 
 use crate::core::Core;
 use crate::limits::{COMMIT_SAMPLES_MAX, ROWS_AHEAD, WORDS_AHEAD};
 use crate::memtable::Memtable;
 use crate::memtable::append::{Admission, SeriesLimits, SeriesRefused};
+use crate::memtable::exemplars::Judgement;
 use crate::memtable::gc::seconds;
-use crate::message::{Push, PushOutcome, Refusal, RejectReason, Rejection};
+use crate::memtable::native::Value;
+use crate::message::{
+    OtherSample, OtherValue, Push, PushOutcome, Refusal, RejectReason, Rejection,
+};
 use crate::read::Reads;
 use crate::release::{NOT_STORED, Reply};
 
@@ -51,6 +62,7 @@ impl Core {
                 continue;
             }
             samples += push.known.keys.len() + push.fresh.times.len() + 1;
+            samples += (push.others.known.len() + push.others.fresh.len()) * OTHER_COST;
             let ack = push.limits.ack;
             let outcome = self.store(&mut push);
             let reply = Reply::Push(Box::new((push, outcome)));
@@ -75,7 +87,9 @@ impl Core {
             memtable: &mut self.memtable,
             log: &mut self.log,
             reads: &mut self.reads,
+            exemplars_max: exemplars_max(&push.limits, self.mailboxes.count()),
             stored: 0,
+            histograms: 0,
             newest: i64::MIN,
             oldest: i64::MAX,
         };
@@ -83,24 +97,17 @@ impl Core {
         pass.fresh(push, &mut outcome);
         let Pass {
             stored,
+            histograms,
             oldest,
             newest,
             ..
         } = pass;
         self.memtable.tenant_mut(slot).tail = self.log.tail();
-        if stored > 0 {
+        if stored + histograms > 0 {
             self.memtable
-                .note_samples(slot, u64::from(stored), oldest, newest);
+                .note_samples(slot, u64::from(stored + histograms), oldest, newest);
         }
-        outcome.stored = stored;
-        for other in std::mem::take(&mut push.others) {
-            let (key, time) = other.place();
-            let key = key.filter(|&key| self.memtable.is_key_of(slot, key));
-            let labels = key.map_or(Labels::empty(), |key| self.memtable.labels(key.series.0));
-            reject(&mut outcome, RejectReason::NotBuilt, 0, 0, || {
-                (labels, time, f64::NAN)
-            });
-        }
+        (outcome.stored, outcome.histograms) = (stored, histograms);
         for rejection in &outcome.rejected {
             let count = match rejection.reason {
                 RejectReason::NoMemory => &mut self.counts.no_memory,
@@ -133,11 +140,35 @@ impl Core {
     }
 }
 
+/// What a histogram or an exemplar counts for in the budget of a turn, in float samples.
+const OTHER_COST: usize = 20;
+
+/// A core's share of the exemplars that a tenant may have.
+fn exemplars_max(limits: &TenantLimits, cores: u16) -> usize {
+    limits.max_exemplars.div_ceil(u32::from(cores.max(1))) as usize
+}
+
 /// An upper bound of what a push takes in the log.
 fn log_bytes_max(push: &Push) -> usize {
     let samples = push.known.keys.len() + push.fresh.times.len();
     let series = push.fresh.series.len() * (wal::SAMPLE_ROOM + 64);
-    samples * wal::SAMPLE_BYTES_MAX + series + push.fresh.labels.len() + wal::SAMPLE_ROOM
+    let mut bytes =
+        samples * wal::SAMPLE_BYTES_MAX + series + push.fresh.labels.len() + wal::SAMPLE_ROOM;
+    if !push.others.is_empty() {
+        let known = push.others.known.iter().map(|other| &other.value);
+        let fresh = push.others.fresh.iter().map(|other| &other.value);
+        bytes += known.chain(fresh).map(other_bytes_max).sum::<usize>();
+    }
+    bytes
+}
+
+fn other_bytes_max(value: &OtherValue) -> usize {
+    // Header, ref and time of its record, and those of the samples record that begins behind it.
+    2 * wal::SAMPLE_ROOM
+        + match value {
+            OtherValue::Histogram(histogram) => chunk::histogram_bytes_max(histogram),
+            OtherValue::Exemplar(exemplar) => exemplar.labels.packed().len() + 8,
+        }
 }
 
 /// Counts a refused sample; the first of each reason is described.
@@ -173,30 +204,57 @@ struct Pass<'a> {
     now_s: u32,
     /// No memory for new series.
     tight: bool,
+    exemplars_max: usize,
+    /// Floats.
     stored: u32,
+    histograms: u32,
     newest: i64,
     oldest: i64,
 }
 
 impl Pass<'_> {
-    /// Samples of known series. Some samples ahead the row is asked for, a few ahead the place in its chunk's buffer: in an order that
-    /// is not that of memory their misses would otherwise be waited for one after another.
+    /// What is of known series, in the order of the body.
     fn known(&mut self, push: &mut Push, outcome: &mut PushOutcome) {
-        let known = &mut push.known;
-        let count = known.keys.len();
-        let (keys, times, values) = (
-            &known.keys[..],
-            &mut known.times[..count],
-            &known.values[..count],
-        );
-        for key in keys.iter().take(ROWS_AHEAD) {
+        let count = push.known.keys.len();
+        for key in push.known.keys.iter().take(ROWS_AHEAD) {
             self.memtable.rows.prefetch(key.series.0);
         }
-        for at in 0..count {
-            if let Some(key) = keys.get(at + ROWS_AHEAD) {
+        if push.others.known.is_empty() {
+            return self.known_floats(push, 0..count, outcome);
+        }
+        let mut others = std::mem::take(&mut push.others.known);
+        let mut from = 0;
+        for (at, other) in others.iter_mut().enumerate() {
+            let before = (other.before as usize).clamp(from, count);
+            self.known_floats(push, from..before, outcome);
+            from = before;
+            if !self.is_mine(other.series) {
+                outcome.dead_others.push(at as u32);
+                other.time = NOT_STORED;
+                continue;
+            }
+            let index = count + push.fresh.series.len() + at;
+            self.other(other.series.series.0, other, outcome, index);
+        }
+        self.known_floats(push, from..count, outcome);
+        push.others.known = others;
+    }
+
+    /// Samples of known series. Some samples ahead the row is asked for, a few ahead the place in its chunk's buffer: in an order that
+    /// is not that of memory their misses would otherwise be waited for one after another.
+    fn known_floats(&mut self, push: &mut Push, part: Range<usize>, outcome: &mut PushOutcome) {
+        let known = &mut push.known;
+        let ahead = &known.keys[..];
+        let (keys, times, values) = (
+            &known.keys[..part.end],
+            &mut known.times[..part.end],
+            &known.values[..part.end],
+        );
+        for at in part {
+            if let Some(key) = ahead.get(at + ROWS_AHEAD) {
                 self.memtable.rows.prefetch(key.series.0);
             }
-            if let Some(row) = keys
+            if let Some(row) = ahead
                 .get(at + WORDS_AHEAD)
                 .and_then(|key| self.memtable.rows.get(key.series.0))
             {
@@ -218,63 +276,227 @@ impl Pass<'_> {
         }
     }
 
-    /// Series with labels, and their samples.
+    /// Series with labels, and what they have.
     fn fresh(&mut self, push: &mut Push, outcome: &mut PushOutcome) {
-        let (mut label, mut sample) = (0, 0);
+        let (mut label, mut sample, mut other) = (0, 0, 0);
+        let mut others = std::mem::take(&mut push.others.fresh);
         for at in 0..push.fresh.series.len() {
             let entry = push.fresh.series[at];
             let index = push.known.keys.len() + at;
-            let labels = label..entry.labels_end as usize;
+            let packed = &push.fresh.labels[label..entry.labels_end as usize];
             let samples = sample..entry.samples_end as usize;
-            (label, sample) = (labels.end, samples.end);
-            let packed = &push.fresh.labels[labels];
-            let mut rest = samples.clone();
-            let series = match self.memtable.find_series(self.slot, entry.id, packed) {
-                Some(series) => Some(series),
-                // Without a float sample (only histograms, say) there is nothing to create it for.
-                None if samples.is_empty() => None,
-                None => {
-                    let first = (push.fresh.times[rest.start], push.fresh.values[rest.start]);
-                    match self.create(push, entry.id, packed, first) {
-                        Ok(series) => {
-                            rest.start += 1;
-                            Some(series)
-                        }
-                        Err(SeriesRefused { reason, limit }) => {
-                            outcome.refused_series.push((at as u32, reason));
-                            for _ in samples.clone() {
-                                let labels = || Labels::from_packed(packed).unwrap_or_default();
-                                let described = || (labels(), first.0, first.1);
-                                reject(outcome, reason, limit, index, described);
-                            }
-                            push.fresh.times[samples].fill(NOT_STORED);
-                            None
-                        }
-                    }
-                }
+            (label, sample) = (entry.labels_end as usize, samples.end);
+            let found = self.memtable.find_series(self.slot, entry.id, packed);
+            let mut series = Fresh {
+                entry: (&push.tenant, &push.limits, entry.id, packed),
+                series: Ok(found),
+                at,
+                index,
             };
+            let mut next = samples.start;
+            while let Some(one) = others.get_mut(other).filter(|o| o.series as usize == at) {
+                let before = (one.before as usize).clamp(next, samples.end);
+                for time in next..before {
+                    let value = push.fresh.values[time];
+                    self.fresh_float(&mut series, &mut push.fresh.times[time], value, outcome);
+                }
+                self.fresh_other(&mut series, one, outcome);
+                (next, other) = (before, other + 1);
+            }
+            for time in next..samples.end {
+                let value = push.fresh.values[time];
+                self.fresh_float(&mut series, &mut push.fresh.times[time], value, outcome);
+            }
+            let series = series.series.ok().flatten();
             outcome
                 .keys
                 .push(series.map(|series| self.memtable.key(series)));
-            for at in series.map_or(0..0, |_| rest) {
-                let (time, value) = (push.fresh.times[at], push.fresh.values[at]);
-                let series = series.expect("the range is empty without a series");
-                let admission = match self.memtable.is_parked(series) {
-                    false => self.sample(series, time, value),
-                    true => self.sample_of_parked(series, time, value),
-                };
-                match admission {
+        }
+        push.others.fresh = others;
+    }
+
+    /// A float of a series with labels; `time` is set to [`NOT_STORED`] where it is not stored.
+    fn fresh_float(
+        &mut self,
+        fresh: &mut Fresh<'_>,
+        time: &mut i64,
+        value: f64,
+        outcome: &mut PushOutcome,
+    ) {
+        let at = *time;
+        if let Ok(Some(series)) = fresh.series {
+            let admission = match self.memtable.is_parked(series) {
+                false => self.sample(series, at, value),
+                true => self.sample_of_parked(series, at, value),
+            };
+            match admission {
+                Admission::Append => {}
+                other => {
+                    *time = NOT_STORED;
+                    self.not_stored(outcome, other, series, (at, value), fresh.index);
+                }
+            }
+        } else if !self.begin(fresh, (at, Value::Float(value)), outcome) {
+            *time = NOT_STORED;
+        }
+    }
+
+    /// As [`Pass::fresh_float`], of what is no float.
+    #[cold]
+    fn fresh_other(
+        &mut self,
+        fresh: &mut Fresh<'_>,
+        other: &mut OtherSample<u32>,
+        outcome: &mut PushOutcome,
+    ) {
+        if let Ok(Some(series)) = fresh.series {
+            return self.other(series, other, outcome, fresh.index);
+        }
+        match &other.value {
+            OtherValue::Histogram(histogram) => {
+                let first = (other.time, Value::Histogram(histogram));
+                if !self.begin(fresh, first, outcome) {
+                    other.time = NOT_STORED;
+                }
+            }
+            // A series begins with a sample.
+            OtherValue::Exemplar(_) => drop_exemplar(outcome, "unknown_series"),
+        }
+    }
+
+    /// Makes the series with its first sample, unless it was refused before. False: the sample is not stored.
+    fn begin(
+        &mut self,
+        fresh: &mut Fresh<'_>,
+        first: (i64, Value<'_>),
+        outcome: &mut PushOutcome,
+    ) -> bool {
+        let too_large = match first.1 {
+            Value::Histogram(histogram) => !self.fits(histogram),
+            Value::Float(_) => false,
+        };
+        if let (Ok(None), false) = (fresh.series, too_large) {
+            fresh.series = self.create(fresh.entry, first).map(Some);
+            if let Err(refused) = &fresh.series {
+                outcome
+                    .refused_series
+                    .push((fresh.at as u32, refused.reason));
+            }
+        }
+        let SeriesRefused { reason, limit } = match fresh.series {
+            Ok(Some(_)) => return true,
+            Err(refused) => refused,
+            // Only this one is refused: the next may begin the series.
+            Ok(None) => SeriesRefused {
+                reason: RejectReason::HistogramTooLarge,
+                limit: 0,
+            },
+        };
+        let packed = fresh.entry.3;
+        let described = || {
+            let value = match first.1 {
+                Value::Float(value) => value,
+                Value::Histogram(_) => f64::NAN,
+            };
+            let labels = Labels::from_packed(packed).unwrap_or_default();
+            (labels, first.0, value)
+        };
+        reject(outcome, reason, limit, fresh.index, described);
+        false
+    }
+
+    /// A histogram or an exemplar of a live series of this tenant; its time is set to [`NOT_STORED`] where it is not stored.
+    #[cold]
+    fn other<S>(
+        &mut self,
+        series: u32,
+        other: &mut OtherSample<S>,
+        outcome: &mut PushOutcome,
+        index: usize,
+    ) {
+        match &other.value {
+            OtherValue::Histogram(histogram) => {
+                match self.histogram(series, other.time, histogram) {
                     Admission::Append => {}
-                    other => {
-                        push.fresh.times[at] = NOT_STORED;
-                        self.not_stored(outcome, other, series, (time, value), index);
+                    admission => {
+                        let at = (std::mem::replace(&mut other.time, NOT_STORED), f64::NAN);
+                        outcome.histograms_repeated += u32::from(admission == Admission::Repeated);
+                        self.not_stored(outcome, admission, series, at, index);
                     }
                 }
+            }
+            OtherValue::Exemplar(exemplar) => {
+                // Exemplars say nothing about the samples of a series.
+                other.time = NOT_STORED;
+                self.exemplar(series, exemplar, outcome);
             }
         }
     }
 
-    /// Whether the key names a live series of this tenant.
+    /// As [`Pass::sample`].
+    fn histogram(&mut self, series: u32, time: i64, histogram: &HistogramSample) -> Admission {
+        if !self.fits(histogram) {
+            return Admission::Rejected(RejectReason::HistogramTooLarge);
+        }
+        let admission = self
+            .memtable
+            .admit_histogram(series, time, histogram, self.horizon);
+        if admission != Admission::Append {
+            return admission;
+        }
+        if self.watched {
+            self.reads.before_change(self.memtable, series);
+        }
+        self.log_histogram(series, time, histogram);
+        self.memtable.append_histogram(series, time, histogram);
+        self.memtable.rows[series].written_s = self.now_s;
+        Admission::Append
+    }
+
+    /// A record of the log holds it, and so does a chunk of its own.
+    fn fits(&self, histogram: &HistogramSample) -> bool {
+        chunk::is_codable(histogram)
+            && chunk::histogram_bytes_max(histogram) <= self.log.record_bytes_max() / 2
+    }
+
+    fn log_histogram(&mut self, series: u32, time: i64, histogram: &HistogramSample) {
+        let logged = self.log.append(&Record::Histogram {
+            series: SeriesRef(series),
+            time: TimeMs(time),
+            histogram: Cow::Borrowed(histogram),
+        });
+        logged.expect("it fits twice into a record");
+        self.histograms += 1;
+        self.newest = self.newest.max(time);
+        self.oldest = self.oldest.min(time);
+    }
+
+    fn exemplar(&mut self, series: u32, exemplar: &Exemplar, outcome: &mut PushOutcome) {
+        if self.exemplars_max == 0 {
+            return drop_exemplar(outcome, "exemplars_disabled");
+        }
+        if exemplar.labels.packed().len() > self.log.record_bytes_max() / 2 {
+            return drop_exemplar(outcome, "exemplar_labels_too_long");
+        }
+        let held = &mut self.memtable.tenant_mut(self.slot).exemplars;
+        match held.judge(series, exemplar) {
+            Judgement::Keep => {}
+            Judgement::Repeated => {
+                outcome.exemplars += 1;
+                return;
+            }
+            Judgement::OutOfOrder => return drop_exemplar(outcome, "exemplar_out_of_order"),
+        }
+        let logged = self.log.append(&Record::Exemplar {
+            series: SeriesRef(series),
+            exemplar: Cow::Borrowed(exemplar),
+        });
+        logged.expect("its labels fit twice into a record");
+        held.put(series, exemplar.clone(), self.exemplars_max);
+        outcome.exemplars += 1;
+    }
+
+    /// Whether the key names a live series of this tenant that has an open chunk.
     #[inline(always)]
     fn is_mine(&self, key: SeriesKey) -> bool {
         self.memtable.rows.get(key.series.0).is_some_and(|row| {
@@ -293,12 +515,21 @@ impl Pass<'_> {
             if time == last_time && same_value(value, last_value) {
                 return Admission::Repeated;
             }
+            let value = Value::Float(value);
             return self.memtable.admit_old(series, time, value, self.horizon);
         }
         let full = (time >= row.cut_time) | (row.chunk.count() >= self.memtable.chunk_samples_max);
         if self.watched | full {
             if time == NOT_STORED {
                 return Admission::Rejected(RejectReason::OutOfBounds);
+            }
+            if full && self.memtable.holds_histograms(series) {
+                let (memtable, horizon) = (&mut *self.memtable, self.horizon);
+                let admission =
+                    memtable.admit_float_after_histograms(series, (time, value), horizon);
+                if admission != Admission::Append {
+                    return admission;
+                }
             }
             if self.watched {
                 self.reads.before_change(self.memtable, series);
@@ -331,6 +562,7 @@ impl Pass<'_> {
     #[cold]
     fn sample_of_parked(&mut self, series: u32, time: i64, value: f64) -> Admission {
         if time <= self.memtable.last_time(series) {
+            let value = Value::Float(value);
             return self.memtable.admit_old(series, time, value, self.horizon);
         }
         if time == NOT_STORED {
@@ -367,45 +599,76 @@ impl Pass<'_> {
     /// A series that is not there yet, logged before its first sample.
     fn create(
         &mut self,
-        push: &Push,
-        id: SeriesId,
-        packed: &[u8],
-        first: (i64, f64),
+        (tenant, limits, id, packed): (&TenantId, &TenantLimits, SeriesId, &[u8]),
+        (time, value): (i64, Value<'_>),
     ) -> Result<u32, SeriesRefused> {
         let refuse = |reason| Err(SeriesRefused { reason, limit: 0 });
         if self.tight {
             return refuse(RejectReason::NoMemory);
         }
-        if first.0 == NOT_STORED {
+        if time == NOT_STORED {
             return refuse(RejectReason::OutOfBounds);
         }
         if packed.len() > self.log.record_bytes_max() / 2 {
             return refuse(RejectReason::LabelsTooLarge);
         }
         let limits = SeriesLimits {
-            per_user: push.limits.max_series_per_user,
-            per_metric: push.limits.max_series_per_metric,
+            per_user: limits.max_series_per_user,
+            per_metric: limits.max_series_per_metric,
         };
-        let series = self
-            .memtable
-            .create_series(self.slot, id, packed, first, limits)?;
+        let series = match value {
+            Value::Float(value) => {
+                let first = (time, value);
+                self.memtable
+                    .create_series(self.slot, id, packed, first, limits)?
+            }
+            Value::Histogram(histogram) => {
+                let first = (time, histogram);
+                self.memtable
+                    .create_histogram_series(self.slot, id, packed, first, limits)?
+            }
+        };
         let key = self.memtable.key(series);
         let logged = self.log.append(&Record::Series(SeriesRecord {
             series: key.series,
             generation: key.generation,
             id,
-            tenant: &push.tenant,
+            tenant,
             labels: packed,
         }));
         logged.expect("its labels fit twice into a record");
-        let segment = self.log.reserve_sample();
-        self.log.sample(key.series, first.0, first.1, None);
-        let row = &mut self.memtable.rows[series];
-        row.segment = segment;
-        row.written_s = self.now_s;
-        self.stored += 1;
-        self.newest = self.newest.max(first.0);
-        self.oldest = self.oldest.min(first.0);
+        match value {
+            Value::Float(value) => {
+                let segment = self.log.reserve_sample();
+                self.log.sample(key.series, time, value, None);
+                self.memtable.rows[series].segment = segment;
+                self.stored += 1;
+                self.newest = self.newest.max(time);
+                self.oldest = self.oldest.min(time);
+            }
+            Value::Histogram(histogram) => self.log_histogram(series, time, histogram),
+        }
+        self.memtable.rows[series].written_s = self.now_s;
         Ok(series)
+    }
+}
+
+/// A series of a push that comes with its labels.
+struct Fresh<'a> {
+    /// Whose it is, under which limits, its identity and packed labels.
+    entry: (&'a TenantId, &'a TenantLimits, SeriesId, &'a [u8]),
+    /// Its number, none yet, or why it cannot be made.
+    series: Result<Option<u32>, SeriesRefused>,
+    /// Its position in `fresh.series`.
+    at: usize,
+    /// How a rejection names it.
+    index: usize,
+}
+
+fn drop_exemplar(outcome: &mut PushOutcome, reason: &'static str) {
+    let dropped = &mut outcome.exemplars_dropped;
+    match dropped.iter_mut().find(|(known, _)| *known == reason) {
+        Some((_, count)) => *count += 1,
+        None => dropped.push((reason, 1)),
     }
 }

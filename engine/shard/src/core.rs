@@ -243,6 +243,12 @@ impl Core {
                 self.counts.pushes += 1;
                 self.pushes.push_back(push);
             }
+            Message::Select(select) if select.with_exemplars && self.poison.is_some() => {
+                // Which of them became durable is not known.
+                let refusal = self.poison.clone().expect("looked at above");
+                self.mailboxes.of(self.id).read_done();
+                (select.reply)(Err(ReadError::Refused(refusal)));
+            }
             Message::Select(select) => self.reads.push(Ask::Select(select), self.now),
             Message::Labels(query) => self.reads.push(Ask::Labels(query), self.now),
             Message::Stats(query) => self.answer_stats(query),

@@ -32,6 +32,10 @@ pub const GC_SLICE_ROWS: usize = 1024;
 /// makes reads of short ranges decode more.
 pub const CHUNK_SAMPLES_DEFAULT: u16 = 120;
 
+/// Bytes of an open chunk of native histograms before it is sealed, unless a single one is larger: histograms take tens of bytes each, and a
+/// chunk has to fit into a record of the log, which may be as small as 8 KiB.
+pub(crate) const HISTOGRAM_CHUNK_BYTES: usize = 7 << 10;
+
 /// Chunks never cross a multiple of this much sample time, so that blocks of two hours hold whole chunks.
 pub const CUT_MS: i64 = 2 * 3600 * 1000;
 

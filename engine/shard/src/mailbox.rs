@@ -322,7 +322,7 @@ mod tests {
             limits: Arc::new(TenantLimits::unlimited()),
             known: Default::default(),
             fresh: Default::default(),
-            others: Vec::new(),
+            others: Default::default(),
             credits: 0,
             reply: Box::new(reply),
         }

@@ -2,13 +2,15 @@
 //!
 //! A series is two rows under one number ([`model::SeriesRef`]). The *row* is all that a sample of a known series touches: two
 //! cache lines, visited in the order of creation, which is the order of scrapes. The *cold row* is touched when a chunk is cut
-//! and by reads. Tables are pages, so that growing them never copies. What is done to them: `append`, `read`, `replay`, `gc`.
+//! and by reads, and holds the open chunk of a series of native histograms (`native`). Tables are pages, so that growing them never
+//! copies. What is done to them: `append`, `native`, `read`, `replay`, `gc`; exemplars are kept apart (`exemplars`).
 //!
 //! | bytes per series | held by |
 //! | --- | --- |
 //! | 88 | [`Row`]: generation, tenant, log segment, time of writing, next cut, and the open chunk's state (64) |
 //! | ~1.3 a sample | open chunk's bits, grown by quarters (chunk) |
-//! | 64 | [`Cold`]: identity, pair list and sealed list |
+//! | 64 | [`Cold`]: identity, pair list, sealed list, and where histograms are open |
+//! | 200 + 16 a bucket + .. | open chunk of histograms: state, layout, numbers of the last one, bits |
 //! | 4 a label | pair numbers (`index`) |
 //! | 4 to 5 a label | postings (`index`) |
 //! | 4 to 5 | list of all series (`index`) |
@@ -22,7 +24,9 @@
 //! lists; numbers in `free` are named by no list, no log segment and no checkpoint.
 
 pub(crate) mod append;
+pub(crate) mod exemplars;
 pub(crate) mod gc;
+pub(crate) mod native;
 pub(crate) mod read;
 pub(crate) mod replay;
 mod takeover;
@@ -34,6 +38,8 @@ use std::sync::Arc;
 use chunk::XorAppender;
 use model::{Ack, Lsn, SeriesId, TenantId, TenantLimits};
 
+use self::exemplars::Exemplars;
+use self::native::Native;
 use crate::chunkfile::{ChunkFiles, Place};
 use crate::index::table::Sharded;
 use crate::index::{Index, PairId, Secret};
@@ -73,6 +79,8 @@ pub(crate) struct Cold {
     pub(crate) pairs: Box<[PairId]>,
     /// Ascending.
     pub(crate) sealed: Vec<Sealed>,
+    /// The open chunk, if it is one of histograms.
+    pub(crate) native: Option<Box<Native>>,
 }
 
 const _: () = assert!(size_of::<Cold>() == 64);
@@ -164,6 +172,8 @@ pub(crate) struct Tenant {
     pub(crate) tail: Lsn,
     /// As of the last push, or the default.
     pub(crate) retention_ms: i64,
+    /// Empty where none were sent.
+    pub(crate) exemplars: Exemplars,
 }
 
 #[derive(Debug)]
@@ -268,6 +278,7 @@ impl Memtable {
             ack: Ack::default(),
             tail: Lsn::default(),
             retention_ms: self.retention_default_ms,
+            exemplars: Exemplars::default(),
         };
         let slot = match self.tenants.iter().position(Option::is_none) {
             Some(slot) => slot,
@@ -314,13 +325,13 @@ impl Memtable {
     pub(crate) fn first_time(&self, series: u32) -> i64 {
         match self.colds[series].sealed.first() {
             Some(first) => first.min_time(),
-            None => self.rows[series].chunk.first_time(),
+            None => self.open(series).first_time(),
         }
     }
 
     /// Time of the newest sample of a live series.
     pub(crate) fn last_time(&self, series: u32) -> i64 {
-        let open = &self.rows[series].chunk;
+        let open = self.open(series);
         match self.colds[series].sealed.last() {
             Some(last) if open.is_empty() => last.max_time(),
             _ => open.last_time(),
@@ -372,13 +383,14 @@ pub(crate) struct Accounts {
     pub(crate) chunks: usize,
     /// Lists of pair numbers.
     pub(crate) pairs: usize,
+    pub(crate) exemplars: usize,
     pub(crate) ids: usize,
     pub(crate) indexes: usize,
 }
 
 impl Accounts {
     pub(crate) fn sum(&self) -> usize {
-        self.rows + self.colds + self.chunks + self.pairs + self.ids + self.indexes
+        self.rows + self.colds + self.chunks + self.pairs + self.exemplars + self.ids + self.indexes
     }
 }
 

@@ -1,8 +1,8 @@
 //! What crosses the mailbox into a core, and what comes back.
 //!
 //! A gateway thread builds one [`Push`] per body and core. Its columns are flat vectors, so that a message is a handful of
-//! allocations however many samples it carries, and the core reads them in order. Kinds for histograms, exemplars, metadata and
-//! tombstones have their place here from the start; a core that is sent one answers [`RejectReason::NotBuilt`].
+//! allocations however many samples it carries, and the core reads them in order. Native histograms and exemplars travel beside the
+//! columns, each with its place among them.
 //! Replies are closures: the core knows neither runtimes nor sockets. A reply runs on the core's thread and must only hand over.
 
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use std::sync::atomic::AtomicBool;
 
 use crate::ChunkBytes;
 use model::{
-    Exemplar, HistogramSample, Labels, Matcher, Metadata, Projection, SeriesId, SeriesKey,
-    TenantId, TenantLimits,
+    Exemplar, HistogramSample, Labels, Matcher, Projection, SeriesId, SeriesKey, TenantId,
+    TenantLimits,
 };
 
 /// All that is sent to a core.
@@ -40,8 +40,8 @@ pub struct Push {
     pub known: KnownSamples,
     /// Samples of series that come with their labels.
     pub fresh: FreshSamples,
-    /// What is not a float; empty until those kinds are built.
-    pub others: Vec<OtherSample>,
+    /// What is not a float.
+    pub others: OtherSamples,
     /// Bytes credited for this message; given back to the mailbox with the reply.
     pub credits: u32,
     /// Called once: when the log is durable up to this push (or, in relaxed mode, written), or when it was refused.
@@ -83,31 +83,60 @@ pub struct FreshSeries {
     pub samples_end: u32,
 }
 
-/// Kinds that are not stored yet.
-#[derive(Debug, Clone)]
-pub enum OtherSample {
-    /// A native histogram.
-    Histogram(SeriesKey, i64, Box<HistogramSample>),
-    /// An exemplar.
-    Exemplar(SeriesKey, Exemplar),
-    /// What a metric is.
-    Metadata(String, Metadata),
-    /// When a counter began.
-    StartTimestamp(SeriesKey, i64),
-    /// Nothing of these series in this range shall be seen.
-    Tombstone(Vec<Matcher>, i64, i64),
+/// What series have beside float samples. Bodies without such things leave both lists empty, and nothing is spent on them.
+#[derive(Debug, Default)]
+pub struct OtherSamples {
+    /// Of series that an alias knew; `before` ascends.
+    pub known: Vec<OtherSample<SeriesKey>>,
+    /// Of entries of [`FreshSamples::series`], by index; index and `before` ascend.
+    pub fresh: Vec<OtherSample<u32>>,
 }
 
-impl OtherSample {
-    /// The series and time that it speaks of, where it does.
-    pub(crate) fn place(&self) -> (Option<SeriesKey>, i64) {
+impl OtherSamples {
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty() && self.fresh.is_empty()
+    }
+
+    /// Bytes that the lists keep in memory.
+    pub fn bytes(&self) -> usize {
+        let values = self.known.iter().map(|other| &other.value);
+        let values = values.chain(self.fresh.iter().map(|other| &other.value));
+        let held: usize = values.map(OtherValue::heap_bytes).sum();
+        held + self.known.len() * size_of::<OtherSample<SeriesKey>>()
+            + self.fresh.len() * size_of::<OtherSample<u32>>()
+    }
+}
+
+/// Something of a series that is no float.
+#[derive(Debug)]
+pub struct OtherSample<S> {
+    /// Whose.
+    pub series: S,
+    /// It comes before the float sample with this index into the columns, so that a series is stored in the order of its times.
+    pub before: u32,
+    /// Milliseconds.
+    pub time: i64,
+    /// What.
+    pub value: OtherValue,
+}
+
+/// What a series has at a time.
+#[derive(Debug)]
+pub enum OtherValue {
+    /// A native histogram, its spans and counts checked against each other.
+    Histogram(Box<HistogramSample>),
+    /// An exemplar.
+    Exemplar(Box<Exemplar>),
+}
+
+impl OtherValue {
+    fn heap_bytes(&self) -> usize {
         match self {
-            OtherSample::Histogram(key, time, _) | OtherSample::StartTimestamp(key, time) => {
-                (Some(*key), *time)
+            OtherValue::Histogram(histogram) => histogram.heap_bytes(),
+            OtherValue::Exemplar(exemplar) => {
+                size_of::<Exemplar>() + exemplar.labels.packed().len()
             }
-            OtherSample::Exemplar(key, exemplar) => (Some(*key), exemplar.time.0),
-            OtherSample::Metadata(..) => (None, 0),
-            OtherSample::Tombstone(_, min, _) => (None, *min),
         }
     }
 }
@@ -117,14 +146,24 @@ impl OtherSample {
 pub struct PushOutcome {
     /// Set when the whole push was refused by the state of the node; nothing else is meaningful then.
     pub refused: Option<Refusal>,
-    /// Samples stored.
+    /// Float samples stored.
     pub stored: u32,
-    /// Samples that were there already, with the same value.
+    /// Samples of either kind that were there already, with the same value.
     pub repeated: u32,
+    /// Native histograms stored.
+    pub histograms: u32,
+    /// Native histograms among those that were there already.
+    pub histograms_repeated: u32,
+    /// Exemplars stored, or there already as the newest of their series.
+    pub exemplars: u32,
+    /// Exemplars dropped, per reason. Nobody gets an error for them.
+    pub exemplars_dropped: Vec<(&'static str, u32)>,
     /// Samples refused, per reason; the first of each reason is described.
     pub rejected: Vec<Rejection>,
     /// Indexes into `known` whose key is dead: nothing was stored for them, send labels.
     pub dead: Vec<u32>,
+    /// Indexes into `others.known` whose key is dead.
+    pub dead_others: Vec<u32>,
     /// The key of each entry of `fresh.series`, in order; `None` where the series was refused.
     pub keys: Vec<Option<SeriesKey>>,
     /// Positions in `fresh.series` of those that were refused as series, and why.
@@ -142,7 +181,8 @@ pub struct Rejection {
     pub first: (Labels, i64, f64),
     /// For limits: the number in force.
     pub limit: u64,
-    /// Index of the first one: position in `known`, or `known.len()` plus position in `fresh`.
+    /// Index of the first one: position in `known`, or `known.len()` plus position in `fresh`, or both plus position in
+    /// `others.known`.
     pub first_index: u32,
 }
 
@@ -163,8 +203,8 @@ pub enum RejectReason {
     LabelsTooLarge,
     /// The process has no memory for a new series now; a repeat may be taken.
     NoMemory,
-    /// A kind that is not stored yet.
-    NotBuilt,
+    /// A histogram that is larger than a record of the log may be.
+    HistogramTooLarge,
 }
 
 impl RejectReason {
@@ -178,7 +218,7 @@ impl RejectReason {
             RejectReason::PerMetricSeriesLimit => "per_metric_series_limit",
             RejectReason::LabelsTooLarge => "labels_size_bytes_exceeded",
             RejectReason::NoMemory => "memory_limit",
-            RejectReason::NotBuilt => "native-histogram-sample",
+            RejectReason::HistogramTooLarge => "native_histogram_sample_size_bytes_exceeded",
         }
     }
 }
@@ -225,6 +265,8 @@ pub struct Select {
     pub projection: Projection,
     /// Of each series only the newest sample at or before `max_time` matters; older ones may be missing.
     pub newest: bool,
+    /// Instead of chunks: the exemplars within the range; series without any are no part of the result.
+    pub with_exemplars: bool,
     /// Stop with an error beyond this many series on this core; 0 is unlimited.
     pub series_max: u64,
     /// Stop with an error beyond this many chunk bytes on this core; 0 is unlimited.
@@ -244,6 +286,8 @@ pub struct SelectedSeries {
     pub labels: Labels,
     /// Ascending in time, not overlapping.
     pub chunks: Vec<ChunkSlice>,
+    /// In the order of their times.
+    pub exemplars: Vec<Exemplar>,
 }
 
 /// A chunk: of closed ones the place where they lie, of open ones a copy.

@@ -14,7 +14,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering;
 
-use model::{Ack, Lsn, TenantId};
+use model::{Ack, Exemplar, Lsn, TenantId};
 use reactor::Tick;
 
 use crate::index::project::Projector;
@@ -320,6 +320,10 @@ impl Read {
         };
     }
 
+    fn wants_exemplars(&self) -> bool {
+        matches!(&self.ask, Ask::Select(select) if select.with_exemplars)
+    }
+
     fn wants_chunks(&self) -> bool {
         matches!(&self.ask, Ask::Select(select) if select.with_chunks)
     }
@@ -331,6 +335,9 @@ impl Read {
         }
         if memtable.find_tenant(self.ask.tenant()) != Some(self.slot) {
             return Ok(true); // Its last series has left.
+        }
+        if self.wants_exemplars() && memtable.tenant(self.slot).exemplars.is_empty() {
+            return Ok(true);
         }
         let (min, max) = self.ask.range();
         let seen_until = |series: &u32| hidden.get(series).copied().unwrap_or(i64::MAX);
@@ -382,6 +389,7 @@ impl Read {
                                 }
                             };
                             let Some(visited) = visited else { continue };
+                            self.bytes += exemplar_bytes(&visited);
                             self.bytes += visited
                                 .chunks
                                 .iter()
@@ -492,7 +500,26 @@ fn visit(
     until: i64,
 ) -> Result<Option<SelectedSeries>, ReadError> {
     let (min, max) = (select.min_time, select.max_time);
-    if !memtable.is_live(series) || !memtable.overlaps(series, min, max) {
+    if !memtable.is_live(series) {
+        return Ok(None);
+    }
+    let exemplars = match select.with_exemplars {
+        true => {
+            let exemplars = memtable
+                .tenant(memtable.rows[series].tenant)
+                .exemplars
+                .of(series);
+            let within = |e: &&Exemplar| (min..=max).contains(&e.time.0);
+            exemplars.filter(within).cloned().collect()
+        }
+        false => Vec::new(),
+    };
+    // An exemplar may be in the range where no sample is.
+    let is_part = match select.with_exemplars {
+        true => !exemplars.is_empty(),
+        false => memtable.overlaps(series, min, max),
+    };
+    if !is_part {
         return Ok(None);
     }
     if memtable.first_time(series) >= until {
@@ -518,7 +545,14 @@ fn visit(
         id: cold.id,
         labels: projector.labels(index, &select.projection, &cold.pairs),
         chunks,
+        exemplars,
     }))
+}
+
+/// About what the exemplars of a series take on their way.
+fn exemplar_bytes(series: &SelectedSeries) -> u64 {
+    let bytes = |e: &Exemplar| (size_of::<Exemplar>() + e.labels.packed().len()) as u64;
+    series.exemplars.iter().map(bytes).sum()
 }
 
 fn check_limits(select: &Select, series: usize, bytes: u64) -> Result<(), ReadError> {

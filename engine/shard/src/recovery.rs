@@ -330,6 +330,12 @@ impl Replay<'_> {
             Record::Samples(samples) => samples
                 .iter()
                 .try_for_each(|sample| self.sample(sample.series.0, sample.time, sample.value)),
+            Record::Histogram {
+                series,
+                time,
+                histogram,
+            } => self.histogram(series.0, time.0, histogram),
+            Record::Exemplar { series, exemplar } => self.exemplar(series.0, exemplar),
             _ => Ok(()),
         };
         applied.map_err(|Malformed(reason)| reason)

@@ -114,6 +114,14 @@ fn hide(push: &Push, outcome: &PushOutcome, hidden: &mut HashMap<u32, i64>) {
     for (key, &time) in push.known.keys.iter().zip(&push.known.times) {
         note(key.series.0, time);
     }
+    for other in &push.others.known {
+        note(other.series.series.0, other.time);
+    }
+    for other in &push.others.fresh {
+        if let Some(key) = outcome.keys[other.series as usize] {
+            note(key.series.0, other.time);
+        }
+    }
     let mut from = 0;
     for (series, key) in push.fresh.series.iter().zip(&outcome.keys) {
         let end = series.samples_end as usize;

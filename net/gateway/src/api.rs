@@ -13,7 +13,8 @@ use hyper::body::Incoming;
 use model::{QueryValue, TenantId};
 use query::{Caller, Lookup, Query, Times};
 use wire::json::{
-    Answer, Notes, put_label_sets, put_metadata_map, put_string, put_strings, put_success,
+    Answer, Notes, put_exemplars, put_label_sets, put_metadata_map, put_string, put_strings,
+    put_success,
 };
 
 use crate::params::Form;
@@ -52,6 +53,7 @@ pub(crate) async fn answer(
     match endpoint {
         Endpoint::Query => api.query(api.form.instant(api.caller.now_ms)?).await,
         Endpoint::QueryRange => api.query(api.form.range()?).await,
+        Endpoint::QueryExemplars => api.exemplars().await,
         Endpoint::Labels => api.labels(None).await,
         Endpoint::LabelValues(name) => api.labels(Some(label_name::unescape(&name)?)).await,
         Endpoint::Series => api.series().await,
@@ -95,6 +97,15 @@ impl Api<'_> {
             self.gzip,
             Answer::new(answer.value, stats, notes),
         ))
+    }
+
+    async fn exemplars(&self) -> Result<Response<Body>, ApiError> {
+        let text = self.form.first("query").unwrap_or_default().to_owned();
+        let range = self.times()?;
+        let engine = &self.services.engine;
+        let series = engine.exemplars(&self.caller, text, range).await?;
+        let lists = series.iter().map(|s| (&s.labels, &s.exemplars[..]));
+        Ok(self.success(false, |out| put_exemplars(out, lists)))
     }
 
     async fn labels(&self, name: Option<String>) -> Result<Response<Body>, ApiError> {
@@ -155,14 +166,20 @@ impl Api<'_> {
         })
     }
 
-    /// The parameters that label and series requests share.
-    fn lookup(&self) -> Result<Lookup, ApiError> {
+    /// `start` and `end`; all of time where they are not given.
+    fn times(&self) -> Result<(i64, i64), ApiError> {
         let start = self.form.time("start")?.unwrap_or(i64::MIN);
         let end = self.form.time("end")?.unwrap_or(i64::MAX);
         if end < start {
             let reason = "invalid parameter \"end\": end timestamp must not be before start time";
             return Err(ApiError::bad_data(reason));
         }
+        Ok((start, end))
+    }
+
+    /// The parameters that label and series requests share.
+    fn lookup(&self) -> Result<Lookup, ApiError> {
+        let (start, end) = self.times()?;
         Ok(Lookup {
             selectors: self.form.all("match[]"),
             start,

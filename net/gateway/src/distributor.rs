@@ -13,6 +13,7 @@
 pub(crate) mod assemble;
 pub(crate) mod metrics;
 pub(crate) mod names;
+pub(crate) mod others;
 pub(crate) mod outcome;
 pub(crate) mod rate;
 pub(crate) mod refused;

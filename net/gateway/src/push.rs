@@ -261,7 +261,7 @@ impl PushService {
             Err(error) => return self.refuse(&error),
         };
         self.shared.metrics.pushes_by(protocol).inc();
-        let mut written = 0;
+        let mut written = Written::default();
         let mut response = match self
             .receive(tenant, protocol, headers, body, &mut written)
             .await
@@ -273,7 +273,8 @@ impl PushService {
             if response.status() == StatusCode::OK {
                 *response.status_mut() = StatusCode::NO_CONTENT;
             }
-            for (header, count) in media::WRITTEN_HEADERS.into_iter().zip([written, 0, 0]) {
+            let counts = [written.samples, written.histograms, written.exemplars];
+            for (header, count) in media::WRITTEN_HEADERS.into_iter().zip(counts) {
                 response.headers_mut().insert(header, count.into());
             }
         }
@@ -295,8 +296,14 @@ impl PushService {
             encode::put_metadata(&mut request, metric, metadata);
         }
         let (tenant, settings) = self.tenant(tenant);
-        self.distribute(&tenant, &settings, Protocol::V1, &request, &mut 0)
-            .await
+        self.distribute(
+            &tenant,
+            &settings,
+            Protocol::V1,
+            &request,
+            &mut Written::default(),
+        )
+        .await
     }
 
     async fn receive<B>(
@@ -305,7 +312,7 @@ impl PushService {
         protocol: Protocol,
         headers: &HeaderMap,
         body: B,
-        written: &mut u64,
+        written: &mut Written,
     ) -> Result<(), PushError>
     where
         B: http_body::Body<Data = Bytes>,
@@ -345,14 +352,14 @@ impl PushService {
         self.shared.started.elapsed().as_secs() / 60
     }
 
-    /// From the unpacked body to the answer. `written` tells how many samples are stored, or were already, also beside an error.
+    /// From the unpacked body to the answer. `written` tells how much is stored, or was already, also beside an error.
     async fn distribute(
         &self,
         tenant: &Arc<Tenant>,
         settings: &Settings,
         protocol: Protocol,
         body: &[u8],
-        written: &mut u64,
+        written: &mut Written,
     ) -> Result<(), PushError> {
         let now_ms = (self.shared.wall)();
         let rules = Rules {
@@ -393,7 +400,11 @@ impl PushService {
         tenant
             .refusals
             .note(verdict.refused_series, verdict.taken_series, minute);
-        *written = verdict.stored + verdict.repeated;
+        *written = Written {
+            samples: verdict.stored + verdict.repeated - verdict.histograms_repeated,
+            histograms: verdict.histograms + verdict.histograms_repeated,
+            exemplars: verdict.exemplars,
+        };
         self.count_rejected(tenant, &verdict);
         if verdict.no_memory > 0 {
             // The rest is stored; a repeat finds it there. What is wrong with the body is told when there is memory.
@@ -455,12 +466,13 @@ impl PushService {
         }
         let user = tenant.id.as_str();
         let metrics = &self.shared.metrics;
-        if assembly.exemplars > 0 {
-            counters.exemplars_in.inc_by(assembly.exemplars);
-            let discarded = metrics
+        counters.exemplars_in.inc_by(assembly.exemplars_in);
+        counters.received_exemplars.inc_by(assembly.exemplars);
+        for (reason, refused) in &assembly.exemplars_refused {
+            metrics
                 .discarded_exemplars
-                .with_label_values(&["not_stored", user]);
-            discarded.inc_by(assembly.exemplars);
+                .with_label_values(&[reason, user])
+                .inc_by(*refused);
         }
         for reason in Reason::ALL {
             let refused = assembly.refused[reason as usize];
@@ -498,6 +510,11 @@ impl PushService {
     }
 
     fn count_rejected(&self, tenant: &Tenant, verdict: &Verdict) {
+        for (reason, count) in &verdict.exemplars_dropped {
+            let labels = [*reason, tenant.id.as_str()];
+            let discarded = &self.shared.metrics.discarded_exemplars;
+            discarded.with_label_values(&labels).inc_by(*count);
+        }
         for (reason, count) in &verdict.rejected {
             let labels = [reason.name(), tenant.id.as_str()];
             self.shared
@@ -597,7 +614,7 @@ impl PushService {
                 limits: settings.limits.clone(),
                 known: share.known,
                 fresh: share.fresh,
-                others: Vec::new(),
+                others: share.others,
                 credits: 0,
                 reply: Box::new(move |outcome| answer.give(outcome)),
             };
@@ -708,6 +725,14 @@ impl fmt::Debug for PushService {
             .field("thread", &self.thread)
             .finish_non_exhaustive()
     }
+}
+
+/// What an answer to version 2 tells.
+#[derive(Debug, Default, Clone, Copy)]
+struct Written {
+    samples: u64,
+    histograms: u64,
+    exemplars: u64,
 }
 
 /// Runs when it goes out of scope, also when the client has left and the push is dropped.

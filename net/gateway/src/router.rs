@@ -33,6 +33,7 @@ pub(crate) enum Route {
 pub(crate) enum Endpoint {
     Query,
     QueryRange,
+    QueryExemplars,
     Labels,
     /// The name as it stands in the path, percent-decoded.
     LabelValues(String),
@@ -113,7 +114,7 @@ fn api(path: &str, legacy: bool) -> Matched {
         "metadata" => named!(Endpoint::Metadata, "metadata"),
         "format_query" => named!(Endpoint::FormatQuery, "format_query"),
         "status/buildinfo" => named!(Endpoint::BuildInfo, "status_buildinfo"),
-        "query_exemplars" => named!(Endpoint::NotBuilt("exemplars"), "query_exemplars"),
+        "query_exemplars" => named!(Endpoint::QueryExemplars, "query_exemplars"),
         "read" => named!(Endpoint::NotBuilt("remote read"), "read"),
         "rules" => named!(Endpoint::NotBuilt("the ruler"), "rules"),
         "alerts" => named!(Endpoint::NotBuilt("the ruler"), "alerts"),

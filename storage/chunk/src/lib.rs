@@ -26,6 +26,6 @@ pub use histogram::{HistogramAppender, histogram_bytes_max, is_codable};
 pub use limits::{HEADER_LEN, HISTOGRAM_PARTS_MAX, SAMPLES_MAX, SEALED_LEN_MAX};
 pub use sealed::{
     Encoding, count, decode, decode_float_histograms, decode_histograms, decode_range, encoding,
-    first_time,
+    first_time, holds_histograms,
 };
 pub use xor::XorAppender;

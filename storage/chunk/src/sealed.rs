@@ -97,6 +97,12 @@ pub(crate) fn open_histograms(sealed: &[u8]) -> Result<(Kind, u16, &[u8]), Error
     }
 }
 
+/// Whether the first byte says that a chunk holds histograms. Verifies nothing: decoding does.
+#[inline]
+pub fn holds_histograms(sealed: &[u8]) -> bool {
+    matches!(sealed.first(), Some(2 | 3))
+}
+
 /// How a sealed chunk is coded. Verifies the checksum.
 pub fn encoding(sealed: &[u8]) -> Result<Encoding, Error> {
     Ok(open(sealed)?.0.encoding)

@@ -40,6 +40,12 @@ pub struct TenantLimits {
     pub max_metadata_per_user: u32,
     /// Metadata records kept of one metric.
     pub max_metadata_per_metric: u32,
+    /// Exemplars kept of the tenant on this node, the oldest leave first; zero keeps none.
+    pub max_exemplars: u32,
+    /// Buckets of one native histogram; its resolution is halved until it fits. 400 where it cannot. Zero is no limit.
+    pub max_native_histogram_buckets: u32,
+    /// Bytes of one native histogram, as sent. 400.
+    pub max_native_histogram_sample_size_bytes: u32,
     /// Whether a series must have a valid `__name__`. 400.
     pub enforce_metric_name: bool,
     /// Whether samples older than `reject_old_samples_max_age` are refused. 400.
@@ -79,7 +85,7 @@ impl TenantLimits {
         }
     }
 
-    /// The defaults of Cortex. Source: `pkg/util/validation/limits.go`.
+    /// The defaults of Cortex, but that exemplars are kept, as many as Prometheus keeps. Source: `pkg/util/validation/limits.go`.
     pub fn cortex() -> TenantLimits {
         TenantLimits {
             ingestion_rate: 25_000.0,
@@ -93,6 +99,9 @@ impl TenantLimits {
             max_metadata_length: 1024,
             max_metadata_per_user: 8000,
             max_metadata_per_metric: 10,
+            max_exemplars: 100_000,
+            max_native_histogram_buckets: 0,
+            max_native_histogram_sample_size_bytes: 0,
             enforce_metric_name: true,
             reject_old_samples: false,
             reject_old_samples_max_age: Duration::from_secs(14 * 86_400),

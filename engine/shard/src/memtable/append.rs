@@ -13,10 +13,12 @@
 //! | before the last | not there | `OutOfOrder` |
 //!
 //! A first sample may be of any age. Closed chunks are read from their file to look for a sample, so many in a turn
-//! ([`crate::limits::CHUNK_LOOKUPS_MAX`]); what is not looked for counts as not there.
+//! ([`crate::limits::CHUNK_LOOKUPS_MAX`]); what is not looked for counts as not there. The same holds for histograms, and a float and a
+//! histogram are never the same value.
 
-use model::{Generation, Labels, METRIC_NAME, SeriesId, SeriesKey, SeriesRef, same_value};
+use model::{Generation, Labels, METRIC_NAME, SeriesId, SeriesKey, SeriesRef};
 
+use super::native::Value;
 use super::{Cold, Memtable, Metric, NO_SEGMENT, NO_TENANT, Row, Sealed, cut_after};
 use crate::index::{NameId, PairId, labels};
 use crate::message::RejectReason;
@@ -137,6 +139,7 @@ impl Memtable {
             id,
             pairs,
             sealed: Vec::new(),
+            native: None,
         };
         self.totals.series += 1;
         self.totals.created += 1;
@@ -191,21 +194,25 @@ impl Memtable {
         self.totals.samples += count;
     }
 
-    /// Closes the open chunk; the caller appends to the new one at once.
+    /// Closes the open chunk, whatever it holds; the caller appends a float to the new one at once, or parks the series.
     #[cold]
     pub(crate) fn cut(&mut self, series: u32, next: i64) {
+        debug_assert!(next > self.open(series).last_time() || next == i64::MAX);
+        self.seal_open(series);
+        self.colds[series].native = None;
         let row = &mut self.rows[series];
-        debug_assert!(next > row.chunk.last_time() || next == i64::MAX);
-        let (min, max, count) = (
-            row.chunk.first_time(),
-            row.chunk.last_time(),
-            row.chunk.count(),
-        );
-        let place = self.chunks.put(&row.chunk.seal());
-        let sealed = Sealed::new(min, max, count, place).expect("a chunk is shorter than a cut");
         row.chunk.clear();
         row.chunk.shrink();
         row.cut_time = cut_after(next);
+    }
+
+    /// Adds the content of the open chunk to the closed ones; the caller opens another.
+    pub(super) fn seal_open(&mut self, series: u32) {
+        let open = self.open(series);
+        let (min, max, count) = (open.first_time(), open.last_time(), open.count());
+        let bytes = open.seal();
+        let place = self.chunks.put(&bytes);
+        let sealed = Sealed::new(min, max, count, place).expect("a chunk is shorter than a cut");
         self.totals.sealed_chunks += 1;
         self.totals.sealed_bytes += u64::from(place.len);
         let list = &mut self.colds[series].sealed;
@@ -217,7 +224,7 @@ impl Memtable {
 
     /// Closes the open chunk of a series that is idle, and gives its buffer back.
     pub(crate) fn park(&mut self, series: u32) {
-        let last = self.rows[series].chunk.last_time();
+        let last = self.open(series).last_time();
         self.cut(series, last.saturating_add(1));
         self.rows[series].chunk = Default::default();
         self.colds[series].sealed.shrink_to_fit();
@@ -237,11 +244,11 @@ impl Memtable {
         &mut self,
         series: u32,
         time: i64,
-        value: f64,
+        value: Value<'_>,
         horizon: i64,
     ) -> Admission {
         match self.value_at(series, time) {
-            Some(stored) if same_value(stored, value) => Admission::Repeated,
+            Some(stored) if stored.is(value) => Admission::Repeated,
             Some(_) => Admission::Rejected(RejectReason::NewValueForTimestamp),
             None if time < horizon => Admission::Rejected(RejectReason::OutOfBounds),
             None => Admission::Rejected(RejectReason::OutOfOrder),
@@ -255,12 +262,6 @@ impl Memtable {
             series: SeriesRef(series),
             generation,
         }
-    }
-
-    /// Whether the key names a live series of that tenant.
-    pub(crate) fn is_key_of(&self, slot: u32, key: SeriesKey) -> bool {
-        let row = self.rows.get(key.series.0);
-        row.is_some_and(|row| row.tenant == slot && row.generation == key.generation.0)
     }
 
     /// The labels of a live series.

@@ -102,6 +102,7 @@ impl Memtable {
                 read,
             }));
             round.accounts.indexes += tenant.index.bytes() + size_of::<Tenant>();
+            round.accounts.exemplars += tenant.exemplars.bytes();
             if tenant.series == 0 {
                 self.forget_tenant(slot);
             }
@@ -157,8 +158,10 @@ impl Memtable {
 
     fn account_series(&self, series: u32, accounts: &mut Accounts) {
         let cold = &self.colds[series];
-        accounts.chunks +=
-            self.rows[series].chunk.heap_bytes() + cold.sealed.capacity() * size_of::<Sealed>();
+        let native = cold.native.as_ref().map_or(0, |n| n.heap_bytes());
+        accounts.chunks += self.rows[series].chunk.heap_bytes()
+            + native
+            + cold.sealed.capacity() * size_of::<Sealed>();
         accounts.pairs += size_of_val(&*cold.pairs);
     }
 
@@ -178,6 +181,7 @@ impl Memtable {
             .as_mut()
             .expect("a live row has a tenant");
         tenant.index.bury(series, &cold.pairs);
+        tenant.exemplars.forget(series);
         tenant.uncount_series(&cold.pairs);
         self.totals.series -= 1;
         self.totals.removed += 1;

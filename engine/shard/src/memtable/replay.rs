@@ -17,12 +17,14 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use chunk::XorAppender;
+use chunk::{Encoding, HistogramAppender, XorAppender};
 use model::identity::{core_of, placement};
-use model::{CoreId, Labels, SeriesId, TenantId};
+use model::{CoreId, Exemplar, HistogramSample, Labels, SeriesId, TenantId};
 use wal::StoredChunkRecord;
 
 use super::append::SeriesLimits;
+use super::exemplars::Judgement;
+use super::native::{Native, Value};
 use super::{Memtable, NO_TENANT, Retired, Sealed, cut_after};
 use crate::chunkfile::{ChunkFiles, Place};
 
@@ -74,6 +76,25 @@ struct Last {
     max_time: i64,
     bytes: Vec<u8>,
 }
+
+/// The last chunk of a checkpoint, as it goes on.
+enum OpenChunk {
+    Floats(XorAppender),
+    Histograms(HistogramAppender),
+}
+
+impl OpenChunk {
+    fn count(&self) -> u16 {
+        match self {
+            OpenChunk::Floats(chunk) => chunk.count(),
+            OpenChunk::Histograms(chunk) => chunk.count(),
+        }
+    }
+}
+
+/// Exemplars of a tenant and core that a replay keeps: the limit in force is only known when the tenant pushes, which then
+/// lets the oldest go.
+const EXEMPLARS_REPLAYED_MAX: usize = 1 << 20;
 
 struct Announced {
     generation: u32,
@@ -190,12 +211,20 @@ impl<'a> Replay<'a> {
             return Ok(());
         }
         // Of a series that has samples already: whatever is new in it.
-        let (mut times, mut values) = (Vec::new(), Vec::new());
-        chunk::decode(bytes, &mut times, &mut values).map_err(|e| Malformed(e.to_string()))?;
-        for (time, value) in times.into_iter().zip(values) {
-            self.sample(number, time, value)?;
+        let malformed = |e: chunk::Error| Malformed(e.to_string());
+        let mut times = Vec::new();
+        if chunk::encoding(bytes).map_err(malformed)? == Encoding::Xor {
+            let mut values = Vec::new();
+            chunk::decode(bytes, &mut times, &mut values).map_err(malformed)?;
+            let mut samples = times.into_iter().zip(values);
+            return samples.try_for_each(|(time, value)| self.sample(number, time, value));
         }
-        Ok(())
+        let mut histograms = Vec::new();
+        let (min, max) = (i64::MIN, i64::MAX);
+        chunk::decode_histograms(bytes, min, max, &mut times, &mut histograms)
+            .map_err(malformed)?;
+        let mut samples = times.into_iter().zip(&histograms);
+        samples.try_for_each(|(time, histogram)| self.histogram(number, time, histogram))
     }
 
     /// A closed chunk in a chunk file.
@@ -261,21 +290,7 @@ impl<'a> Replay<'a> {
 
     /// A sample.
     pub(crate) fn sample(&mut self, number: u32, time: i64, value: f64) -> Result<(), Malformed> {
-        if self.loading.is_some() {
-            self.finish_loading()?;
-        }
-        let Some(series) = self.number_of(number) else {
-            if let Some(announced) = self.announced.remove(&number) {
-                let series = self.enter(number, &announced);
-                let tenant = self.memtable.tenant_slot(&announced.tenant);
-                let memtable = &mut *self.memtable;
-                memtable.start_series(series, tenant, announced.generation, (time, value));
-                memtable.rows[series].written_s = self.now_s;
-                memtable.note_samples(tenant, 1, time, time);
-                self.samples += 1;
-            } else if self.keep == Keep::Own && !self.superseded.contains(&number) {
-                self.orphans += 1;
-            }
+        let Some(series) = self.started(number, (time, Value::Float(value)))? else {
             return Ok(());
         };
         if time <= self.memtable.last_time(series) {
@@ -301,6 +316,84 @@ impl<'a> Replay<'a> {
         &mut self.memtable.chunks
     }
 
+    /// A native histogram.
+    pub(crate) fn histogram(
+        &mut self,
+        number: u32,
+        time: i64,
+        histogram: &HistogramSample,
+    ) -> Result<(), Malformed> {
+        if !chunk::is_codable(histogram) {
+            let reason = format!("a histogram of series {number} contradicts itself");
+            return Err(Malformed(reason));
+        }
+        let first = (time, Value::Histogram(histogram));
+        let Some(series) = self.started(number, first)? else {
+            return Ok(());
+        };
+        if time <= self.memtable.last_time(series) {
+            return Ok(());
+        }
+        self.memtable.append_histogram(series, time, histogram);
+        let row = &mut self.memtable.rows[series];
+        row.written_s = self.now_s;
+        let tenant = row.tenant;
+        self.memtable.note_samples(tenant, 1, time, time);
+        self.samples += 1;
+        Ok(())
+    }
+
+    /// An exemplar. Those of series that are not there are passed over: they may have left.
+    pub(crate) fn exemplar(&mut self, number: u32, exemplar: &Exemplar) -> Result<(), Malformed> {
+        if self.loading.is_some() {
+            self.finish_loading()?;
+        }
+        if let Some(series) = self.number_of(number) {
+            let tenant = self.memtable.rows[series].tenant;
+            let held = &mut self.memtable.tenant_mut(tenant).exemplars;
+            if held.judge(series, exemplar) == Judgement::Keep {
+                held.put(series, exemplar.clone(), EXEMPLARS_REPLAYED_MAX);
+            }
+        }
+        Ok(())
+    }
+
+    /// Our number of a live series, to which the caller adds this sample; nothing where the sample began it, or where there is none.
+    fn started(
+        &mut self,
+        number: u32,
+        (time, value): (i64, Value<'_>),
+    ) -> Result<Option<u32>, Malformed> {
+        if self.loading.is_some() {
+            self.finish_loading()?;
+        }
+        if let Some(series) = self.number_of(number) {
+            return Ok(Some(series));
+        }
+        let Some(announced) = self.announced.remove(&number) else {
+            if self.keep == Keep::Own && !self.superseded.contains(&number) {
+                self.orphans += 1;
+            }
+            return Ok(None);
+        };
+        let series = self.enter(number, &announced);
+        let tenant = self.memtable.tenant_slot(&announced.tenant);
+        let memtable = &mut *self.memtable;
+        match value {
+            Value::Float(value) => {
+                memtable.start_series(series, tenant, announced.generation, (time, value));
+            }
+            Value::Histogram(histogram) => {
+                let first = (time, histogram);
+                memtable.start_histogram_series(series, tenant, announced.generation, first);
+            }
+        }
+        memtable.rows[series].written_s = self.now_s;
+        memtable.note_samples(tenant, 1, time, time);
+        self.samples += 1;
+        Ok(None)
+    }
+
     /// The last log has ended. Numbers that hold no series may still be named by segments up to `segment`.
     pub(crate) fn finish(mut self, segment: u32) -> Result<(), Malformed> {
         self.finish_loading()?;
@@ -312,6 +405,7 @@ impl<'a> Replay<'a> {
         let memtable = self.memtable;
         for tenant in memtable.tenants.iter_mut().flatten() {
             while tenant.index.sweep(&memtable.secret, usize::MAX).is_none() {}
+            tenant.exemplars.sort();
         }
         memtable.free.clear();
         let dead = (0..memtable.rows.count()).filter(|&series| !memtable.is_live(series));
@@ -380,10 +474,18 @@ impl<'a> Replay<'a> {
             .remove(&number)
             .expect("only announced series are loaded");
         // A series without an open chunk is parked.
-        let mut open = XorAppender::new();
-        if let Some(last) = last {
-            open = XorAppender::reopen(&last.bytes).map_err(|e| Malformed(e.to_string()))?;
-            if open.is_empty() {
+        let malformed = |e: chunk::Error| Malformed(e.to_string());
+        let mut open = OpenChunk::Floats(XorAppender::new());
+        if let Some(last) = &last {
+            open = match chunk::encoding(&last.bytes).map_err(malformed)? {
+                Encoding::Xor => {
+                    OpenChunk::Floats(XorAppender::reopen(&last.bytes).map_err(malformed)?)
+                }
+                Encoding::Histogram | Encoding::FloatHistogram => OpenChunk::Histograms(
+                    HistogramAppender::reopen(&last.bytes).map_err(malformed)?,
+                ),
+            };
+            if open.count() == 0 {
                 return Err(Malformed(format!(
                     "a chunk of series {number} has no samples"
                 )));
@@ -397,11 +499,21 @@ impl<'a> Replay<'a> {
         row.generation = announced.generation;
         row.tenant = tenant;
         row.written_s = self.now_s;
-        if !open.is_empty() {
-            row.cut_time = cut_after(open.first_time());
+        match open {
+            OpenChunk::Floats(chunk) => {
+                // That of a parked series is set with its next sample, and until then does not say that histograms are open.
+                row.cut_time = match chunk.is_empty() {
+                    true => i64::MAX,
+                    false => cut_after(chunk.first_time()),
+                };
+                memtable.totals.parked += u64::from(chunk.is_empty());
+                row.chunk = chunk;
+            }
+            OpenChunk::Histograms(chunk) => {
+                memtable.colds[series].native = Some(Native::new(chunk));
+                memtable.mark_histograms_open(series);
+            }
         }
-        memtable.totals.parked += u64::from(open.is_empty());
-        row.chunk = open;
         for chunk in &closed {
             count += u64::from(chunk.count());
             memtable.totals.sealed_chunks += 1;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use model::{Labels, TenantId, identity};
 
 use super::append::{Admission, SeriesLimits};
+use super::native::Value;
 use super::*;
 use crate::message::RejectReason;
 
@@ -125,7 +126,7 @@ fn old_samples_are_told_apart_by_what_memory_holds() {
     let mut memtable = memtable();
     let series = create(&mut memtable, "a", &labels(&[("__name__", "up")]), (0, 0.5));
     (1..300).for_each(|i| append(&mut memtable, series, i * 60_000, f64::NAN));
-    let mut admit = |time, value| memtable.admit_old(series, time, value, -10);
+    let mut admit = |time, value| memtable.admit_old(series, time, Value::Float(value), -10);
     assert_eq!(admit(0, 0.5), Admission::Repeated);
     assert_eq!(admit(0, 0.6), Admission::Rejected(NewValueForTimestamp));
     assert_eq!(admit(60_000, f64::NAN), Admission::Repeated, "by bits");
@@ -139,7 +140,7 @@ fn old_samples_are_told_apart_by_what_memory_holds() {
     assert_eq!(admit(-11, 1.0), Admission::Rejected(OutOfBounds));
     // What a turn does not look for counts as not there; the open chunk is in memory.
     memtable.chunks.allow_lookups(1);
-    let mut admit = |time, value| memtable.admit_old(series, time, value, -10);
+    let mut admit = |time, value| memtable.admit_old(series, time, Value::Float(value), -10);
     assert_eq!(admit(0, 0.5), Admission::Repeated);
     assert_eq!(admit(0, 0.5), Admission::Rejected(OutOfOrder));
     assert_eq!(admit(299 * 60_000, f64::NAN), Admission::Repeated);

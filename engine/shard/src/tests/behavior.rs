@@ -6,7 +6,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use ::model::{
-    Ack, CoreId, Generation, Labels, Matcher, SeriesKey, TenantId, TenantLimits, identity,
+    Ack, CoreId, Exemplar, Generation, Histogram, HistogramSample, Labels, Matcher, SeriesKey,
+    Span, TenantId, TenantLimits, TimeMs, identity,
 };
 use reactor::Sim;
 
@@ -91,6 +92,7 @@ impl One {
             with_chunks: true,
             projection: ::model::Projection::All,
             newest: false,
+            with_exemplars: false,
             series_max: 0,
             bytes_max: 0,
             canceled: Arc::default(),
@@ -110,7 +112,7 @@ fn empty(tenant: &str, limits: TenantLimits, reply: Reply) -> Push {
         limits: Arc::new(limits),
         known: KnownSamples::default(),
         fresh: FreshSamples::default(),
-        others: Vec::new(),
+        others: Default::default(),
         credits: 0,
         reply,
     }
@@ -393,22 +395,167 @@ fn limits_refuse_new_series_tell_the_first_and_let_known_ones_go_on() {
     );
 }
 
+/// A histogram with integer counts, `n` of them in its second bucket.
+fn histogram(n: u64) -> HistogramSample {
+    HistogramSample::Int(Histogram {
+        count: n,
+        sum: n as f64,
+        positive_spans: vec![Span {
+            offset: 0,
+            length: 2,
+        }],
+        positive_deltas: vec![0, n as i64],
+        ..Histogram::default()
+    })
+}
+
+fn put_histogram(push: &mut Push, key: SeriesKey, before: u32, time: i64, n: u64) {
+    push.others.known.push(OtherSample {
+        series: key,
+        before,
+        time,
+        value: OtherValue::Histogram(Box::new(histogram(n))),
+    });
+}
+
+/// Times and kinds of all samples of the only series.
+fn kinds(one: &mut One) -> Vec<(i64, chunk::Encoding)> {
+    let found = one.select(|_| {}).unwrap();
+    let mut kinds = Vec::new();
+    for slice in &found[0].chunks {
+        let sealed = slice.bytes.read().unwrap();
+        let encoding = chunk::encoding(&sealed).unwrap();
+        let (mut times, mut values, mut histograms) = (Vec::new(), Vec::new(), Vec::new());
+        match encoding {
+            chunk::Encoding::Xor => chunk::decode(&sealed, &mut times, &mut values).unwrap(),
+            _ => chunk::decode_histograms(&sealed, i64::MIN, i64::MAX, &mut times, &mut histograms)
+                .unwrap(),
+        }
+        kinds.extend(times.into_iter().map(|time| (time, encoding)));
+    }
+    kinds
+}
+
 #[test]
-fn kinds_that_are_not_built_are_told_and_the_floats_beside_them_stored() {
+fn floats_and_histograms_of_a_series_are_stored_in_the_order_of_their_times() {
+    use chunk::Encoding::{Histogram as H, Xor as F};
     let mut one = One::new();
     let up = labels(&[("__name__", "up")]);
     let key = one
         .push(|r| fresh("fake", std::slice::from_ref(&up), 1, unlimited(), r))
         .keys[0]
         .unwrap();
+    // Floats at 3 and 6; histograms at 2, 4, 5 and 7 in between.
     let outcome = one.push(|r| {
-        let mut push = known("fake", &[key], 2, 1.0, r);
-        push.others.push(OtherSample::StartTimestamp(key, 2));
+        let mut push = known("fake", &[key, key], 3, 1.0, r);
+        push.known.times[1] = 6;
+        for (before, time) in [(0, 2), (1, 4), (1, 5), (2, 7)] {
+            put_histogram(&mut push, key, before, time, time as u64);
+        }
         push
     });
-    assert_eq!(outcome.stored, 1);
-    assert_eq!(outcome.rejected[0].reason, RejectReason::NotBuilt);
-    assert_eq!(outcome.rejected[0].first.0, up);
+    assert_eq!(
+        (outcome.stored, outcome.histograms, outcome.rejected.len()),
+        (2, 4, 0)
+    );
+    let expected = [(1, F), (2, H), (3, F), (4, H), (5, H), (6, F), (7, H)];
+    assert_eq!(kinds(&mut one), expected);
+    // Repetitions of either kind are no error; the other kind, another value and an older time are.
+    let outcome = one.push(|r| {
+        let mut push = known("fake", &[key, key, key], 6, 1.0, r);
+        push.known.times[1] = 7;
+        push.known.times[2] = 5;
+        put_histogram(&mut push, key, 3, 5, 5);
+        put_histogram(&mut push, key, 3, 7, 8);
+        put_histogram(&mut push, key, 3, 6, 6);
+        put_histogram(&mut push, key, 3, 0, 6);
+        push
+    });
+    assert_eq!((outcome.stored, outcome.histograms), (0, 0));
+    assert_eq!((outcome.repeated, outcome.histograms_repeated), (2, 1));
+    let reasons: Vec<_> = outcome
+        .rejected
+        .iter()
+        .map(|r| (r.reason, r.count))
+        .collect();
+    use RejectReason::{NewValueForTimestamp, OutOfOrder};
+    assert_eq!(reasons, [(NewValueForTimestamp, 4), (OutOfOrder, 1)]);
+    assert_eq!(kinds(&mut one), expected);
+}
+
+#[test]
+fn a_series_may_begin_with_a_histogram_and_too_large_ones_are_refused_alone() {
+    use chunk::Encoding::{Histogram as H, Xor as F};
+    let mut one = One::new();
+    let up = labels(&[("__name__", "up")]);
+    let large = HistogramSample::Int(Histogram {
+        schema: -53,
+        custom_values: vec![1.0; 60_000],
+        ..Histogram::default()
+    });
+    let outcome = one.push(|r| {
+        let mut push = fresh("fake", std::slice::from_ref(&up), 9, unlimited(), r);
+        for (time, histogram) in [(7, large), (8, histogram(3))] {
+            push.others.fresh.push(OtherSample {
+                series: 0,
+                before: 0,
+                time,
+                value: OtherValue::Histogram(Box::new(histogram)),
+            });
+        }
+        push
+    });
+    assert_eq!(outcome.rejected[0].reason, RejectReason::HistogramTooLarge);
+    assert_eq!((outcome.stored, outcome.histograms), (1, 1));
+    assert_eq!(kinds(&mut one), [(8, H), (9, F)]);
+}
+
+#[test]
+fn exemplars_are_found_by_the_matchers_of_their_series_and_bounded() {
+    let mut one = One::new();
+    let series = [labels(&[("__name__", "a")]), labels(&[("__name__", "b")])];
+    let limits = || TenantLimits {
+        max_exemplars: 3,
+        ..unlimited()
+    };
+    let keys = one.push(|r| fresh("fake", &series, 1, limits(), r)).keys;
+    let mut put = |series: usize, time: i64, value: f64| {
+        let outcome = one.push(|r| {
+            let mut push = empty("fake", limits(), r);
+            push.others.known.push(OtherSample {
+                series: keys[series].unwrap(),
+                before: 0,
+                time,
+                value: OtherValue::Exemplar(Box::new(Exemplar {
+                    labels: labels(&[("trace_id", "x")]),
+                    value,
+                    time: TimeMs(time),
+                })),
+            });
+            push
+        });
+        (outcome.exemplars, outcome.exemplars_dropped)
+    };
+    assert_eq!(put(0, 10, 1.0), (1, vec![]));
+    assert_eq!(put(0, 10, 1.0), (1, vec![]), "a repetition");
+    assert_eq!(put(0, 9, 1.0), (0, vec![("exemplar_out_of_order", 1)]));
+    for time in [11, 12, 13] {
+        assert_eq!(put(1, time, 1.0), (1, vec![]));
+    }
+    let mut select = |name: &str, min_time| {
+        let found = one.select(|select| {
+            select.matchers = Arc::from([Matcher::equal("__name__", name)]);
+            (select.with_chunks, select.with_exemplars) = (false, true);
+            select.min_time = min_time;
+        });
+        let found = found.unwrap();
+        let times = |s: &SelectedSeries| s.exemplars.iter().map(|e| e.time.0).collect::<Vec<_>>();
+        found.iter().map(times).collect::<Vec<_>>()
+    };
+    assert_eq!(select("b", i64::MIN), [[11, 12, 13]]);
+    assert_eq!(select("b", 12), [[12, 13]]);
+    assert!(select("b", 14).is_empty());
+    assert!(select("a", i64::MIN).is_empty(), "the oldest has left");
 }
 
 #[test]
@@ -772,6 +919,97 @@ fn an_idle_series_is_parked_and_goes_on_where_it_stopped() {
             .sum();
         assert_eq!(parked, 1, "{cores} cores");
     }
+}
+
+/// A series of histograms is parked as one of floats is, and goes on with either kind.
+#[test]
+fn an_idle_series_of_histograms_is_parked_and_goes_on_with_either_kind() {
+    use chunk::Encoding::{Histogram as H, Xor as F};
+    let mut one = One::new();
+    let now = one.node.cores[0].reactor.wall_ms();
+    let idle = labels(&[("__name__", "idle")]);
+    let with_labels = |one: &mut One, time: i64, n: u64| {
+        one.push(|r| {
+            let mut push = fresh("fake", std::slice::from_ref(&idle), time, unlimited(), r);
+            push.fresh.times.clear();
+            push.fresh.values.clear();
+            push.fresh.series[0].samples_end = 0;
+            push.others.fresh.extend([
+                OtherSample {
+                    series: 0,
+                    before: 0,
+                    time,
+                    value: OtherValue::Histogram(Box::new(histogram(n))),
+                },
+                OtherSample {
+                    series: 0,
+                    before: 0,
+                    time,
+                    value: OtherValue::Exemplar(Box::new(Exemplar {
+                        labels: labels(&[("trace_id", "x")]),
+                        value: n as f64,
+                        time: TimeMs(time),
+                    })),
+                },
+            ]);
+            push
+        })
+    };
+    let parked = |one: &One| one.node.cores[0].memtable.totals.parked;
+    let park = |one: &mut One| {
+        one.sim.advance(Duration::from_secs(2000));
+        one.node.turn_until(50, || false);
+        assert_eq!(parked(one), 1);
+    };
+    let newest = |one: &mut One| {
+        let found = one.select(|select| select.newest = true).unwrap();
+        let slice = found[0].chunks.last().unwrap();
+        let sealed = slice.bytes.read().unwrap();
+        (slice.max_time, chunk::encoding(&sealed).unwrap())
+    };
+    let outcome = with_labels(&mut one, now, 1);
+    assert_eq!((outcome.histograms, outcome.exemplars), (1, 1));
+    let key = outcome.keys[0].unwrap();
+    assert_eq!(newest(&mut one), (now, H));
+    park(&mut one);
+    assert_eq!(newest(&mut one), (now, H));
+    let dead = one.push(|r| {
+        let mut push = empty("fake", unlimited(), r);
+        put_histogram(&mut push, key, 0, now + 1, 2);
+        push
+    });
+    assert_eq!((dead.histograms, dead.dead_others), (0, vec![0]));
+    let again = with_labels(&mut one, now, 1);
+    assert_eq!((again.histograms, again.histograms_repeated), (0, 1));
+    assert_eq!(parked(&one), 1, "nothing was stored");
+    // Parked out of a checkpoint, with its exemplar; a histogram opens it again.
+    one.node.checkpoint().unwrap();
+    let mut one = one.restart();
+    assert_eq!(parked(&one), 1);
+    assert_eq!(kinds(&mut one), [(now, H)]);
+    let found = one.select(|select| (select.with_chunks, select.with_exemplars) = (false, true));
+    assert_eq!(found.unwrap()[0].exemplars.len(), 1);
+    let older = with_labels(&mut one, now - 1, 1);
+    assert_eq!(older.rejected[0].reason, RejectReason::OutOfOrder);
+    assert_eq!(with_labels(&mut one, now + 10, 2).histograms, 1);
+    assert_eq!(parked(&one), 0);
+    // So does a float; and both come back behind a crash.
+    park(&mut one);
+    let float = |r| {
+        fresh(
+            "fake",
+            std::slice::from_ref(&idle),
+            now + 20,
+            unlimited(),
+            r,
+        )
+    };
+    assert_eq!(one.push(float).stored, 1);
+    assert_eq!(parked(&one), 0);
+    assert_eq!(newest(&mut one), (now + 20, F));
+    let mut one = one.restart();
+    assert_eq!(parked(&one), 0);
+    assert_eq!(kinds(&mut one), [(now, H), (now + 10, H), (now + 20, F)]);
 }
 
 /// Without memory no series is made; what is known goes on, in the same body too.

@@ -254,6 +254,7 @@ fn a_read_holds_the_files_that_it_needs() {
         min_time: i64::MIN,
         max_time: i64::MAX,
         with_chunks: true,
+        with_exemplars: false,
         projection: ::model::Projection::All,
         newest: false,
         series_max: 0,

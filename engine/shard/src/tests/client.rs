@@ -7,7 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
-use ::model::{Ack, CoreId, Labels, Matcher, SeriesKey, TenantId, TenantLimits, identity};
+use ::model::{
+    Ack, CoreId, Exemplar, FloatHistogram, Histogram, HistogramSample, Labels, Matcher, SeriesKey,
+    Span, TenantId, TenantLimits, TimeMs, identity,
+};
 
 use crate::message::*;
 use crate::{Mailboxes, Permits};
@@ -15,8 +18,53 @@ use crate::{Mailboxes, Permits};
 /// A series as the client names it.
 pub(crate) type Name = (TenantId, Labels);
 
-/// Samples of one push, in the order of the body: the same series may come more than once.
+/// Samples of one push, in the order of the body: the same series may come more than once. Values below zero stand for native histograms
+/// ([`histogram_of`]), so that everything that is checked of floats is checked of them, and of series that have both.
 pub(crate) type Body = Vec<(Labels, i64, f64)>;
+
+/// The histogram that is sent instead of this value, if it stands for one: layout, counts and kind all follow from its bits.
+pub(crate) fn histogram_of(value: f64) -> Option<HistogramSample> {
+    if value >= 0.0 {
+        return None;
+    }
+    let bits = value.to_bits();
+    let bits = bits ^ (bits >> 43);
+    let buckets = (bits >> 8) % 6;
+    let int = Histogram {
+        schema: ((bits >> 4) % 3) as i32,
+        zero_threshold: 1e-9,
+        zero_count: (bits >> 20) % 9,
+        count: bits % 1000,
+        // What it stands for.
+        sum: value,
+        positive_spans: vec![Span {
+            offset: ((bits >> 12) % 4) as i32,
+            length: buckets as u32,
+        }],
+        positive_deltas: (0..buckets).map(|b| (bits >> (b + 3)) as i64 % 3).collect(),
+        ..Histogram::default()
+    };
+    let to_float = |h: &Histogram| FloatHistogram {
+        positive_counts: h.positive_deltas.iter().map(|d| *d as f64).collect(),
+        positive_spans: h.positive_spans.clone(),
+        sum: h.sum,
+        count: h.count as f64,
+        ..FloatHistogram::default()
+    };
+    Some(match (bits >> 16) % 3 {
+        0 => HistogramSample::Float(to_float(&int)),
+        _ => HistogramSample::Int(int),
+    })
+}
+
+/// The exemplar that is sent with a histogram.
+pub(crate) fn exemplar_of(time: i64, value: f64) -> Exemplar {
+    Exemplar {
+        labels: Labels::from_pairs([("trace_id", value.to_string().as_str())]).unwrap(),
+        value,
+        time: TimeMs(time),
+    }
+}
 
 /// What the client knows of one sample.
 #[derive(Debug, Default, Clone)]
@@ -43,6 +91,8 @@ pub(crate) struct Sent {
     /// Series of the known part and of the fresh part, as sent.
     known: Vec<Labels>,
     fresh: Vec<Labels>,
+    /// Series of what is no float of the known part.
+    others: Vec<Labels>,
     /// Per sample of the body: sent by its key.
     is_known: Vec<bool>,
     reply: Receiver<PushOutcome>,
@@ -122,8 +172,47 @@ impl Client {
         let (mut known, mut fresh) = (KnownSamples::default(), FreshSamples::default());
         let (mut known_names, mut fresh_names) = (Vec::new(), Vec::new());
         let mut is_known = Vec::new();
+        let (mut others, mut other_names) = (OtherSamples::default(), Vec::new());
         for (labels, time, value) in &body {
             is_known.push(aliases.contains_key(&(tenant.clone(), labels.clone())));
+            if let Some(histogram) = histogram_of(*value) {
+                let histogram = || OtherValue::Histogram(Box::new(histogram.clone()));
+                let exemplar = || OtherValue::Exemplar(Box::new(exemplar_of(*time, *value)));
+                match aliases.get(&(tenant.clone(), labels.clone())) {
+                    Some(&series) => {
+                        let before = known.keys.len() as u32;
+                        for value in [histogram(), exemplar()] {
+                            others.known.push(OtherSample {
+                                series,
+                                before,
+                                time: *time,
+                                value,
+                            });
+                            other_names.push(labels.clone());
+                        }
+                    }
+                    None => {
+                        let (series, before) =
+                            (fresh.series.len() as u32, fresh.times.len() as u32);
+                        for value in [histogram(), exemplar()] {
+                            others.fresh.push(OtherSample {
+                                series,
+                                before,
+                                time: *time,
+                                value,
+                            });
+                        }
+                        fresh.labels.extend_from_slice(labels.packed());
+                        fresh.series.push(FreshSeries {
+                            id: identity::series_id(tenant, labels.packed(), &mut Vec::new()),
+                            labels_end: fresh.labels.len() as u32,
+                            samples_end: before,
+                        });
+                        fresh_names.push(labels.clone());
+                    }
+                }
+                continue;
+            }
             match aliases.get(&(tenant.clone(), labels.clone())) {
                 Some(&key) => {
                     known.keys.push(key);
@@ -152,7 +241,7 @@ impl Client {
                 limits: self.limits.clone(),
                 known,
                 fresh,
-                others: Vec::new(),
+                others,
                 credits: 0,
                 reply: Box::new(move |outcome| {
                     // The client may have gone.
@@ -165,6 +254,7 @@ impl Client {
             body,
             known: known_names,
             fresh: fresh_names,
+            others: other_names,
             is_known,
             reply,
         }
@@ -181,6 +271,9 @@ impl Client {
         for &dead in &outcome.dead {
             aliases.remove(&(sent.tenant.clone(), sent.known[dead as usize].clone()));
         }
+        for &dead in &outcome.dead_others {
+            aliases.remove(&(sent.tenant.clone(), sent.others[dead as usize].clone()));
+        }
         assert_eq!(
             outcome.keys.len(),
             sent.fresh.len(),
@@ -192,13 +285,15 @@ impl Client {
             }
         }
         let rejected: u32 = outcome.rejected.iter().map(|r| r.count).sum();
-        let accounted = outcome.stored + outcome.repeated + rejected + outcome.dead.len() as u32;
+        // Of a histogram with a dead key the exemplar beside it is told too.
+        let dead = outcome.dead.len() as u32 + outcome.dead_others.len() as u32 / 2;
+        let accounted = outcome.stored + outcome.histograms + outcome.repeated + rejected + dead;
         assert_eq!(
             accounted as usize,
             sent.body.len(),
             "every sample is accounted for"
         );
-        if rejected == 0 && outcome.dead.is_empty() {
+        if rejected == 0 && dead == 0 {
             ledger.acknowledged += 1;
             for (labels, time, value) in &sent.body {
                 let series = ledger
@@ -220,7 +315,22 @@ impl Client {
         &self,
         tenant: &TenantId,
         matchers: &[Matcher],
+        range: (i64, i64),
+    ) -> Asked {
+        self.ask(tenant, matchers, range, false)
+    }
+
+    /// As [`Client::select`]; what is found are the exemplars, by their values.
+    pub(crate) fn exemplars(&self, tenant: &TenantId) -> Asked {
+        self.ask(tenant, &[], (i64::MIN, i64::MAX), true)
+    }
+
+    fn ask(
+        &self,
+        tenant: &TenantId,
+        matchers: &[Matcher],
         (min_time, max_time): (i64, i64),
+        with_exemplars: bool,
     ) -> Asked {
         let (sender, replies) = channel();
         for core in 0..self.mailboxes.count() {
@@ -230,7 +340,8 @@ impl Client {
                 matchers: matchers.into(),
                 min_time,
                 max_time,
-                with_chunks: true,
+                with_chunks: !with_exemplars,
+                with_exemplars,
                 projection: ::model::Projection::All,
                 newest: false,
                 series_max: 0,
@@ -314,24 +425,27 @@ impl Asked {
     }
 
     fn take(&mut self, series: SelectedSeries) {
-        let (mut times, mut values) = (Vec::new(), Vec::new());
+        let mut samples: Vec<(i64, u64)> = Vec::new();
         for chunk in &series.chunks {
-            let from = times.len();
+            let from = samples.len();
             let bytes = chunk.bytes.read().expect("loaded with the reply");
-            chunk::decode(&bytes, &mut times, &mut values).expect("a chunk of a read");
+            samples.extend(decode(&bytes));
             assert_eq!(
-                (times[from], times[times.len() - 1]),
+                (samples[from].0, samples[samples.len() - 1].0),
                 (chunk.min_time, chunk.max_time)
             );
         }
         assert!(
-            times.is_sorted_by(|a, b| a < b),
+            samples.is_sorted_by(|a, b| a.0 < b.0),
             "chunks ascend and do not overlap"
         );
-        let samples = times
-            .into_iter()
-            .zip(values.iter().map(|v| v.to_bits()))
-            .collect();
+        assert!(series.exemplars.is_sorted_by_key(|e| e.time));
+        for exemplar in &series.exemplars {
+            let (time, value) = (exemplar.time.0, exemplar.value);
+            assert_eq!(exemplar, &exemplar_of(time, value));
+            samples.push((time, value.to_bits()));
+        }
+        let samples = samples.into_iter().collect();
         let before = self.series.insert(series.labels.clone(), samples);
         assert!(
             before.is_none(),
@@ -339,6 +453,28 @@ impl Asked {
             series.labels
         );
     }
+}
+
+/// Times and bits of the values that the samples of a chunk stand for.
+pub(crate) fn decode(sealed: &[u8]) -> Vec<(i64, u64)> {
+    let (mut times, mut values) = (Vec::new(), Vec::new());
+    if chunk::encoding(sealed).expect("a chunk of a read") == chunk::Encoding::Xor {
+        chunk::decode(sealed, &mut times, &mut values).expect("a chunk of a read");
+        return times
+            .into_iter()
+            .zip(values.iter().map(|v| v.to_bits()))
+            .collect();
+    }
+    let mut histograms = Vec::new();
+    chunk::decode_histograms(sealed, i64::MIN, i64::MAX, &mut times, &mut histograms)
+        .expect("a chunk of a read");
+    let bits = |histogram: &HistogramSample| {
+        let value = histogram.sum();
+        let sent = histogram_of(value).expect("only such values are sent as histograms");
+        assert!(sent.same_value(histogram), "{histogram:?}");
+        value.to_bits()
+    };
+    times.into_iter().zip(histograms.iter().map(bits)).collect()
 }
 
 impl Ledger {

@@ -8,10 +8,10 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use reactor::Sim;
 
-use super::client::{Body, Client, Ledger, Name};
+use super::client::{Body, Client, Ledger, Name, histogram_of};
 use super::node::{TestNode, options};
 use super::simulation::seeds;
-use crate::message::RejectReason;
+use crate::message::{PushOutcome, RejectReason};
 
 /// The model: what a store of samples is, without any of the things that make it fast.
 #[derive(Default)]
@@ -103,7 +103,7 @@ fn run(seed: u64) {
             now += rng.random_range(0..30_000);
             let body: Body = (0..rng.random_range(1..25))
                 .map(|_| {
-                    let value = rng.random_range(0..3) as f64;
+                    let value = f64::from(rng.random_range(-2..3));
                     (random_labels(&mut rng), random_time(&mut rng, now), value)
                 })
                 .collect();
@@ -174,7 +174,7 @@ fn run_on(
                 (
                     random_labels(&mut rng),
                     random_time(&mut rng, now),
-                    now as f64,
+                    now as f64 * *[1.0, 1.0, -1.0].choose(&mut rng).unwrap(),
                 )
             })
             .collect();
@@ -203,7 +203,7 @@ fn check_push(
         let outcome = outcome.unwrap();
         assert_eq!(outcome.refused, None);
         let mut expected = Expected::default();
-        let (taken, again) = in_order(sent, &outcome.dead);
+        let (taken, again) = in_order(sent, &outcome);
         for (labels, time, value) in taken {
             store.put(
                 (tenant.clone(), labels),
@@ -213,7 +213,7 @@ fn check_push(
             );
         }
         let found = Expected {
-            stored: outcome.stored,
+            stored: outcome.stored + outcome.histograms,
             repeated: outcome.repeated,
             rejected: outcome
                 .rejected
@@ -230,11 +230,23 @@ fn check_push(
 }
 
 /// The samples of a push in the order in which a core takes them, known ones first; and those of dead keys.
-fn in_order(sent: &super::client::Sent, dead: &[u32]) -> (Body, Body) {
+fn in_order(sent: &super::client::Sent, outcome: &PushOutcome) -> (Body, Body) {
     let (known, fresh) = sent.parts();
     let (mut taken, mut again) = (Body::new(), Body::new());
-    for (index, sample) in known.into_iter().enumerate() {
-        match dead.contains(&(index as u32)) {
+    let (mut floats, mut others) = (0, 0);
+    for sample in known {
+        let is_dead = match histogram_of(sample.2) {
+            None => {
+                floats += 1;
+                outcome.dead.contains(&(floats - 1))
+            }
+            // An exemplar stands beside it.
+            Some(_) => {
+                others += 2;
+                outcome.dead_others.contains(&(others - 2))
+            }
+        };
+        match is_dead {
             true => again.push(sample),
             false => taken.push(sample),
         }

@@ -19,7 +19,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use reactor::{Fault, Sim, SimOptions};
 
-use super::client::{Asked, Body, Client, Found, Ledger, Sent};
+use super::client::{Asked, Body, Client, Found, Ledger, Sent, histogram_of};
 use super::node::{TestNode, options};
 use crate::message::{ReadError, Refusal};
 use crate::{Error, Options};
@@ -67,6 +67,15 @@ struct Run {
     sent: Vec<Sent>,
     asked: Vec<(TenantId, Ledger, Asked)>,
     now: i64,
+}
+
+/// A float, or what stands for a histogram.
+fn random_value(rng: &mut SmallRng) -> f64 {
+    let value: f64 = rng.random();
+    match rng.random_bool(0.2) {
+        true => -value,
+        false => value,
+    }
 }
 
 impl Run {
@@ -151,7 +160,11 @@ impl Run {
                 };
                 let labels = Labels::from_pairs([("__name__", "up"), ("pod", &format!("p{pod}"))]);
                 // All different, so that a sample names the push it came from.
-                (labels.unwrap(), self.now - late, self.rng.random())
+                (
+                    labels.unwrap(),
+                    self.now - late,
+                    random_value(&mut self.rng),
+                )
             })
             .collect();
         self.send(&tenant, &body);
@@ -229,6 +242,34 @@ impl Run {
             if !self.relaxed {
                 self.ledger.check_acknowledged(&tenant, &found);
             }
+            self.verify_exemplars(&tenant, &found);
+        }
+    }
+
+    /// Exemplars came beside histograms, in order of time and within their bound; so where the histogram of an acknowledged push is,
+    /// an exemplar of that time is (that of a histogram refused for its value may stand beside it), and none is there that was not sent.
+    fn verify_exemplars(&mut self, tenant: &TenantId, found: &Found) {
+        let client = self.client.as_ref().expect("the node serves");
+        let asked = client.exemplars(tenant);
+        let exemplars = match self.answer(asked) {
+            Err(ReadError::Refused(Refusal::Poisoned { .. })) => return,
+            answer => answer.expect("a read of a sound node"),
+        };
+        self.ledger.check_sent(tenant, &exemplars);
+        for (labels, samples) in found {
+            for (time, bits) in samples {
+                let known = &self.ledger.samples[&(tenant.clone(), labels.clone())][time];
+                if known.acknowledged != Some(*bits) || self.relaxed {
+                    continue;
+                }
+                if histogram_of(f64::from_bits(*bits)).is_some() {
+                    let there = exemplars.get(labels).and_then(|found| found.get(time));
+                    assert!(
+                        there.is_some(),
+                        "exemplar of {labels} of {tenant} at {time}"
+                    );
+                }
+            }
         }
     }
 
@@ -244,7 +285,11 @@ impl Run {
 
     fn read_all(&mut self, tenant: &TenantId) -> Found {
         let client = self.client.as_ref().expect("the node serves");
-        let mut asked = client.select(tenant, &[], (i64::MIN, i64::MAX));
+        let asked = client.select(tenant, &[], (i64::MIN, i64::MAX));
+        self.answer(asked).expect("a read of a sound node")
+    }
+
+    fn answer(&mut self, mut asked: Asked) -> Result<Found, ReadError> {
         let mut found = None;
         let answered = self
             .node
@@ -255,7 +300,7 @@ impl Run {
                 found.is_some()
             });
         assert!(answered, "a read is answered");
-        found.expect("answered").expect("a read of a sound node")
+        found.expect("answered")
     }
 
     /// So many random steps, or until the power is gone.
@@ -428,7 +473,7 @@ fn churn(seed: u64) {
                 .map(|i| {
                     let pod = format!("p{}-{i}", age % 7);
                     let labels = Labels::from_pairs([("__name__", "up"), ("pod", &pod)]);
-                    (labels.unwrap(), run.now, run.rng.random())
+                    (labels.unwrap(), run.now, random_value(&mut run.rng))
                 })
                 .collect();
             run.send(&tenant, &body);

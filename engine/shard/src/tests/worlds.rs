@@ -14,7 +14,13 @@ fn body(round: i64) -> Body {
     (0..50)
         .map(|i| {
             let labels = Labels::from_pairs([("__name__", "up"), ("instance", &format!("i-{i}"))]);
-            (labels.unwrap(), round * 15_000, (round * i) as f64)
+            // Some series are of histograms, some change from one kind to the other.
+            let value = (round * i) as f64;
+            let value = match i % 10 == 9 || (i % 10 == 8 && round % 3 == 0) {
+                true => -1.0 - value,
+                false => value,
+            };
+            (labels.unwrap(), round * 15_000, value)
         })
         .collect()
 }

@@ -11,13 +11,16 @@
 use std::sync::Arc;
 
 use model::{Metadata, MetricType, TenantId, TenantLimits, identity};
-use shard::{FreshSamples, FreshSeries, KnownSamples};
+use shard::{
+    FreshSamples, FreshSeries, KnownSamples, OtherSample, OtherSamples, OtherValue, RejectReason,
+};
 use smallvec::SmallVec;
 use wire::Malformed;
 use wire::remote_write::v1::{self, RawMetadata, Record};
 use wire::remote_write::{Error, Protocol, v2};
 
-use super::names::{Names, Rest, Series, SymbolTable};
+use super::names::{Names, Other, Rest, Series, SymbolTable};
+use super::others;
 use super::outcome;
 use super::refused::Cause;
 use super::validate::{self, Invalid, Pairs, Reason, TimeBounds, Unusable};
@@ -64,6 +67,7 @@ pub(crate) struct Scratch {
 pub(crate) struct Share {
     pub(crate) known: KnownSamples,
     pub(crate) fresh: FreshSamples,
+    pub(crate) others: OtherSamples,
     pub(crate) origins: Origins,
 }
 
@@ -74,11 +78,13 @@ pub(crate) struct Origins {
     pub(crate) known: Vec<u32>,
     /// Of each fresh series, offset and alias hash.
     pub(crate) fresh: Vec<(u32, AliasHash)>,
+    /// Of each histogram and exemplar of a known series.
+    pub(crate) others: Vec<u32>,
 }
 
 impl Share {
     pub(crate) fn is_empty(&self) -> bool {
-        self.known.keys.is_empty() && self.fresh.series.is_empty()
+        self.known.keys.is_empty() && self.fresh.series.is_empty() && self.others.is_empty()
     }
 
     /// Bytes that the message keeps in memory.
@@ -87,6 +93,7 @@ impl Share {
             + self.fresh.times.len() * 16
             + self.fresh.labels.len()
             + self.fresh.series.len() * size_of::<FreshSeries>()
+            + self.others.bytes()
     }
 }
 
@@ -95,11 +102,16 @@ impl Share {
 pub(crate) struct Assembly {
     /// One per core.
     pub(crate) shares: Vec<Share>,
-    /// Float samples in the shares.
+    /// Samples of either kind in the shares.
     pub(crate) samples: u64,
     /// Samples of either kind in the body.
     pub(crate) samples_in: u64,
+    /// Exemplars in the shares.
     pub(crate) exemplars: u64,
+    /// Exemplars in the body.
+    pub(crate) exemplars_in: u64,
+    /// Exemplars refused, by reason.
+    pub(crate) exemplars_refused: Vec<(&'static str, u64)>,
     /// Metadata that may be kept.
     pub(crate) metadata: Vec<(String, Metadata)>,
     pub(crate) metadata_in: u64,
@@ -132,7 +144,7 @@ impl Assembly {
             },
             origins: Origins {
                 known: Vec::with_capacity(room),
-                fresh: Vec::new(),
+                ..Origins::default()
             },
             ..Share::default()
         };
@@ -141,6 +153,8 @@ impl Assembly {
             samples: 0,
             samples_in: 0,
             exemplars: 0,
+            exemplars_in: 0,
+            exemplars_refused: Vec::new(),
             metadata: Vec::new(),
             metadata_in: 0,
             metadata_refused: Vec::new(),
@@ -154,9 +168,21 @@ impl Assembly {
         }
     }
 
+    fn refuse_exemplar(&mut self, (reason, text): others::ExemplarRefused) {
+        count_reason(&mut self.exemplars_refused, reason);
+        self.error.get_or_insert(text);
+    }
+
     fn refuse(&mut self, invalid: Invalid, count: u64) {
         self.refused[invalid.reason as usize] += count;
         self.error.get_or_insert(invalid.text);
+    }
+}
+
+fn count_reason(counts: &mut Vec<(&'static str, u64)>, reason: &'static str) {
+    match counts.iter_mut().find(|(known, _)| *known == reason) {
+        Some((_, count)) => *count += 1,
+        None => counts.push((reason, 1)),
     }
 }
 
@@ -437,7 +463,79 @@ impl Assembler<'_, '_> {
         if rest.is_nothing() {
             return Ok(());
         }
-        self.take_rest(&rest, gathered.unwrap_or(series.name_bytes()))
+        let names = gathered.unwrap_or(series.name_bytes());
+        if rest.has_others() {
+            self.take_known_others(series, names, at, target, before)?;
+        }
+        self.take_rest(&rest, names)
+    }
+
+    /// Appends what else a known series has; its floats stand in the columns from `begin` on.
+    #[cold]
+    fn take_known_others<S: Series>(
+        &mut self,
+        series: &S,
+        names: &[u8],
+        at: u32,
+        target: Target,
+        begin: usize,
+    ) -> Result<(), Malformed> {
+        let taken = self.read_others(series, names)?;
+        let Share {
+            known,
+            others,
+            origins,
+            ..
+        } = &mut self.out.shares[usize::from(target.core.0)];
+        let placed = placed(taken, target.key, begin, &known.times[begin..]);
+        others.known.extend(placed);
+        origins.others.resize(others.known.len(), at);
+        Ok(())
+    }
+
+    /// Decodes and checks the histograms and exemplars of a series. What is refused is counted.
+    fn read_others<S: Series>(
+        &mut self,
+        series: &S,
+        names: &[u8],
+    ) -> Result<Vec<(i64, OtherValue)>, Malformed> {
+        let labels = self.names.labels(names);
+        let mut taken = Vec::new();
+        series.others(|other| {
+            match other {
+                Other::Histogram(message) => {
+                    self.out.samples_in += 1;
+                    match others::histogram(message, labels.clone(), self.rules.limits) {
+                        Ok((time, _)) if !self.rules.times.hold(time) => {
+                            self.refuse_time(names, time, 1);
+                        }
+                        Ok((time, histogram)) => {
+                            self.out.samples += 1;
+                            self.out.newest = self.out.newest.max(time);
+                            taken.push((time, OtherValue::Histogram(Box::new(histogram))));
+                        }
+                        Err(Unusable::Invalid(invalid)) => self.out.refuse(invalid, 1),
+                        Err(Unusable::Malformed(what)) => return Err(what),
+                    }
+                }
+                Other::Exemplar(message) => {
+                    self.out.exemplars_in += 1;
+                    match others::exemplar(message, self.names, labels.clone())? {
+                        Ok(exemplar) => {
+                            if let Names::V2 { .. } = self.names {
+                                self.take_text(exemplar.labels.packed().len())?;
+                            }
+                            self.out.exemplars += 1;
+                            let time = exemplar.time.0;
+                            taken.push((time, OtherValue::Exemplar(Box::new(exemplar))));
+                        }
+                        Err(refused) => self.out.refuse_exemplar(refused),
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        Ok(taken)
     }
 
     /// Appends a series with its labels. `gathered` are its name bytes where they had to be gathered first.
@@ -459,15 +557,22 @@ impl Assembler<'_, '_> {
         let names = gathered.unwrap_or(series.name_bytes());
         let count = self.scratch.samples.len() as u64;
         self.out.samples_in += count;
-        if count > 0 {
+        if count > 0 || rest.has_others() {
             self.take_text_of(names)?;
             match validate::labels(self.names.labels(names), self.rules.limits) {
                 Ok(pairs) if pairs.is_empty() => {}
-                Ok(pairs) => self.append_fresh(&pairs, at, hash, names),
+                Ok(pairs) => {
+                    let others = match rest.has_others() {
+                        true => self.read_others(series, names)?,
+                        false => Vec::new(),
+                    };
+                    self.append_fresh(&pairs, at, hash, names, others);
+                }
                 Err(Unusable::Invalid(invalid)) => {
                     let cause = Cause::Labels(invalid.reason).number();
                     self.aliases.learn_refused(hash, cause, self.rules.refuser);
-                    self.out.refuse(invalid, count);
+                    self.out.samples_in += rest.histograms;
+                    self.out.refuse(invalid, count + rest.histograms);
                 }
                 Err(Unusable::Malformed(what)) => return Err(what),
             }
@@ -494,6 +599,7 @@ impl Assembler<'_, '_> {
             return self.take_scattered(series, at);
         }
         let names = gathered.unwrap_or(series.name_bytes());
+        count += rest.histograms;
         self.out.samples_in += count;
         if count > 0 {
             self.out.refused_again += 1;
@@ -516,24 +622,29 @@ impl Assembler<'_, '_> {
     #[cold]
     fn tell_again(&mut self, cause: Cause, names: &[u8]) -> Result<(), Malformed> {
         let limits = self.rules.limits;
-        let (reason, limit) = match cause {
-            Cause::PerUser => (
-                shard::RejectReason::PerUserSeriesLimit,
-                limits.max_series_per_user,
-            ),
-            Cause::PerMetric => (
-                shard::RejectReason::PerMetricSeriesLimit,
-                limits.max_series_per_metric,
-            ),
-            Cause::Labels(_) => (shard::RejectReason::NotBuilt, 0),
-        };
         let text = match validate::labels(self.names.labels(names), limits) {
-            Ok(pairs) => outcome::over_limit(
-                self.rules.tenant,
-                reason,
-                limit,
-                &super::texts::label_set(pairs.iter().copied()),
-            ),
+            Ok(pairs) => {
+                let series = super::texts::label_set(pairs.iter().copied());
+                let tenant = self.rules.tenant;
+                match cause {
+                    Cause::PerUser => {
+                        let limit = limits.max_series_per_user;
+                        let reason = RejectReason::PerUserSeriesLimit;
+                        outcome::over_limit(tenant, reason, limit, &series)
+                    }
+                    Cause::PerMetric => {
+                        let limit = limits.max_series_per_metric;
+                        let reason = RejectReason::PerMetricSeriesLimit;
+                        outcome::over_limit(tenant, reason, limit, &series)
+                    }
+                    // Limits that change forget what they refused, so this only bridges the moment of their change.
+                    Cause::Labels(_) => {
+                        format!(
+                            "user={tenant}: the labels of series {series} were refused a moment ago"
+                        )
+                    }
+                }
+            }
             Err(Unusable::Invalid(invalid)) => invalid.text,
             Err(Unusable::Malformed(what)) => return Err(what),
         };
@@ -541,20 +652,32 @@ impl Assembler<'_, '_> {
         Ok(())
     }
 
-    /// Appends labels that have been checked, and the samples in `scratch`.
-    fn append_fresh(&mut self, pairs: &Pairs<'_>, at: u32, hash: AliasHash, names: &[u8]) {
+    /// Appends labels that have been checked, the samples in `scratch`, and what else the series has.
+    fn append_fresh(
+        &mut self,
+        pairs: &Pairs<'_>,
+        at: u32,
+        hash: AliasHash,
+        names: &[u8],
+        others: Vec<(i64, OtherValue)>,
+    ) {
+        let samples = &mut self.scratch.samples;
+        if let Some(&(time, _)) = samples
+            .iter()
+            .find(|(time, _)| !self.rules.times.hold(*time))
+        {
+            let count = samples.len() as u64;
+            samples.clear();
+            self.refuse_time(names, time, count);
+        }
         let Scratch {
             samples,
             packed,
             hashed,
             ..
         } = &mut *self.scratch;
-        if let Some(&(time, _)) = samples
-            .iter()
-            .find(|(time, _)| !self.rules.times.hold(*time))
-        {
-            let count = samples.len() as u64;
-            return self.refuse_time(names, time, count);
+        if samples.is_empty() && others.is_empty() {
+            return;
         }
         packed.clear();
         pairs
@@ -564,14 +687,25 @@ impl Assembler<'_, '_> {
         let placement =
             identity::placement_of_pairs(self.rules.tenant, pairs.iter().copied(), hashed);
         let core = identity::core_of(placement, self.rules.core_count);
-        let Share { fresh, origins, .. } = &mut self.out.shares[usize::from(core.0)];
+        let Share {
+            fresh,
+            others: of_share,
+            origins,
+            ..
+        } = &mut self.out.shares[usize::from(core.0)];
         fresh.labels.extend_from_slice(packed);
+        let begin = fresh.times.len();
         for &(time, value) in samples.iter() {
             fresh.times.push(time);
             fresh.values.push(value);
             self.out.newest = self.out.newest.max(time);
         }
         self.out.samples += samples.len() as u64;
+        if !others.is_empty() {
+            let index = u32::try_from(fresh.series.len()).expect("series are part of the body");
+            let placed = placed(others, index, begin, &fresh.times[begin..]);
+            of_share.fresh.extend(placed);
+        }
         fresh.series.push(FreshSeries {
             id,
             labels_end: u32::try_from(fresh.labels.len()).expect("labels are part of the body"),
@@ -628,12 +762,6 @@ impl Assembler<'_, '_> {
         {
             self.take_metadata(&metadata)?;
         }
-        self.out.exemplars += rest.exemplars;
-        self.out.samples_in += rest.histograms;
-        if rest.histograms > 0 {
-            let refused = validate::histogram_refused(self.names.labels(names));
-            self.out.refuse(refused, rest.histograms);
-        }
         Ok(())
     }
 
@@ -646,16 +774,39 @@ impl Assembler<'_, '_> {
                 self.out.metadata.push(metadata);
             }
             Err((reason, text)) => {
-                let refused = &mut self.out.metadata_refused;
-                match refused.iter_mut().find(|(known, _)| *known == reason) {
-                    Some((_, count)) => *count += 1,
-                    None => refused.push((reason, 1)),
-                }
+                count_reason(&mut self.out.metadata_refused, reason);
                 self.out.metadata_error.get_or_insert(text);
             }
         }
         Ok(())
     }
+}
+
+/// Gives each its place among the floats of its series, which stand in the column from `begin` on: a histogram before those of later times,
+/// an exemplar behind all.
+fn placed<S: Copy>(
+    mut others: Vec<(i64, OtherValue)>,
+    series: S,
+    begin: usize,
+    floats: &[i64],
+) -> impl Iterator<Item = OtherSample<S>> {
+    others.sort_by_key(|(time, value)| (matches!(value, OtherValue::Exemplar(_)), *time));
+    let mut end = begin;
+    let floats = floats.to_vec();
+    others.into_iter().map(move |(time, value)| {
+        let before = match &value {
+            OtherValue::Histogram(_) => begin + floats.partition_point(|float| *float < time),
+            OtherValue::Exemplar(_) => begin + floats.len(),
+        };
+        // Ascends also where the sender's floats do not.
+        end = end.max(before);
+        OtherSample {
+            series,
+            before: u32::try_from(end).expect("samples are part of the body"),
+            time,
+            value,
+        }
+    })
 }
 
 /// Order and texts as in Cortex; bytes that are not UTF-8 are refused like texts that are too long.

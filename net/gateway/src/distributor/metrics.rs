@@ -18,6 +18,7 @@ pub(crate) struct Metrics {
     metadata_in: IntCounterVec,
     received_metadata: IntCounterVec,
     exemplars_in: IntCounterVec,
+    received_exemplars: IntCounterVec,
     latest_seen: GaugeVec,
     pub(crate) discarded_samples: IntCounterVec,
     pub(crate) discarded_metadata: IntCounterVec,
@@ -54,6 +55,7 @@ pub(crate) struct TenantCounters {
     pub(crate) metadata_in: IntCounter,
     pub(crate) received_metadata: IntCounter,
     pub(crate) exemplars_in: IntCounter,
+    pub(crate) received_exemplars: IntCounter,
     pub(crate) latest_seen: Gauge,
 }
 
@@ -113,7 +115,12 @@ impl Metrics {
             )?,
             exemplars_in: counters(
                 "cortex_distributor_exemplars_in_total",
-                "Exemplars that came.",
+                "Exemplars that came, before validation.",
+                &["user"],
+            )?,
+            received_exemplars: counters(
+                "cortex_distributor_received_exemplars_total",
+                "Exemplars left after validation.",
                 &["user"],
             )?,
             latest_seen,
@@ -224,6 +231,7 @@ impl Metrics {
             metadata_in: self.metadata_in.with_label_values(&[user]),
             received_metadata: self.received_metadata.with_label_values(&[user]),
             exemplars_in: self.exemplars_in.with_label_values(&[user]),
+            received_exemplars: self.received_exemplars.with_label_values(&[user]),
             latest_seen: self.latest_seen.with_label_values(&[user]),
         }
     }
@@ -236,6 +244,7 @@ impl Metrics {
             &self.metadata_in,
             &self.received_metadata,
             &self.exemplars_in,
+            &self.received_exemplars,
         ] {
             // Nothing to remove is fine: the tenant has had no such counter.
             let _ = vec.remove_label_values(&[user]);

@@ -107,6 +107,10 @@ impl SymbolTable {
         self.hashes.len()
     }
 
+    pub(crate) fn symbols(&self) -> &v2::Symbols {
+        &self.symbols
+    }
+
     #[inline]
     fn hash(&self, reference: u64) -> Result<AliasHash, Malformed> {
         let hash = usize::try_from(reference)
@@ -164,6 +168,19 @@ pub(crate) trait Series: Copy {
 
     /// Calls `sample` with time and value of every float sample, and notes everything else.
     fn read(&self, rest: &mut Rest, sample: impl FnMut(i64, f64)) -> Result<(), Malformed>;
+
+    /// Calls `other` with every histogram and exemplar; of series that turned out to have some.
+    fn others(
+        &self,
+        other: impl FnMut(Other<'_>) -> Result<(), Malformed>,
+    ) -> Result<(), Malformed>;
+}
+
+/// What a series has beside float samples and what it is, undecoded.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Other<'a> {
+    Histogram(&'a [u8]),
+    Exemplar(&'a [u8]),
 }
 
 /// What a series has beside float samples.
@@ -177,6 +194,12 @@ pub(crate) struct Rest {
 }
 
 impl Rest {
+    /// Histograms or exemplars.
+    #[inline]
+    pub(crate) fn has_others(&self) -> bool {
+        self.histograms + self.exemplars > 0
+    }
+
     #[inline]
     pub(crate) fn is_nothing(&self) -> bool {
         self.histograms == 0 && self.exemplars == 0 && self.metadata.is_none()
@@ -202,6 +225,21 @@ impl Series for v1::RawSeries<'_> {
                 v1::Part::Histogram(_) => rest.histograms += 1,
                 v1::Part::Exemplar(_) => rest.exemplars += 1,
                 v1::Part::Label(_) => rest.scattered = true,
+            }
+        }
+        Ok(())
+    }
+
+    fn others(
+        &self,
+        mut other: impl FnMut(Other<'_>) -> Result<(), Malformed>,
+    ) -> Result<(), Malformed> {
+        let mut parts = self.parts();
+        while let Some(part) = parts.next_part()? {
+            match part {
+                v1::Part::Histogram(message) => other(Other::Histogram(message))?,
+                v1::Part::Exemplar(message) => other(Other::Exemplar(message))?,
+                _ => {}
             }
         }
         Ok(())
@@ -242,5 +280,20 @@ impl Series for v2::RawSeries<'_> {
         } else {
             Ok(())
         }
+    }
+
+    fn others(
+        &self,
+        mut other: impl FnMut(Other<'_>) -> Result<(), Malformed>,
+    ) -> Result<(), Malformed> {
+        let mut parts = self.parts();
+        while let Some(part) = parts.next_part()? {
+            match part {
+                v2::Part::Histogram(message) => other(Other::Histogram(message))?,
+                v2::Part::Exemplar(message) => other(Other::Exemplar(message))?,
+                _ => {}
+            }
+        }
+        Ok(())
     }
 }

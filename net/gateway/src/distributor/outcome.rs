@@ -12,8 +12,16 @@ use model::CoreId;
 /// What the replies to one round of messages amount to.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
+    /// Floats.
     pub(crate) stored: u64,
+    /// Samples of either kind that were there already.
     pub(crate) repeated: u64,
+    pub(crate) histograms: u64,
+    /// Of `repeated`.
+    pub(crate) histograms_repeated: u64,
+    pub(crate) exemplars: u64,
+    /// Exemplars dropped by cores, by reason.
+    pub(crate) exemplars_dropped: Vec<(&'static str, u64)>,
     /// Samples refused by cores, by reason.
     pub(crate) rejected: Vec<(RejectReason, u64)>,
     /// The first error in the order of the body: offset of its record, and its words.
@@ -68,6 +76,12 @@ impl Verdict {
         }
         self.stored += u64::from(outcome.stored);
         self.repeated += u64::from(outcome.repeated);
+        self.histograms += u64::from(outcome.histograms);
+        self.histograms_repeated += u64::from(outcome.histograms_repeated);
+        self.exemplars += u64::from(outcome.exemplars);
+        let dropped = outcome.exemplars_dropped.iter();
+        self.exemplars_dropped
+            .extend(dropped.map(|&(reason, count)| (reason, u64::from(count))));
         for rejection in &outcome.rejected {
             if rejection.reason == RejectReason::NoMemory {
                 self.no_memory += u64::from(rejection.count);
@@ -80,9 +94,12 @@ impl Verdict {
                 self.error = Some((at, text(tenant, rejection)));
             }
         }
-        self.dead_samples += outcome.dead.len() as u64;
+        self.dead_samples += (outcome.dead.len() + outcome.dead_others.len()) as u64;
         for &index in &outcome.dead {
             self.dead.push(origins.known[index as usize]);
+        }
+        for &index in &outcome.dead_others {
+            self.dead.push(origins.others[index as usize]);
         }
     }
 
@@ -95,15 +112,18 @@ impl Verdict {
 }
 
 impl Origins {
-    /// The record that an index of a rejection means: first the known samples are counted, then the fresh series.
+    /// The record that an index of a rejection means: first the known samples are counted, then the fresh series, then the
+    /// histograms and exemplars of known series.
     fn offset(&self, index: usize) -> u32 {
-        match self.known.get(index) {
-            Some(&at) => at,
-            None => self
-                .fresh
-                .get(index - self.known.len())
-                .map_or(u32::MAX, |(at, _)| *at),
-        }
+        let fresh = |index: usize| self.fresh.get(index).map(|(at, _)| *at);
+        let found = match index.checked_sub(self.known.len()) {
+            None => self.known.get(index).copied(),
+            Some(index) => match index.checked_sub(self.fresh.len()) {
+                None => fresh(index),
+                Some(index) => self.others.get(index).copied(),
+            },
+        };
+        found.unwrap_or(u32::MAX)
     }
 }
 
@@ -119,7 +139,7 @@ fn text(tenant: &TenantId, rejection: &Rejection) -> String {
         }
         RejectReason::LabelsTooLarge => "labels too large for a record of the log",
         RejectReason::NoMemory => "no memory for a new series",
-        RejectReason::NotBuilt => "native histograms are not stored yet",
+        RejectReason::HistogramTooLarge => "native histogram too large for a record of the log",
         RejectReason::PerUserSeriesLimit | RejectReason::PerMetricSeriesLimit => {
             return over_limit(tenant, rejection.reason, rejection.limit, &series);
         }
@@ -191,7 +211,7 @@ mod tests {
         let tenant = TenantId::fake();
         let late = Origins {
             known: vec![50, 90],
-            fresh: vec![],
+            ..Origins::default()
         };
         let outcome = |rejected| PushOutcome {
             rejected,
@@ -209,10 +229,12 @@ mod tests {
         let early = Origins {
             known: vec![60],
             fresh: vec![(10, AliasHash(1)), (70, AliasHash(2))],
+            others: vec![80],
         };
         let near = PushOutcome {
             keys: vec![None, Some(SeriesKey::default())],
             dead: vec![0],
+            dead_others: vec![0],
             ..outcome(vec![rejection(RejectReason::PerUserSeriesLimit, 1)])
         };
         verdict.add(
@@ -226,7 +248,7 @@ mod tests {
         let (at, text) = verdict.error.clone().unwrap();
         assert_eq!(at, 10);
         assert!(text.contains("series limit"));
-        assert_eq!(verdict.take_dead(), [60]);
+        assert_eq!(verdict.take_dead(), [60, 80]);
         assert_eq!(aliases.count(), 1);
     }
 }

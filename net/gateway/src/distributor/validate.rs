@@ -28,11 +28,14 @@ pub(crate) enum Reason {
     TooOld,
     TooFarInFuture,
     RateLimited,
-    NativeHistogram,
+    HistogramInvalid,
+    HistogramSchema,
+    HistogramBuckets,
+    HistogramSize,
 }
 
 impl Reason {
-    pub(crate) const COUNT: usize = 12;
+    pub(crate) const COUNT: usize = 15;
 
     pub(crate) const ALL: [Reason; Reason::COUNT] = [
         Reason::MissingMetricName,
@@ -46,7 +49,10 @@ impl Reason {
         Reason::TooOld,
         Reason::TooFarInFuture,
         Reason::RateLimited,
-        Reason::NativeHistogram,
+        Reason::HistogramInvalid,
+        Reason::HistogramSchema,
+        Reason::HistogramBuckets,
+        Reason::HistogramSize,
     ];
 
     /// As in `cortex_discarded_samples_total{reason=..}`.
@@ -63,7 +69,10 @@ impl Reason {
             Reason::TooOld => "greater_than_max_sample_age",
             Reason::TooFarInFuture => "too_far_in_future",
             Reason::RateLimited => "rate_limited",
-            Reason::NativeHistogram => "native-histogram-sample",
+            Reason::HistogramInvalid => "native_histogram_invalid",
+            Reason::HistogramSchema => "native_histogram_invalid_schema",
+            Reason::HistogramBuckets => "native_histogram_buckets_exceeded",
+            Reason::HistogramSize => "native_histogram_sample_size_bytes_exceeded",
         }
     }
 }
@@ -76,7 +85,7 @@ pub(crate) struct Invalid {
 }
 
 impl Invalid {
-    fn new(reason: Reason, text: impl Into<String>) -> Invalid {
+    pub(crate) fn new(reason: Reason, text: impl Into<String>) -> Invalid {
         Invalid {
             reason,
             text: text.into(),
@@ -273,13 +282,6 @@ impl TimeBounds {
             ),
         }
     }
-}
-
-/// The words for native histograms, which are not stored yet.
-pub(crate) fn histogram_refused(sent: LabelIter<'_>) -> Invalid {
-    let metric = lossy_metric(sent);
-    let text = format!("native histograms are not stored yet: series {metric}");
-    Invalid::new(Reason::NativeHistogram, text)
 }
 
 #[cfg(test)]

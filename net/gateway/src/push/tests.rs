@@ -84,6 +84,11 @@ impl Rig {
         self.cores.contents(tenant)
     }
 
+    /// Histograms and exemplars as they came.
+    fn others(&self) -> Vec<String> {
+        self.cores.others()
+    }
+
     fn metric(&self, name: &str, label: &str) -> f64 {
         let families = self.registry.gather();
         let family = families.iter().find(|family| family.name() == name);
@@ -389,36 +394,93 @@ async fn a_rate_is_all_or_nothing_and_tells_when_to_come_back() {
     );
 }
 
-#[tokio::test]
-async fn histograms_are_refused_by_name_beside_stored_floats_and_exemplars_counted() {
-    let rig = Rig::new();
+/// A series of version 1: labels, then fields of the series.
+fn series_of(labels: &[(&str, &str)], fields: &[(u8, Vec<u8>)]) -> Vec<u8> {
     let mut series = Vec::new();
-    for (name, value) in UP {
+    for (name, value) in labels {
         let mut label = Vec::new();
         padded(&mut label, 0x0a, name.as_bytes(), 1);
         padded(&mut label, 0x12, value.as_bytes(), 1);
         padded(&mut series, 0x0a, &label, 1);
     }
-    padded(&mut series, 0x12, &sample(1, 1.0), 1);
-    padded(&mut series, 0x1a, &[0x18, 1], 1);
-    padded(&mut series, 0x22, &[0x78, 1], 1);
+    for (tag, field) in fields {
+        padded(&mut series, *tag, field, 2);
+    }
     let mut body = Vec::new();
-    padded(&mut body, 0x0a, &series, 2);
-    let (status, text) = rig.send(snappy::pack(&body)).await;
-    assert_eq!(status, 400);
+    padded(&mut body, 0x0a, &series, 3);
+    body
+}
+
+/// A histogram message: count 1, this schema (zigzag) and time.
+fn histogram_message(schema: u8, time: u8) -> Vec<u8> {
+    vec![0x08, 1, 0x20, schema, 0x78, time]
+}
+
+fn exemplar_message(trace: &str, time: u8) -> Vec<u8> {
+    let mut label = Vec::new();
+    padded(&mut label, 0x0a, b"trace_id", 1);
+    padded(&mut label, 0x12, trace.as_bytes(), 2);
+    let mut exemplar = Vec::new();
+    padded(&mut exemplar, 0x0a, &label, 2);
+    exemplar.extend([0x18, time]);
+    exemplar
+}
+
+#[tokio::test]
+async fn a_mixed_series_is_taken_sample_by_sample_and_a_bad_histogram_is_named() {
+    let rig = Rig::new();
+    let fields = [
+        (0x12, sample(1, 1.0)),
+        (0x22, histogram_message(0, 2)),
+        // Schema 9 is above what there is.
+        (0x22, histogram_message(18, 3)),
+        (0x12, sample(4, 4.0)),
+        (0x1a, exemplar_message("abc", 2)),
+        (0x1a, exemplar_message(&"x".repeat(125), 2)),
+        (0x1a, exemplar_message("abc", 0)),
+        (0x1a, vec![0x18, 1]),
+    ];
+    let body = series_of(UP, &fields);
+    // The second time an alias knows the series, and everything is there already.
+    for _ in 0..2 {
+        let (status, text) = rig.send(snappy::pack(&body)).await;
+        assert_eq!(status, 400);
+        assert_eq!(
+            text,
+            r#"histogram schema 9 is not supported: series up{instance="i", job="a"}"#
+        );
+    }
+    assert_eq!(rig.stored("a")[UP_TEXT], [(1, 1.0), (4, 4.0)]);
+    // Between the floats, as the times have it, and the exemplars behind.
+    let others = ["histogram 2 before 1", "exemplar 2 before 2"];
+    assert_eq!(rig.others(), [others, others].concat());
+    for (metric, reason, count) in [
+        ("samples", "native_histogram_invalid_schema", 2.0),
+        ("exemplars", "exemplar_labels_missing", 2.0),
+        ("exemplars", "exemplar_labels_too_long", 2.0),
+        ("exemplars", "exemplar_timestamp_invalid", 2.0),
+    ] {
+        let name = format!("cortex_discarded_{metric}_total");
+        assert_eq!(rig.metric(&name, reason), count, "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn a_series_of_histograms_alone_is_one_and_bad_ones_take_nothing_else_with_them() {
+    let rig = Rig::new();
+    let fields = [
+        (0x22, histogram_message(0, 2)),
+        (0x22, histogram_message(0, 3)),
+    ];
+    assert_eq!(rig.send(snappy::pack(&series_of(UP, &fields))).await.0, 200);
     assert_eq!(
-        text,
-        r#"native histograms are not stored yet: series up{instance="i", job="a"}"#
+        rig.others(),
+        ["histogram 2 before 0", "histogram 3 before 0"]
     );
-    assert_eq!(rig.stored("a")[UP_TEXT], [(1, 1.0)]);
-    assert_eq!(
-        rig.metric("cortex_discarded_samples_total", "native-histogram-sample"),
-        1.0
-    );
-    assert_eq!(
-        rig.metric("cortex_discarded_exemplars_total", "not_stored"),
-        1.0
-    );
+    // Bytes that are no message at all cannot be told from the rest of the body.
+    let broken = series_of(UP, &[(0x22, vec![0x08])]);
+    assert_eq!(rig.send(snappy::pack(&broken)).await.0, 400);
+    assert_eq!(rig.others().len(), 2);
 }
 
 #[tokio::test]

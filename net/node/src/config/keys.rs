@@ -440,6 +440,27 @@ fn limits() -> Vec<Key> {
             "Metadata records of one metric name. 0: unlimited."
         ),
         key!(
+            "limits.max_exemplars",
+            "ingester.max-exemplars",
+            limits.max_exemplars,
+            "12",
+            "Exemplars kept of one tenant on a node; the oldest leave first. 0: none are kept."
+        ),
+        key!(
+            "limits.max_native_histogram_buckets",
+            "validation.max-native-histogram-buckets",
+            limits.max_native_histogram_buckets,
+            "160",
+            "Buckets of one native histogram. Its resolution is halved until it fits; one that cannot is refused. 0: unlimited."
+        ),
+        key!(
+            "limits.max_native_histogram_sample_size_bytes",
+            "validation.max-native-histogram-sample-size-bytes",
+            limits.max_native_histogram_sample_size_bytes,
+            "4096",
+            "Bytes of one native histogram as it is sent; larger ones are refused. 0: unlimited."
+        ),
+        key!(
             "limits.enforce_metric_name",
             "validation.enforce-metric-name",
             limits.enforce_metric_name,

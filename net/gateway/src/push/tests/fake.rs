@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard};
 
 use model::{CoreId, Generation, Labels, SeriesId, SeriesKey, SeriesRef, TenantId, same_value};
-use shard::{Push, PushOutcome, Refusal, RejectReason, Rejection};
+use shard::{OtherValue, Push, PushOutcome, Refusal, RejectReason, Rejection};
 
 use super::super::{Cores, Sleepers};
 use crate::distributor::texts;
@@ -33,6 +33,8 @@ struct State {
     queues: HashMap<u16, (u64, u64)>,
     woken: Vec<CoreId>,
     series_max: Option<usize>,
+    /// Histograms and exemplars as they came, in words.
+    others: Vec<String>,
 }
 
 pub(super) struct FakeCores {
@@ -66,6 +68,11 @@ impl FakeCores {
             .filter(|s| s.alive && s.tenant == tenant);
         let text = |s: &Series| texts::label_set(s.labels.as_ref().expect("alive").iter());
         alive.map(|s| (text(s), s.samples.clone())).collect()
+    }
+
+    /// Histograms and exemplars as they came, in words.
+    pub(super) fn others(&self) -> Vec<String> {
+        self.lock().others.clone()
     }
 
     /// Forgets all series of a metric name; their keys are dead.
@@ -242,14 +249,34 @@ impl State {
                     &mut outcome,
                 );
             }
+            let others = push.others.fresh.iter().any(|o| o.series as usize == i);
             assert!(
-                one.samples_end as usize > sample,
+                one.samples_end as usize > sample || others,
                 "a series comes with samples"
             );
             sample = one.samples_end as usize;
             outcome.keys.push(Some(key));
         }
         assert_eq!((label, sample), (fresh.labels.len(), fresh.times.len()));
+        let known = push
+            .others
+            .known
+            .iter()
+            .map(|o| (o.before, o.time, &o.value));
+        let fresh = push
+            .others
+            .fresh
+            .iter()
+            .map(|o| (o.before, o.time, &o.value));
+        for (before, time, value) in known.chain(fresh) {
+            let kind = match value {
+                OtherValue::Histogram(_) => "histogram",
+                OtherValue::Exemplar(_) => "exemplar",
+            };
+            self.others.push(format!("{kind} {time} before {before}"));
+            outcome.histograms += u32::from(kind == "histogram");
+            outcome.exemplars += u32::from(kind == "exemplar");
+        }
         outcome
     }
 
@@ -289,11 +316,12 @@ impl State {
         outcome: &mut PushOutcome,
     ) {
         let series = &mut self.series[usize::from(core.0)][at];
+        let is_there = |&(at, v): &(i64, f64)| at == time && same_value(v, value);
+        if series.samples.iter().any(is_there) {
+            outcome.repeated += 1;
+            return;
+        }
         let reason = match series.samples.last() {
-            Some(&(last, v)) if last == time && same_value(v, value) => {
-                outcome.repeated += 1;
-                return;
-            }
             Some(&(last, _)) if last == time => RejectReason::NewValueForTimestamp,
             Some(&(last, _)) if last > time => RejectReason::OutOfOrder,
             _ => {

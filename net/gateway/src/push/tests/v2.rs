@@ -52,6 +52,42 @@ async fn both_versions_and_both_orders_are_one_series() {
 }
 
 #[tokio::test]
+async fn histograms_and_exemplars_are_counted_apart() {
+    let rig = Rig::new();
+    let mut body = Vec::new();
+    for symbol in ["", "__name__", "up", "trace_id", "abc"] {
+        field(&mut body, 4, symbol.as_bytes());
+    }
+    let mut series = Vec::new();
+    field(&mut series, 1, &[1, 2]);
+    field(&mut series, 2, &sample(1, 1.0));
+    field(&mut series, 3, &histogram_message(0, 2));
+    field(&mut series, 3, &histogram_message(0, 3));
+    let mut exemplar = Vec::new();
+    field(&mut exemplar, 1, &[3, 4]);
+    exemplar.extend([0x18, 2]);
+    field(&mut series, 4, &exemplar);
+    field(&mut body, 5, &series);
+    let counts = ["1", "2", "1"].map(str::to_owned);
+    assert_eq!(send(&rig, &body).await, (204, String::new(), counts));
+    let others = [
+        "histogram 2 before 1",
+        "histogram 3 before 1",
+        "exemplar 2 before 1",
+    ];
+    assert_eq!(rig.others(), others);
+    // A reference to a symbol that is not there makes the whole body unbelievable.
+    let mut bad = Vec::new();
+    field(&mut bad, 1, &[3, 9]);
+    bad.extend([0x18, 2]);
+    field(&mut series, 4, &bad);
+    field(&mut body, 5, &series);
+    let (status, text, _) = send(&rig, &body).await;
+    assert_eq!((status, rig.others().len()), (400, 3));
+    assert!(text.contains("symbol reference 9"), "{text}");
+}
+
+#[tokio::test]
 async fn a_series_is_known_by_its_symbols_whatever_their_numbers() {
     let rig = Rig::new();
     send(&rig, &request_v2(&[(UP, 1, 1.0), (DOWN, 1, 1.0)])).await;

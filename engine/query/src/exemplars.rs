@@ -1,0 +1,84 @@
+//! Exemplars of the series that a query is about.
+//!
+//! The selectors are taken out of the query wherever they stand; what is computed with them does not matter, nor where `offset` and `@` move
+//! them, as in Prometheus. A series that several selectors match is told once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use model::{Exemplar, Labels, Matcher, Projection};
+
+use crate::engine::{Caller, Engine, Turn};
+use crate::error::Error;
+use crate::fanout::{self, Allowance, Reach};
+use crate::labels::check_series;
+use crate::options::SELECTORS_AT_ONCE;
+
+/// A series and its exemplars, ascending in time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SeriesExemplars {
+    /// Of the series.
+    pub labels: Labels,
+    /// At least one.
+    pub exemplars: Vec<Exemplar>,
+}
+
+impl Engine {
+    /// The exemplars from `start` to `end` (milliseconds, inclusive), grouped by series, which are sorted by labels.
+    ///
+    /// Errors: text that is no query; the bounds on series and bytes of a query.
+    pub async fn exemplars(
+        &self,
+        caller: &Caller,
+        text: String,
+        (start, end): (i64, i64),
+    ) -> Result<Vec<SeriesExemplars>, Error> {
+        let allowance = Allowance {
+            series_max: caller.limits.max_fetched_series_per_query,
+            bytes_max: caller.limits.max_fetched_chunk_bytes_per_query,
+        };
+        let query = text.clone();
+        self.bounded(
+            "query_exemplars",
+            &text,
+            None,
+            caller,
+            async |turn: &Turn<'_>| {
+                let query = query.clone();
+                let selectors = move || -> Result<Vec<Arc<[Matcher]>>, Error> {
+                    let expr = promql::parse(&query).map_err(promql::Error::from)?;
+                    let selectors = expr.selectors().into_iter();
+                    Ok(selectors.map(|s| s.matchers.clone().into()).collect())
+                };
+                let reaches: Vec<Reach> = (self.run(selectors).await??.into_iter())
+                    .map(|matchers| Reach {
+                        matchers,
+                        min_time: start.max(self.floor(caller)),
+                        max_time: end,
+                        projection: Projection::All,
+                        newest: false,
+                    })
+                    .collect();
+                let mut found: BTreeMap<Labels, Vec<Exemplar>> = BTreeMap::new();
+                for some in reaches.chunks(SELECTORS_AT_ONCE) {
+                    let ask = |reach| {
+                        let (boxes, tenant) = (self.mailboxes(), &caller.tenant);
+                        fanout::exemplars(boxes, tenant, reach, allowance, &turn.canceled)
+                    };
+                    let pending: Vec<_> = some.iter().map(ask).collect();
+                    for answers in pending {
+                        for series in answers.all().await?.into_iter().flatten() {
+                            found.insert(series.labels, series.exemplars);
+                        }
+                    }
+                    check_series(found.len(), allowance)?;
+                }
+                let series = found.into_iter();
+                Ok(series
+                    .map(|(labels, exemplars)| SeriesExemplars { labels, exemplars })
+                    .collect())
+            },
+        )
+        .await
+    }
+}

@@ -1,0 +1,216 @@
+//! Native histograms and exemplars: decoded, checked and held to the tenant's limits, each on its own. One that is refused
+//! takes nothing else with it.
+//!
+//! Reasons as in Cortex. A histogram with more buckets than allowed is made coarser, by halving its resolution, until it fits;
+//! one with custom bounds cannot be.
+
+use model::{CUSTOM_BUCKETS_SCHEMA, Exemplar, HistogramError, HistogramSample, Span, TenantLimits};
+use wire::Malformed;
+use wire::remote_write::{exemplar, histogram};
+
+use super::names::{LabelIter, Names};
+use super::validate::{Invalid, Reason, Unusable, lossy_metric};
+
+/// UTF-8 characters in the names and values of an exemplar's labels. Source: OpenMetrics.
+const EXEMPLAR_CHARS_MAX: usize = 128;
+
+/// The lowest resolution there is.
+const SCHEMA_MIN: i32 = -4;
+
+/// Decodes a histogram and checks it.
+pub(crate) fn histogram(
+    message: &[u8],
+    labels: LabelIter<'_>,
+    limits: &TenantLimits,
+) -> Result<(i64, HistogramSample), Unusable> {
+    let refuse = |reason, text: String| {
+        let text = format!("{text}: series {}", lossy_metric(labels.clone()));
+        Err(Unusable::Invalid(Invalid::new(reason, text)))
+    };
+    let size_max = limits.max_native_histogram_sample_size_bytes as usize;
+    if size_max != 0 && message.len() > size_max {
+        let size = message.len();
+        let text = format!("native histogram too large (actual: {size} bytes, limit: {size_max})");
+        return refuse(Reason::HistogramSize, text);
+    }
+    let (time, mut sample) = match histogram::decode(message) {
+        Ok(decoded) => decoded,
+        Err(histogram::Error::Malformed(what)) => return Err(Unusable::Malformed(what)),
+        Err(error) => {
+            let reason = match error {
+                histogram::Error::Inconsistent(HistogramError::Schema(_)) => {
+                    Reason::HistogramSchema
+                }
+                _ => Reason::HistogramInvalid,
+            };
+            return refuse(reason, error.to_string());
+        }
+    };
+    let buckets_max = limits.max_native_histogram_buckets as usize;
+    if buckets_max != 0 {
+        let sent = sample.bucket_count();
+        while sample.bucket_count() > buckets_max {
+            if sample.schema() == CUSTOM_BUCKETS_SCHEMA || sample.schema() <= SCHEMA_MIN {
+                let text = format!(
+                    "native histogram has too many buckets (actual: {sent}, limit: {buckets_max})"
+                );
+                return refuse(Reason::HistogramBuckets, text);
+            }
+            sample = coarser(&sample);
+        }
+    }
+    Ok((time, sample))
+}
+
+/// The same observations at half the resolution.
+fn coarser(sample: &HistogramSample) -> HistogramSample {
+    match sample {
+        HistogramSample::Int(h) => {
+            let mut coarse = h.clone();
+            coarse.schema -= 1;
+            for (spans, deltas) in [
+                (&mut coarse.positive_spans, &mut coarse.positive_deltas),
+                (&mut coarse.negative_spans, &mut coarse.negative_deltas),
+            ] {
+                let counts = deltas.iter().scan(0i64, |count, delta| {
+                    *count = count.saturating_add(*delta);
+                    Some(*count)
+                });
+                let (new_spans, counts) = merged(spans, counts, i64::saturating_add);
+                let mut before = 0;
+                let delta = |count: &i64| count - std::mem::replace(&mut before, *count);
+                (*deltas, *spans) = (counts.iter().map(delta).collect(), new_spans);
+            }
+            HistogramSample::Int(coarse)
+        }
+        HistogramSample::Float(h) => {
+            let mut coarse = h.clone();
+            coarse.schema -= 1;
+            for (spans, counts) in [
+                (&mut coarse.positive_spans, &mut coarse.positive_counts),
+                (&mut coarse.negative_spans, &mut coarse.negative_counts),
+            ] {
+                (*spans, *counts) = merged(spans, counts.iter().copied(), |a, b| a + b);
+            }
+            HistogramSample::Float(coarse)
+        }
+    }
+}
+
+/// Buckets two by two: `2n - 1` and `2n` become `n`.
+fn merged<T: Copy>(
+    spans: &[Span],
+    counts: impl Iterator<Item = T>,
+    add: impl Fn(T, T) -> T,
+) -> (Vec<Span>, Vec<T>) {
+    let mut next = 0i64;
+    let indexes = spans.iter().flat_map(|span| {
+        let start = next + i64::from(span.offset);
+        next = start + i64::from(span.length);
+        start..next
+    });
+    let (mut new_spans, mut new_counts): (Vec<Span>, Vec<T>) = Default::default();
+    let mut end = 0i64;
+    for (index, count) in indexes.zip(counts) {
+        let index = ((index - 1) >> 1) + 1;
+        match (new_spans.last_mut(), new_counts.last_mut()) {
+            (Some(_), Some(last)) if index + 1 == end => {
+                *last = add(*last, count);
+                continue;
+            }
+            (Some(span), _) if index == end => span.length += 1,
+            _ => new_spans.push(Span {
+                offset: (index - end).clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32,
+                length: 1,
+            }),
+        }
+        new_counts.push(count);
+        end = index + 1;
+    }
+    (new_spans, new_counts)
+}
+
+/// Why an exemplar is not kept: the reason in `cortex_discarded_exemplars_total`, and the words.
+pub(crate) type ExemplarRefused = (&'static str, String);
+
+/// Decodes an exemplar and checks it.
+pub(crate) fn exemplar(
+    message: &[u8],
+    names: Names<'_>,
+    labels: LabelIter<'_>,
+) -> Result<Result<Exemplar, ExemplarRefused>, Malformed> {
+    let decoded = match names {
+        Names::V1 => exemplar::decode(message),
+        Names::V2 { body, table } => exemplar::decode_v2(message, body, table.symbols()),
+    };
+    let refuse = |reason, text: String| {
+        let text = format!("{text}: series {}", lossy_metric(labels.clone()));
+        Ok(Err((reason, text)))
+    };
+    let exemplar = match decoded {
+        Ok(exemplar) => exemplar,
+        Err(exemplar::Error::Malformed(what)) => return Err(what),
+        Err(error) => return refuse("exemplar_labels_invalid", error.to_string()),
+    };
+    if exemplar.labels.is_empty() {
+        let text = "exemplar missing labels".to_owned();
+        return refuse("exemplar_labels_missing", text);
+    }
+    let chars = |text: &str| text.chars().count();
+    let labels_chars: usize = exemplar
+        .labels
+        .iter()
+        .map(|(n, v)| chars(n) + chars(v))
+        .sum();
+    if labels_chars > EXEMPLAR_CHARS_MAX {
+        let text = format!(
+            "exemplar combined labelset exceeds {EXEMPLAR_CHARS_MAX} characters (actual: {labels_chars})"
+        );
+        return refuse("exemplar_labels_too_long", text);
+    }
+    if exemplar.time.0 == 0 {
+        let text = "exemplar missing timestamp".to_owned();
+        return refuse("exemplar_timestamp_invalid", text);
+    }
+    Ok(Ok(exemplar))
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{FloatHistogram, Histogram};
+
+    use super::*;
+
+    fn spans(pairs: &[(i32, u32)]) -> Vec<Span> {
+        let span = |&(offset, length)| Span { offset, length };
+        pairs.iter().map(span).collect()
+    }
+
+    #[test]
+    fn halving_the_resolution_merges_the_buckets_that_end_at_the_same_bound() {
+        // Buckets -3, -2, -1, 0, 1, 2 and 6: the coarse ones are -1 (of -3 and -2), 0 (of -1 and 0), 1 (of 1 and 2), 3 (of 6).
+        let fine = HistogramSample::Float(FloatHistogram {
+            schema: 2,
+            positive_spans: spans(&[(-3, 6), (3, 1)]),
+            positive_counts: vec![1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0],
+            ..FloatHistogram::default()
+        });
+        let HistogramSample::Float(coarse) = coarser(&fine) else {
+            panic!("the kind stays");
+        };
+        assert_eq!(coarse.schema, 1);
+        assert_eq!(coarse.positive_spans, spans(&[(-1, 3), (1, 1)]));
+        assert_eq!(coarse.positive_counts, [3.0, 12.0, 48.0, 64.0]);
+        let fine = HistogramSample::Int(Histogram {
+            schema: 2,
+            negative_spans: spans(&[(1, 2), (0, 1)]),
+            negative_deltas: vec![5, -2, 4],
+            ..Histogram::default()
+        });
+        let HistogramSample::Int(coarse) = coarser(&fine) else {
+            panic!("the kind stays");
+        };
+        assert_eq!(coarse.negative_spans, spans(&[(1, 2)]));
+        assert_eq!(coarse.negative_deltas, [8, -1]);
+    }
+}
