@@ -6,4 +6,6 @@ mod histograms;
 mod hostile;
 mod memory;
 mod prometheus;
+mod queries;
+mod remote_read;
 mod series;

@@ -121,7 +121,7 @@ fn by_labels(result: &Value) -> BTreeMap<String, Vec<(f64, f64)>> {
         .collect()
 }
 
-fn same(query: &str, ours: &Value, theirs: &Value) {
+pub(crate) fn same(query: &str, ours: &Value, theirs: &Value) {
     let (ours, theirs) = (by_labels(ours), by_labels(theirs));
     assert_eq!(
         ours.keys().collect::<Vec<_>>(),

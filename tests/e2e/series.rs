@@ -53,7 +53,7 @@ fn encode_v2(labels: &[(&str, &str)], time: i64, value: f64, padded: bool) -> Ve
 }
 
 /// `padded`: a length in more bytes than it needs, which protobuf allows.
-fn varint(out: &mut Vec<u8>, mut value: u64, padded: bool) {
+pub(crate) fn varint(out: &mut Vec<u8>, mut value: u64, padded: bool) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -65,7 +65,7 @@ fn varint(out: &mut Vec<u8>, mut value: u64, padded: bool) {
     }
 }
 
-fn field(out: &mut Vec<u8>, number: u8, bytes: &[u8], padded: bool) {
+pub(crate) fn field(out: &mut Vec<u8>, number: u8, bytes: &[u8], padded: bool) {
     out.push(number << 3 | 2);
     varint(out, bytes.len() as u64, padded);
     out.extend_from_slice(bytes);

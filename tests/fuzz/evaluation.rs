@@ -143,11 +143,7 @@ fn run(text: &str, params: &Params, rows: &[Row], executor: &dyn Executor) -> Op
     let questions = AtomicU32::new(0);
     let expired = || questions.fetch_add(1, Relaxed) > 20_000;
     let canceled = AtomicBool::new(false);
-    let budget = Budget {
-        samples_max: 200_000,
-        expired: &expired,
-        canceled: &canceled,
-    };
+    let budget = Budget::new(200_000, &expired, &canceled);
     promql::evaluate(&plan, &source, executor, &budget)
         .ok()
         .map(|evaluated| evaluated.value)

@@ -28,10 +28,21 @@ pub enum Error {
     #[error("{0}")]
     Execution(String),
     /// More samples than allowed.
-    #[error("query processing would load too many samples into memory in query execution")]
+    #[error(
+        "query processing would load too many samples into memory in query execution (limit: {samples_max} samples, \
+         at least {needed} needed)"
+    )]
     TooManySamples {
         /// The bound.
         samples_max: u64,
+        /// What was asked for when the bound was met.
+        needed: u64,
+    },
+    /// There is no memory for it; who gives it knows which bound that is.
+    #[error("query processing would hold more than {needed} bytes in query execution")]
+    TooMuchMemory {
+        /// What was asked for in all.
+        needed: u64,
     },
     /// The deadline passed.
     #[error("query timed out in expression evaluation")]
@@ -50,7 +61,7 @@ impl Error {
         match self {
             Error::Parse(_) | Error::Parameters(_) => Class::Client,
             Error::Execution(_) => Class::Execution,
-            Error::TooManySamples { .. } => Class::Limit,
+            Error::TooManySamples { .. } | Error::TooMuchMemory { .. } => Class::Limit,
             Error::Timeout => Class::Timeout,
             Error::Canceled => Class::Canceled,
             Error::Source(_) => Class::Internal,

@@ -17,6 +17,7 @@ mod info;
 mod matching;
 mod native;
 mod numbering;
+mod profile;
 mod result;
 mod rows;
 mod select;
@@ -28,7 +29,8 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 
 pub(crate) use binary::scalar_operation;
-pub use budget::{Budget, Stats};
+pub use budget::{Budget, GRANT_BYTES, Stats};
+pub use profile::{NodeCost, Profile, SelectorCost};
 
 use self::budget::{Mark, Meter};
 use self::rows::Scalars;
@@ -51,6 +53,8 @@ pub struct Evaluated {
     pub infos: Vec<String>,
     /// What it cost.
     pub stats: Stats,
+    /// Samples looked at by step, where [`Budget::per_step`] asked for it.
+    pub per_step: Vec<u64>,
 }
 
 /// Evaluates a plan.
@@ -68,7 +72,7 @@ pub fn evaluate(
         plan,
         source,
         executor,
-        meter: Meter::new(budget),
+        meter: Meter::new(budget, plan.steps.count),
         counting: true,
         annotations: Mutex::default(),
     };
@@ -83,6 +87,7 @@ pub fn evaluate(
         warnings: annotations.warnings(),
         infos: annotations.infos(),
         stats: evaluator.meter.stats(),
+        per_step: evaluator.meter.per_step(),
     })
 }
 
@@ -105,8 +110,20 @@ impl Evaluator<'_> {
     /// The value of a node that is no range, at all steps.
     pub(crate) fn eval(&self, node: &Node, steps: Steps) -> Result<Value, Error> {
         self.meter.check()?;
+        let Some(profile) = self.meter.profile() else {
+            return self.eval_steps(node, steps);
+        };
+        let begun = profile.now();
+        let value = self.eval_steps(node, steps)?;
+        profile.note_node(node.span, begun, &value);
+        Ok(value)
+    }
+
+    fn eval_steps(&self, node: &Node, steps: Steps) -> Result<Value, Error> {
         if node.once && steps.count > 1 {
+            let looked = self.meter.looked();
             let value = self.eval_here(node, Steps::instant(steps.start))?;
+            self.meter.repeated(looked, steps.count);
             return self.repeat(value, steps.count);
         }
         self.eval_here(node, steps)

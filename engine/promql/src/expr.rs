@@ -4,6 +4,8 @@
 //! of the right types as its entry in the table says. `Display` prints as Prometheus does (`/format_query`).
 //! Durations stay expressions here; the plan resolves them, since `step()` and `range()` depend on the query.
 
+mod experimental;
+mod json;
 mod print;
 
 pub use print::{duration_text, number_text, quoted};

@@ -7,6 +7,7 @@
 
 mod build;
 mod duration;
+mod explain;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,7 @@ use model::{Matcher, Projection};
 
 pub(crate) use build::node_type;
 pub use build::plan;
+pub use explain::Explained;
 
 use crate::aggregate::AggregateOp;
 use crate::expr::{BinaryOp, Expr, Grouping, Matching, Span};

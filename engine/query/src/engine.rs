@@ -1,25 +1,27 @@
-//! The engine: admission, deadline, and the stages of a query in order.
+//! The engine: admission, deadline, bounds, and the stages of a query in order.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use model::{Class, Projection, QueryValue, TenantId, TenantLimits};
 use prometheus::Registry;
-use promql::{Budget, Evaluated, Params, Plan};
+use promql::{Budget, Evaluated, Params, Plan, Profile};
 use shard::{Mailboxes, ReadError, TenantStats};
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::Error;
 use crate::fanout::{self, Allowance, Canceled, Reach};
-use crate::labels::check_series;
+use crate::inflight::{Entry, Inflight, Running, Written};
+use crate::memory::{Account, Memory, value_bytes};
 use crate::merge::{Answers, Fetched};
 use crate::metrics::Metrics;
 use crate::options::{
     Options, SELECTORS_AT_ONCE, TEXT_BYTES_MAX, TIGHT_BYTES_MAX, TIGHT_SERIES_MAX,
 };
 use crate::quarantine::Quarantine;
+use crate::turns::{OwnBounds, Place, Turns};
 use crate::workers::Workers;
 
 /// The read path of a node; shared by all gateway threads.
@@ -28,8 +30,9 @@ pub struct Engine {
     mailboxes: Mailboxes,
     options: Options,
     workers: Workers,
-    places: Semaphore,
-    waiting: AtomicUsize,
+    turns: Arc<Turns>,
+    memory: Arc<Memory>,
+    inflight: Inflight,
     quarantine: Quarantine,
     metrics: Metrics,
 }
@@ -56,6 +59,8 @@ pub struct Query {
     pub timeout: Option<Duration>,
     /// Instead of [`Options::lookback`], if given.
     pub lookback: Option<Duration>,
+    /// Samples are to be counted for each step.
+    pub per_step: bool,
 }
 
 /// At which times a query is evaluated; milliseconds.
@@ -85,31 +90,81 @@ pub struct Answer {
     pub infos: Vec<String>,
     /// How much work it was.
     pub stats: promql::Stats,
+    /// Samples looked at by step, where [`Query::per_step`] asked for it; with their times, milliseconds.
+    pub per_step: Vec<(i64, u64)>,
     /// How long it waited for its turn, and for its stages: parse, fetch, evaluate.
     pub durations: [Duration; 4],
+    /// The memory of the result; to be kept until the last byte of it has been sent.
+    pub account: Arc<Account>,
 }
 
 /// One request at work: its deadline, its flag, and its place among the others.
-pub(crate) struct Turn<'a> {
+pub(crate) struct Turn {
     pub(crate) canceled: Canceled,
-    deadline: Instant,
-    waited: Duration,
-    _place: SemaphorePermit<'a>,
+    pub(crate) account: Arc<Account>,
+    pub(crate) deadline: Instant,
+    pub(crate) waited: Duration,
+    entry: Arc<Entry>,
+    /// Its line in the journal, once it has one.
+    written: OnceCell<Option<Written>>,
+    _place: Place,
+}
+
+/// What was fetched for a plan, by its selectors.
+pub(crate) struct Catch {
+    /// For each distinct selector what the cores gave.
+    pub(crate) answers: Vec<Answers>,
+    /// Series, chunks and bytes of chunks of each distinct selector.
+    pub(crate) sizes: Vec<Size>,
+    /// For each selector of the plan the place in `sizes`.
+    pub(crate) of_selector: Vec<usize>,
+}
+
+/// How much a selector fetched.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Series.
+    pub series: u64,
+    /// Chunks.
+    pub chunks: u64,
+    /// Their bytes.
+    pub chunk_bytes: u64,
+    /// Bytes of labels and chunks.
+    pub data_bytes: u64,
 }
 
 impl Engine {
     /// Starts the workers. Panics when `registry` holds an engine's metrics already.
     pub fn start(options: Options, mailboxes: Mailboxes, registry: &Registry) -> Engine {
         assert!(options.concurrent_max > 0, "no query could ever run");
+        let metrics = Metrics::new(registry);
+        metrics
+            .concurrent_max
+            .set(i64::try_from(options.concurrent_max).unwrap_or(i64::MAX));
         Engine {
             mailboxes,
             workers: Workers::start(&options),
-            places: Semaphore::new(options.concurrent_max),
-            waiting: AtomicUsize::new(0),
+            turns: Turns::new(options.concurrent_max, options.waiting_max),
+            memory: Memory::new(options.memory_bytes_max, metrics.memory_bytes.clone()),
+            inflight: Inflight::default(),
             quarantine: Quarantine::default(),
-            metrics: Metrics::new(registry),
+            metrics,
             options,
         }
+    }
+
+    /// Requests in flight of a tenant or of all, oldest first.
+    pub fn running(&self, tenant: Option<&TenantId>) -> Vec<Running> {
+        self.inflight.list(tenant)
+    }
+
+    /// Ends a request in flight; it is answered with [`Error::Killed`]. False where there is none of that number (of that tenant).
+    pub fn kill(&self, tenant: Option<&TenantId>, id: u64) -> bool {
+        let found = self.inflight.kill(tenant, id);
+        if found {
+            self.metrics.killed.inc();
+        }
+        found
     }
 
     /// Evaluates a query.
@@ -123,14 +178,25 @@ impl Engine {
             &text,
             query.timeout,
             caller,
-            async |turn: &Turn<'_>| {
+            async |turn: &Turn| {
                 let begin = Instant::now();
-                let plan = self.plan(&query).await?;
+                let plan = self.plan(caller, &query, turn).await?;
                 let planned = Instant::now();
-                let answers = self.fetch(caller, &plan, turn).await?;
+                let catch = self.fetch(caller, &plan, turn).await?;
                 let fetched = Instant::now();
-                let evaluated = self.evaluate(caller, plan, answers, turn).await?;
+                let steps = plan.steps();
+                let evaluated = self
+                    .evaluate(
+                        caller,
+                        plan,
+                        (catch.answers, catch.of_selector),
+                        turn,
+                        query.per_step,
+                    )
+                    .await?;
                 let done = Instant::now();
+                // What was fetched is gone; the result is not.
+                turn.account.shrink(value_bytes(&evaluated.value));
                 let user = [self.metrics.user(&caller.tenant)];
                 self.metrics
                     .samples
@@ -148,6 +214,8 @@ impl Engine {
                     warnings: evaluated.warnings,
                     infos: evaluated.infos,
                     stats: evaluated.stats,
+                    per_step: steps.times().zip(evaluated.per_step).collect(),
+                    account: turn.account.clone(),
                     durations: [turn.waited, stages[0], stages[1], stages[2]],
                 })
             },
@@ -157,34 +225,47 @@ impl Engine {
 
     /// The query as the formatter of the language prints it.
     pub async fn format(&self, caller: &Caller, text: String) -> Result<String, Error> {
-        self.bounded(
-            "format_query",
-            &text.clone(),
-            None,
-            caller,
-            async |_: &Turn<'_>| {
-                let format = move || {
-                    promql::parse(&text)
-                        .map(|expr| expr.to_string())
-                        .map_err(promql::Error::from)
-                };
-                Ok(self.run(format).await??)
-            },
-        )
+        self.parsed("format_query", caller, text, |expr| expr.to_string())
+            .await
+    }
+
+    /// The tree of the query as JSON, as Prometheus shows it.
+    pub async fn parse(&self, caller: &Caller, text: String) -> Result<String, Error> {
+        self.parsed("parse_query", caller, text, promql::Expr::to_json)
+            .await
+    }
+
+    async fn parsed(
+        &self,
+        operation: &'static str,
+        caller: &Caller,
+        text: String,
+        show: fn(&promql::Expr) -> String,
+    ) -> Result<String, Error> {
+        let of = text.clone();
+        self.bounded(operation, &of, None, caller, async |turn: &Turn| {
+            let parse = move || {
+                promql::parse(&text)
+                    .map(|expr| show(&expr))
+                    .map_err(promql::Error::from)
+            };
+            Ok(self.begin(turn, parse).await??)
+        })
         .await
     }
 
     /// Counts of one tenant or of all, one entry per tenant and core.
     pub async fn stats(&self, tenant: Option<&TenantId>) -> Result<Vec<TenantStats>, Error> {
-        Ok(fanout::stats(&self.mailboxes, tenant)
-            .all()
-            .await?
-            .into_iter()
-            .flatten()
-            .collect())
+        let answers = fanout::stats(&self.mailboxes, tenant).await?;
+        Ok(answers.into_iter().flatten().collect())
     }
 
-    async fn plan(&self, query: &Query) -> Result<Plan, Error> {
+    pub(crate) async fn plan(
+        &self,
+        caller: &Caller,
+        query: &Query,
+        turn: &Turn,
+    ) -> Result<Plan, Error> {
         let (start, end, step) = match query.times {
             Times::Instant(t) => (t, t, 0),
             Times::Range { start, end, step } => (start, end, step),
@@ -197,22 +278,26 @@ impl Engine {
             default_subquery_step_ms: millis(self.options.subquery_step),
         };
         let text = query.text.clone();
+        let experimental = caller.limits.promql_experimental_functions_enabled;
         let plan = move || {
-            let expr = promql::parse(&text)?;
-            promql::plan(&expr, &params).map(|plan| plan.with_text(&text))
+            let expr = promql::parse(&text).map_err(promql::Error::from)?;
+            if !experimental && let Some(what) = expr.experimental() {
+                return Err(Error::Experimental(what));
+            }
+            Ok(promql::plan(&expr, &params).map(|plan| plan.with_text(&text))?)
         };
-        Ok(self.run(plan).await??)
+        self.begin(turn, plan).await?
     }
 
     /// The series of all selectors; identical selectors are asked for once.
     ///
     /// They come as the cores gave them; putting them together is part of the evaluation, on whose thread it is done.
-    async fn fetch(
+    pub(crate) async fn fetch(
         &self,
         caller: &Caller,
         plan: &Plan,
-        turn: &Turn<'_>,
-    ) -> Result<(Vec<Answers>, Vec<usize>), Error> {
+        turn: &Turn,
+    ) -> Result<Catch, Error> {
         let floor = self.floor(caller);
         let mut reaches: Vec<Reach> = Vec::new();
         let mut of_selector = Vec::new();
@@ -235,32 +320,23 @@ impl Engine {
                 reaches.push(reach);
             }
         }
-        let allowance = self.allowance(caller);
-        let fetched = self.fetch_within(caller, reaches, allowance, turn).await;
-        fetched
-            .map(|lists| (lists, of_selector))
-            .map_err(|error| self.for_want_of_memory(error, allowance))
+        self.gather(caller, reaches, of_selector, turn).await
     }
 
     /// What a query may fetch: what its tenant may, and less while memory is tight.
     fn allowance(&self, caller: &Caller) -> Allowance {
-        let (series_max, bytes_max) = (
-            caller.limits.max_fetched_series_per_query,
-            caller.limits.max_fetched_chunk_bytes_per_query,
-        );
+        let own = Allowance::of(&caller.limits);
         if !self.options.memory.is_tight() {
-            return Allowance {
-                series_max,
-                bytes_max,
-            };
+            return own;
         }
         let least = |limit: u64, tight: u64| match limit {
             0 => tight,
             limit => limit.min(tight),
         };
         Allowance {
-            series_max: least(series_max, TIGHT_SERIES_MAX),
-            bytes_max: least(bytes_max, TIGHT_BYTES_MAX),
+            series_max: least(own.series_max, TIGHT_SERIES_MAX),
+            bytes_max: least(own.bytes_max, TIGHT_BYTES_MAX),
+            ..own
         }
     }
 
@@ -268,12 +344,12 @@ impl Engine {
     fn for_want_of_memory(&self, error: Error, allowance: Allowance) -> Error {
         let tight = self.options.memory.is_tight();
         match error {
-            Error::Read(ReadError::TooManySeries { limit })
+            Error::Read(ReadError::TooManySeries { limit, .. })
                 if tight && limit == TIGHT_SERIES_MAX && limit == allowance.series_max =>
             {
                 Error::Memory
             }
-            Error::Read(ReadError::TooManyBytes { limit })
+            Error::Read(ReadError::TooManyBytes { limit, .. })
                 if tight && limit == TIGHT_BYTES_MAX && limit == allowance.bytes_max =>
             {
                 Error::Memory
@@ -282,41 +358,47 @@ impl Engine {
         }
     }
 
-    async fn fetch_within(
+    /// The series of some reaches, with their chunks.
+    pub(crate) async fn gather(
         &self,
         caller: &Caller,
         reaches: Vec<Reach>,
+        of_selector: Vec<usize>,
+        turn: &Turn,
+    ) -> Result<Catch, Error> {
+        let allowance = self.allowance(caller);
+        self.gather_within(caller, reaches, of_selector, allowance, turn)
+            .await
+            .map_err(|error| self.for_want_of_memory(error, allowance))
+    }
+
+    async fn gather_within(
+        &self,
+        caller: &Caller,
+        reaches: Vec<Reach>,
+        of_selector: Vec<usize>,
         allowance: Allowance,
-        turn: &Turn<'_>,
-    ) -> Result<Vec<Answers>, Error> {
+        turn: &Turn,
+    ) -> Result<Catch, Error> {
         let mut lists = Vec::with_capacity(reaches.len());
-        let (mut series, mut bytes) = (0, 0);
+        let mut sizes = Vec::with_capacity(reaches.len());
+        let mut all = Size::default();
         for some in reaches.chunks(SELECTORS_AT_ONCE) {
             let select = |reach: &Reach| {
-                let tenant = &caller.tenant;
                 // An absurd offset, or data behind the floor: nothing can be of use.
-                (reach.min_time <= reach.max_time).then(|| {
-                    fanout::select(
-                        &self.mailboxes,
-                        tenant,
-                        reach,
-                        true,
-                        allowance,
-                        &turn.canceled,
-                    )
-                })
+                (reach.min_time <= reach.max_time)
+                    .then(|| fanout::select(&self.mailboxes, caller, reach, true, allowance, turn))
             };
             let pending: Vec<_> = some.iter().map(select).collect();
             for (reach, answers) in some.iter().zip(pending) {
                 let answers = match answers {
-                    Some(answers) => answers.all().await?,
+                    Some(answers) => answers.all(turn).await?,
                     None => Vec::new(),
                 };
-                series += answers.iter().map(Vec::len).sum::<usize>();
-                let chunks = answers.iter().flatten().flat_map(|series| &series.chunks);
-                bytes += chunks.map(|chunk| chunk.bytes.len() as u64).sum::<u64>();
-                check_series(series, allowance)?;
-                check_bytes(bytes, allowance)?;
+                let size = Size::of(answers.iter().flatten());
+                all.add(size);
+                allowance.check(all)?;
+                sizes.push(size);
                 lists.push(Answers {
                     series: answers,
                     all_labels: reach.projection == Projection::All,
@@ -324,15 +406,43 @@ impl Engine {
             }
         }
         let user = [self.metrics.user(&caller.tenant)];
-        self.metrics
-            .fetched_series
-            .with_label_values(&user)
-            .inc_by(series as u64);
-        self.metrics
-            .fetched_bytes
-            .with_label_values(&user)
-            .inc_by(bytes);
-        Ok(lists)
+        let metrics = &self.metrics;
+        for (counter, value) in [
+            (&metrics.fetched_series, all.series),
+            (&metrics.fetched_bytes, all.chunk_bytes),
+            (&metrics.fetched_data_bytes, all.data_bytes),
+        ] {
+            counter.with_label_values(&user).inc_by(value);
+        }
+        Ok(Catch {
+            answers: lists,
+            sizes,
+            of_selector,
+        })
+    }
+
+    /// Puts together what was fetched, on a worker.
+    pub(crate) async fn join(
+        &self,
+        caller: &Caller,
+        catch: Catch,
+        turn: &Turn,
+    ) -> Result<Fetched, Error> {
+        let floor = self.floor(caller);
+        let pool = self.workers.executor();
+        let (canceled, deadline) = (turn.canceled.flag(), turn.deadline);
+        let join = move || {
+            let given_up = || canceled.load(Ordering::Relaxed) || Instant::now() >= deadline;
+            Fetched::new(catch.answers, catch.of_selector, floor, &pool, &given_up)
+        };
+        Ok(self.run(join).await??)
+    }
+
+    pub(crate) fn samples_max(&self, caller: &Caller) -> u64 {
+        match caller.limits.max_samples_per_query {
+            0 => self.options.samples_max,
+            limit => limit.min(self.options.samples_max),
+        }
     }
 
     async fn evaluate(
@@ -340,27 +450,83 @@ impl Engine {
         caller: &Caller,
         plan: Plan,
         (lists, of_selector): (Vec<Answers>, Vec<usize>),
-        turn: &Turn<'_>,
+        turn: &Turn,
+        per_step: bool,
     ) -> Result<Evaluated, Error> {
-        let samples_max = match caller.limits.max_samples_per_query {
-            0 => self.options.samples_max,
-            limit => limit.min(self.options.samples_max),
-        };
+        let samples_max = self.samples_max(caller);
         let pool = self.workers.executor();
         let (canceled, deadline) = (turn.canceled.flag(), turn.deadline);
         let floor = self.floor(caller);
+        let account = turn.account.clone();
         let evaluate = move || -> Result<Evaluated, Error> {
             let expired = || Instant::now() >= deadline;
             let given_up = || canceled.load(Ordering::Relaxed) || expired();
             let source = Fetched::new(lists, of_selector, floor, &pool, &given_up)?;
+            let memory = |bytes| account.take(bytes);
             let budget = Budget {
-                samples_max,
-                expired: &expired,
-                canceled: &canceled,
+                memory: &memory,
+                per_step,
+                ..Budget::new(samples_max, &expired, &canceled)
             };
             Ok(promql::evaluate(&plan, &source, &pool, &budget)?)
         };
-        self.run(evaluate).await?
+        let evaluated = self.run(evaluate).await?;
+        evaluated.map_err(|error| told(error, turn))
+    }
+
+    /// Evaluates as [`Engine::query`] does and notes what every part cost.
+    pub(crate) async fn measure(
+        &self,
+        caller: &Caller,
+        plan: Plan,
+        (lists, of_selector): (Vec<Answers>, Vec<usize>),
+        turn: &Turn,
+        show: impl FnOnce(&Plan, &Profile<'_>, &Evaluated) + Send + 'static,
+    ) -> Result<(), Error> {
+        let samples_max = self.samples_max(caller);
+        let pool = self.workers.executor();
+        let (canceled, deadline) = (turn.canceled.flag(), turn.deadline);
+        let account = turn.account.clone();
+        let floor = self.floor(caller);
+        let evaluate = move || -> Result<(), Error> {
+            let begun = Instant::now();
+            let clock = || begun.elapsed();
+            let profile = Profile::new(&clock, plan.selectors().len());
+            let expired = || Instant::now() >= deadline;
+            let given_up = || canceled.load(Ordering::Relaxed) || expired();
+            let source = Fetched::new(lists, of_selector, floor, &pool, &given_up)?;
+            let memory = |bytes| account.take(bytes);
+            let budget = Budget {
+                memory: &memory,
+                profile: Some(&profile),
+                ..Budget::new(samples_max, &expired, &canceled)
+            };
+            let evaluated = promql::evaluate(&plan, &source, &pool, &budget)?;
+            show(&plan, &profile, &evaluated);
+            Ok(())
+        };
+        let measured = self.run(evaluate).await?;
+        measured.map_err(|error| told(error, turn))
+    }
+
+    /// As [`Engine::run`], for the first job of a request: it is written into the journal before.
+    pub(crate) async fn begin<T: Send + 'static>(
+        &self,
+        turn: &Turn,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let Some(journal) = self.options.journal.clone() else {
+            return self.run(job).await;
+        };
+        let (entry, jobs) = (turn.entry.clone(), self.workers.jobs());
+        let noted = move || {
+            let written = Written::down(journal, jobs, &entry);
+            (written, job())
+        };
+        let (written, result) = self.run(noted).await?;
+        // A second beginning keeps the first line.
+        drop(turn.written.set(written));
+        Ok(result)
     }
 
     /// Runs `job` on a worker.
@@ -373,25 +539,32 @@ impl Engine {
 
     /// Admits a request, gives it a deadline, does the work and counts how it ended.
     ///
-    /// `text` is what is refused for a while should the work panic.
+    /// `text` is what is refused to the tenant for a while should the work panic.
     pub(crate) async fn bounded<T>(
         &self,
-        operation: &str,
+        operation: &'static str,
         text: &str,
         timeout: Option<Duration>,
         caller: &Caller,
-        work: impl AsyncFnOnce(&Turn<'_>) -> Result<T, Error>,
+        work: impl AsyncFnOnce(&Turn) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let result = self.admitted(operation, text, timeout, caller, work).await;
+        let result = match text.len() > TEXT_BYTES_MAX {
+            true => Err(Error::Parameter {
+                name: "query",
+                reason: format!("{} bytes, more than {TEXT_BYTES_MAX}", text.len()),
+            }),
+            false => self.listed(operation, text, timeout, caller, work).await,
+        };
         match &result {
             Ok(_) => {}
             Err(Error::Panicked) => {
                 tracing::error!(tenant = %caller.tenant, query = text, "panicked on a query");
                 self.metrics.panics.inc();
-                self.quarantine.add(text);
+                self.quarantine.add(&caller.tenant, text);
             }
             Err(error) => {
-                tracing::debug!(tenant = %caller.tenant, query = text, %error, "query failed");
+                let shown = text.get(..1000).unwrap_or(text);
+                tracing::debug!(tenant = %caller.tenant, query = shown, %error, "query failed");
             }
         }
         if let Err(error) = &result {
@@ -403,31 +576,59 @@ impl Engine {
         result
     }
 
-    async fn admitted<T>(
+    /// Does the work where others can see it and end it.
+    async fn listed<T>(
         &self,
-        operation: &str,
+        operation: &'static str,
         text: &str,
         timeout: Option<Duration>,
         caller: &Caller,
-        work: impl AsyncFnOnce(&Turn<'_>) -> Result<T, Error>,
+        work: impl AsyncFnOnce(&Turn) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        if text.len() > TEXT_BYTES_MAX {
-            let reason = format!("longer than {TEXT_BYTES_MAX} bytes");
-            return Err(Error::Parameter {
-                name: "query",
-                reason,
-            });
-        }
-        if self.quarantine.holds(text) {
+        if self.quarantine.holds(&caller.tenant, text) {
             return Err(Error::Quarantined);
         }
+        let account = self
+            .memory
+            .account(caller.limits.max_estimated_memory_consumption_per_query);
+        let listed = self
+            .inflight
+            .enter(&caller.tenant, operation, text, caller.now_ms, account);
+        let entry = &listed.entry;
+        tokio::select! {
+            result = self.admitted(operation, timeout, caller, entry, work) => result,
+            () = entry.killed() => Err(Error::Killed),
+        }
+    }
+
+    async fn admitted<T>(
+        &self,
+        operation: &'static str,
+        timeout: Option<Duration>,
+        caller: &Caller,
+        entry: &Arc<Entry>,
+        work: impl AsyncFnOnce(&Turn) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let timeout = timeout
             .unwrap_or(self.options.timeout)
             .min(self.options.timeout);
         let begin = Instant::now();
         let deadline = begin + timeout;
         let late = |_| Error::Timeout(timeout);
-        let place = timeout_at(deadline, self.place()).await.map_err(late)??;
+        let own = OwnBounds {
+            at_work_max: caller.limits.max_concurrent_queries,
+            waiting_max: caller.limits.max_outstanding_requests_per_tenant,
+        };
+        let place = {
+            let _waiting = Counted::new(&self.metrics.waiting);
+            let place = self.turns.place(&caller.tenant, own);
+            timeout_at(deadline, place).await.map_err(late)?
+        };
+        let place = place.inspect_err(|_| {
+            let user = [self.metrics.user(&caller.tenant)];
+            self.metrics.discarded.with_label_values(&user).inc();
+        })?;
+        entry.begin();
         let waited = begin.elapsed();
         self.metrics.waited.observe(waited.as_secs_f64());
         let labels = [operation, self.metrics.user(&caller.tenant)];
@@ -435,27 +636,14 @@ impl Engine {
         let _at_work = Counted::new(&self.metrics.at_work);
         let turn = Turn {
             canceled: Canceled::default(),
+            account: entry.account.clone(),
             deadline,
             waited,
+            entry: entry.clone(),
+            written: OnceCell::new(),
             _place: place,
         };
         timeout_at(deadline, work(&turn)).await.map_err(late)?
-    }
-
-    /// A place among those at work, after a wait if need be and if there is room to wait.
-    async fn place(&self) -> Result<SemaphorePermit<'_>, Error> {
-        if let Ok(place) = self.places.try_acquire() {
-            return Ok(place);
-        }
-        let _waiting = Counted::new(&self.metrics.waiting);
-        let seat = Seat::take(&self.waiting, self.options.waiting_max).ok_or(Error::Busy)?;
-        let place = self
-            .places
-            .acquire()
-            .await
-            .expect("the semaphore is never closed");
-        drop(seat);
-        Ok(place)
     }
 
     /// The oldest time that the caller may see.
@@ -487,35 +675,40 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// One of the seats of those who wait.
-struct Seat<'a>(&'a AtomicUsize);
-
-impl<'a> Seat<'a> {
-    fn take(taken: &'a AtomicUsize, max: usize) -> Option<Seat<'a>> {
-        if taken.fetch_add(1, Ordering::Relaxed) < max {
-            return Some(Seat(taken));
+impl Size {
+    pub(crate) fn of<'a>(series: impl Iterator<Item = &'a shard::SelectedSeries>) -> Size {
+        let mut size = Size::default();
+        for one in series {
+            let bytes = one.chunks.iter().map(|c| c.bytes.len() as u64);
+            let bytes = bytes.sum::<u64>();
+            size.add(Size {
+                series: 1,
+                chunks: one.chunks.len() as u64,
+                chunk_bytes: bytes,
+                data_bytes: bytes + one.labels.packed().len() as u64,
+            });
         }
-        taken.fetch_sub(1, Ordering::Relaxed);
-        None
+        size
+    }
+
+    pub(crate) fn add(&mut self, more: Size) {
+        self.series += more.series;
+        self.chunks += more.chunks;
+        self.chunk_bytes += more.chunk_bytes;
+        self.data_bytes += more.data_bytes;
     }
 }
 
-impl Drop for Seat<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+/// Which bound of memory it was is known to the account alone.
+fn told(error: Error, turn: &Turn) -> Error {
+    match error {
+        Error::Promql(promql::Error::TooMuchMemory { .. }) => turn.account.refusal(),
+        error => error,
     }
-}
-
-fn check_bytes(bytes: u64, allowance: Allowance) -> Result<(), Error> {
-    let limit = allowance.bytes_max;
-    if limit > 0 && bytes > limit {
-        return Err(shard::ReadError::TooManyBytes { limit }.into());
-    }
-    Ok(())
 }
 
 /// Both ends belong to the range: `m[2h]` reaches over the milliseconds after the one two hours ago.
-fn check_length(min: i64, max: i64, limit: Duration) -> Result<(), Error> {
+pub(crate) fn check_length(min: i64, max: i64, limit: Duration) -> Result<(), Error> {
     let length = max.saturating_sub(min).saturating_add(1).max(0);
     let length = Duration::from_millis(length as u64);
     if limit > Duration::ZERO && length > limit {
@@ -524,7 +717,7 @@ fn check_length(min: i64, max: i64, limit: Duration) -> Result<(), Error> {
     Ok(())
 }
 
-fn millis(duration: Duration) -> i64 {
+pub(crate) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
@@ -532,6 +725,7 @@ fn reason(class: Class) -> &'static str {
     match class {
         Class::Client => "client",
         Class::Limit => "limit",
+        Class::Rate => "rate",
         Class::Execution => "execution",
         Class::Overload => "overload",
         Class::Timeout => "timeout",

@@ -31,15 +31,63 @@ pub enum Error {
         /// In force.
         limit: Duration,
     },
-    /// More queries wait than may.
-    #[error("too many outstanding requests")]
-    Busy,
     /// The node is at its memory limit, and the query is a large one.
     #[error(
         "the node is at its memory limit, queries over more than {} series are refused",
         crate::options::TIGHT_SERIES_MAX
     )]
     Memory,
+    /// More queries wait than may, over all tenants.
+    #[error(
+        "too many outstanding requests: {waiting} wait for their turn on this node (querier.max_waiting)"
+    )]
+    Busy {
+        /// How many wait.
+        waiting: usize,
+    },
+    /// More queries of the tenant wait than may.
+    #[error(
+        "too many outstanding requests: {waiting} of this tenant wait for their turn \
+         (limit: {limit}; max_outstanding_requests_per_tenant)"
+    )]
+    TooManyOutstanding {
+        /// How many wait.
+        waiting: usize,
+        /// In force.
+        limit: usize,
+    },
+    /// The query would hold more memory than one of its tenant may.
+    #[error(
+        "the query exceeded the maximum allowed estimated amount of memory consumed by a single query \
+         (limit: {limit} bytes, at least {needed} needed; max_estimated_memory_consumption_per_query)"
+    )]
+    QueryMemory {
+        /// In force.
+        limit: u64,
+        /// What it would hold.
+        needed: u64,
+    },
+    /// All queries together would hold more memory than they may.
+    #[error(
+        "queries hold {held} of {limit} bytes (querier.max_memory); this one needs at least {asked} in all"
+    )]
+    MemoryOfAll {
+        /// In force.
+        limit: u64,
+        /// What is held.
+        held: u64,
+        /// What this one would hold.
+        asked: u64,
+    },
+    /// The query uses what its tenant may not.
+    #[error(
+        "invalid parameter \"query\": experimental {0} is not enabled for this tenant \
+         (promql_experimental_functions_enabled)"
+    )]
+    Experimental(String),
+    /// Somebody ended it.
+    #[error("the query was killed by a request to do so")]
+    Killed,
     /// The deadline passed.
     #[error("query timed out after {}", shown(*.0))]
     Timeout(Duration),
@@ -55,13 +103,16 @@ impl Error {
     /// Whose fault it is.
     pub fn class(&self) -> Class {
         match self {
-            Error::Parameter { .. } => Class::Client,
+            Error::Parameter { .. } | Error::Experimental(_) => Class::Client,
             Error::Promql(e) => e.class(),
-            Error::Read(ReadError::TooManySeries { .. } | ReadError::TooManyBytes { .. })
-            | Error::TooLong { .. } => Class::Limit,
-            Error::Read(ReadError::Canceled) => Class::Canceled,
+            Error::Read(e) if e.is_limit() => Class::Limit,
+            Error::TooLong { .. } | Error::QueryMemory { .. } => Class::Limit,
+            Error::TooManyOutstanding { .. } => Class::Rate,
+            Error::Read(ReadError::Canceled) | Error::Killed => Class::Canceled,
             Error::Read(ReadError::Chunk(_)) => Class::Internal,
-            Error::Read(_) | Error::Busy | Error::Memory => Class::Overload,
+            Error::Read(_) | Error::Busy { .. } | Error::Memory | Error::MemoryOfAll { .. } => {
+                Class::Overload
+            }
             Error::Timeout(_) => Class::Timeout,
             Error::Panicked | Error::Quarantined => Class::Internal,
         }

@@ -8,10 +8,9 @@ use std::sync::Arc;
 
 use model::{Exemplar, Labels, Matcher, Projection};
 
-use crate::engine::{Caller, Engine, Turn};
+use crate::engine::{Caller, Engine, Size, Turn};
 use crate::error::Error;
 use crate::fanout::{self, Allowance, Reach};
-use crate::labels::check_series;
 use crate::options::SELECTORS_AT_ONCE;
 
 /// A series and its exemplars, ascending in time.
@@ -33,17 +32,14 @@ impl Engine {
         text: String,
         (start, end): (i64, i64),
     ) -> Result<Vec<SeriesExemplars>, Error> {
-        let allowance = Allowance {
-            series_max: caller.limits.max_fetched_series_per_query,
-            bytes_max: caller.limits.max_fetched_chunk_bytes_per_query,
-        };
+        let allowance = Allowance::of(&caller.limits);
         let query = text.clone();
         self.bounded(
             "query_exemplars",
             &text,
             None,
             caller,
-            async |turn: &Turn<'_>| {
+            async |turn: &Turn| {
                 let query = query.clone();
                 let selectors = move || -> Result<Vec<Arc<[Matcher]>>, Error> {
                     let expr = promql::parse(&query).map_err(promql::Error::from)?;
@@ -60,18 +56,19 @@ impl Engine {
                     })
                     .collect();
                 let mut found: BTreeMap<Labels, Vec<Exemplar>> = BTreeMap::new();
+                let mut size = Size::default();
                 for some in reaches.chunks(SELECTORS_AT_ONCE) {
-                    let ask = |reach| {
-                        let (boxes, tenant) = (self.mailboxes(), &caller.tenant);
-                        fanout::exemplars(boxes, tenant, reach, allowance, &turn.canceled)
-                    };
+                    let ask =
+                        |reach| fanout::exemplars(self.mailboxes(), caller, reach, allowance, turn);
                     let pending: Vec<_> = some.iter().map(ask).collect();
                     for answers in pending {
-                        for series in answers.all().await?.into_iter().flatten() {
+                        let answers = answers.all(turn).await?;
+                        size.add(Size::of(answers.iter().flatten()));
+                        allowance.check(size)?;
+                        for series in answers.into_iter().flatten() {
                             found.insert(series.labels, series.exemplars);
                         }
                     }
-                    check_series(found.len(), allowance)?;
                 }
                 let series = found.into_iter();
                 Ok(series

@@ -6,12 +6,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use model::{CoreId, Matcher, Projection, TenantId};
+use model::{CoreId, Matcher, Projection, TenantId, TenantLimits};
 use shard::{
-    LabelQuery, Mailboxes, Message, ReadError, Refusal, Select, SelectedSeries, StatsQuery,
-    TenantStats,
+    Cardinality, CardinalityQuery, Estimate, EstimateQuery, Hold, LabelQuery, Mailboxes, Message,
+    ReadError, Refusal, Select, SelectedSeries, StatsQuery, TenantStats,
 };
 use tokio::sync::oneshot;
+
+use crate::engine::{Caller, Size, Turn};
+use crate::error::Error;
 
 /// Which series, over which time (milliseconds, inclusive).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,11 +28,47 @@ pub(crate) struct Reach {
     pub(crate) newest: bool,
 }
 
-/// What a query may still fetch; 0 is unlimited.
+/// What a query may fetch; 0 is unlimited.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Allowance {
     pub(crate) series_max: u64,
+    pub(crate) chunks_max: u64,
     pub(crate) bytes_max: u64,
+    pub(crate) data_bytes_max: u64,
+}
+
+impl Allowance {
+    /// As the tenant's limits say.
+    pub(crate) fn of(limits: &TenantLimits) -> Allowance {
+        Allowance {
+            series_max: limits.max_fetched_series_per_query,
+            chunks_max: limits.max_fetched_chunks_per_query,
+            bytes_max: limits.max_fetched_chunk_bytes_per_query,
+            data_bytes_max: limits.max_fetched_data_bytes_per_query,
+        }
+    }
+
+    /// The cores enforce the bounds each for itself; here they are enforced over all cores and selectors.
+    pub(crate) fn check(&self, size: Size) -> Result<(), ReadError> {
+        let beyond = |limit: u64, found: u64| limit > 0 && found > limit;
+        if beyond(self.series_max, size.series) {
+            let (limit, found) = (self.series_max, size.series);
+            return Err(ReadError::TooManySeries { limit, found });
+        }
+        if beyond(self.chunks_max, size.chunks) {
+            let (limit, found) = (self.chunks_max, size.chunks);
+            return Err(ReadError::TooManyChunks { limit, found });
+        }
+        if beyond(self.bytes_max, size.chunk_bytes) {
+            let (limit, found) = (self.bytes_max, size.chunk_bytes);
+            return Err(ReadError::TooManyBytes { limit, found });
+        }
+        if beyond(self.data_bytes_max, size.data_bytes) {
+            let (limit, found) = (self.data_bytes_max, size.data_bytes);
+            return Err(ReadError::TooMuchData { limit, found });
+        }
+        Ok(())
+    }
 }
 
 /// Set when the caller does not wait any more; shared with everybody who works for it.
@@ -55,7 +94,15 @@ impl<T> Pending<T> {
     /// All answers, in the order of the cores, or the first error.
     ///
     /// A core that dropped its reply has ended with the process behind it: told as a stop.
-    pub(crate) async fn all(self) -> Result<Vec<T>, ReadError> {
+    pub(crate) async fn all(self, turn: &Turn) -> Result<Vec<T>, Error> {
+        let told = |error| match error {
+            ReadError::NoMemory => turn.account.refusal(),
+            error => error.into(),
+        };
+        self.collect().await.map_err(told)
+    }
+
+    async fn collect(self) -> Result<Vec<T>, ReadError> {
         let mut answers = Vec::with_capacity(self.0.len());
         for receiver in self.0 {
             answers.push(
@@ -66,6 +113,12 @@ impl<T> Pending<T> {
         }
         Ok(answers)
     }
+}
+
+/// Takes memory from the account of the query, for a core.
+fn hold(turn: &Turn) -> Hold {
+    let account = turn.account.clone();
+    Arc::new(move |bytes| account.take(bytes))
 }
 
 fn ask<T: Send + 'static>(
@@ -85,15 +138,15 @@ fn ask<T: Send + 'static>(
 /// Series and, `with_chunks`, their chunks.
 pub(crate) fn select(
     mailboxes: &Mailboxes,
-    tenant: &TenantId,
+    caller: &Caller,
     reach: &Reach,
     with_chunks: bool,
     allowance: Allowance,
-    canceled: &Canceled,
+    turn: &Turn,
 ) -> Pending<Vec<SelectedSeries>> {
     ask(mailboxes, |reply| {
         Message::Select(Select {
-            tenant: tenant.clone(),
+            tenant: caller.tenant.clone(),
             matchers: reach.matchers.clone(),
             min_time: reach.min_time,
             max_time: reach.max_time,
@@ -102,8 +155,11 @@ pub(crate) fn select(
             newest: reach.newest,
             with_exemplars: false,
             series_max: allowance.series_max,
+            chunks_max: allowance.chunks_max,
             bytes_max: allowance.bytes_max,
-            canceled: canceled.flag(),
+            data_bytes_max: allowance.data_bytes_max,
+            hold: hold(turn),
+            canceled: turn.canceled.flag(),
             reply,
         })
     })
@@ -112,14 +168,14 @@ pub(crate) fn select(
 /// Series that have exemplars in the range, with these.
 pub(crate) fn exemplars(
     mailboxes: &Mailboxes,
-    tenant: &TenantId,
+    caller: &Caller,
     reach: &Reach,
     allowance: Allowance,
-    canceled: &Canceled,
+    turn: &Turn,
 ) -> Pending<Vec<SelectedSeries>> {
     ask(mailboxes, |reply| {
         Message::Select(Select {
-            tenant: tenant.clone(),
+            tenant: caller.tenant.clone(),
             matchers: reach.matchers.clone(),
             min_time: reach.min_time,
             max_time: reach.max_time,
@@ -128,40 +184,81 @@ pub(crate) fn exemplars(
             projection: reach.projection.clone(),
             newest: reach.newest,
             series_max: allowance.series_max,
+            chunks_max: allowance.chunks_max,
             bytes_max: allowance.bytes_max,
-            canceled: canceled.flag(),
+            data_bytes_max: allowance.data_bytes_max,
+            hold: hold(turn),
+            canceled: turn.canceled.flag(),
             reply,
         })
     })
 }
 
-/// Names of labels (`name` is `None`), or values of one.
+/// Names of labels (`name` is `None`), or values of one; in no order.
 pub(crate) fn labels(
     mailboxes: &Mailboxes,
-    tenant: &TenantId,
+    caller: &Caller,
     name: Option<&str>,
     reach: &Reach,
-    canceled: &Canceled,
+    turn: &Turn,
 ) -> Pending<Vec<String>> {
     ask(mailboxes, |reply| {
         Message::Labels(LabelQuery {
-            tenant: tenant.clone(),
+            tenant: caller.tenant.clone(),
             name: name.map(str::to_owned),
             matchers: reach.matchers.clone(),
             min_time: reach.min_time,
             max_time: reach.max_time,
-            canceled: canceled.flag(),
+            hold: hold(turn),
+            canceled: turn.canceled.flag(),
+            reply,
+        })
+    })
+}
+
+/// What labels there are: those of `names`, or all.
+pub(crate) fn cardinality(
+    mailboxes: &Mailboxes,
+    caller: &Caller,
+    names: &[String],
+    turn: &Turn,
+) -> Pending<Cardinality> {
+    ask(mailboxes, |reply| {
+        Message::Cardinality(CardinalityQuery {
+            tenant: caller.tenant.clone(),
+            names: names.to_vec(),
+            hold: hold(turn),
+            canceled: turn.canceled.flag(),
+            reply,
+        })
+    })
+}
+
+/// How many series a selector would read.
+pub(crate) fn estimate(
+    mailboxes: &Mailboxes,
+    caller: &Caller,
+    matchers: &Arc<[Matcher]>,
+) -> Pending<Estimate> {
+    ask(mailboxes, |reply| {
+        Message::Estimate(EstimateQuery {
+            tenant: caller.tenant.clone(),
+            matchers: matchers.clone(),
             reply,
         })
     })
 }
 
 /// Counts of one tenant or of all.
-pub(crate) fn stats(mailboxes: &Mailboxes, tenant: Option<&TenantId>) -> Pending<Vec<TenantStats>> {
-    ask(mailboxes, |reply| {
+pub(crate) async fn stats(
+    mailboxes: &Mailboxes,
+    tenant: Option<&TenantId>,
+) -> Result<Vec<Vec<TenantStats>>, ReadError> {
+    let pending = ask(mailboxes, |reply| {
         Message::Stats(StatsQuery {
             tenant: tenant.cloned(),
-            reply: Box::new(move |stats| reply(Ok(stats))),
+            reply,
         })
-    })
+    });
+    pending.collect().await
 }

@@ -1,13 +1,13 @@
 //! Label names, label values and series: reads that need no evaluation.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use model::{Labels, Matcher, Projection};
 
-use crate::engine::{Caller, Engine, Turn};
+use crate::engine::{Caller, Engine, Size, Turn};
 use crate::error::Error;
 use crate::fanout::{self, Allowance, Reach};
+use crate::memory::Account;
 use crate::options::{SELECTORS_AT_ONCE, TEXT_BYTES_MAX};
 
 /// Which series a label or series request is about.
@@ -24,12 +24,25 @@ pub struct Lookup {
 }
 
 /// A list of names or values.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Texts {
     /// Sorted, no text twice.
     pub texts: Vec<String>,
     /// Whether the limit left some out.
     pub truncated: bool,
+    /// Their memory; to be kept until they have been sent.
+    pub account: Arc<Account>,
+}
+
+/// Label sets of series.
+#[derive(Debug)]
+pub struct LabelSets {
+    /// Sorted, none twice.
+    pub sets: Vec<Labels>,
+    /// Whether the limit left some out.
+    pub truncated: bool,
+    /// Their memory; to be kept until they have been sent.
+    pub account: Arc<Account>,
 }
 
 impl Engine {
@@ -51,11 +64,7 @@ impl Engine {
     /// Label sets of series, sorted, each once, and whether the limit left some out.
     ///
     /// Errors: no selector, or one that is malformed or could match the series without labels.
-    pub async fn series(
-        &self,
-        caller: &Caller,
-        lookup: Lookup,
-    ) -> Result<(Vec<Labels>, bool), Error> {
+    pub async fn series(&self, caller: &Caller, lookup: Lookup) -> Result<LabelSets, Error> {
         if lookup.selectors.is_empty() {
             let reason = "no match[] parameter provided".to_owned();
             return Err(Error::Parameter {
@@ -65,26 +74,26 @@ impl Engine {
         }
         let limit = lookup.limit;
         let allowance = Allowance {
-            series_max: caller.limits.max_fetched_series_per_query,
+            chunks_max: 0,
             bytes_max: 0,
+            ..Allowance::of(&caller.limits)
         };
         let text = lookup.selectors.join(" ");
-        self.bounded("series", &text, None, caller, async |turn: &Turn<'_>| {
-            let reaches = self.reaches(caller, &lookup).await?;
+        self.bounded("series", &text, None, caller, async |turn: &Turn| {
+            let reaches = self.reaches(caller, &lookup, turn).await?;
             let mut all = Vec::new();
+            let mut size = Size::default();
             for some in reaches.chunks(SELECTORS_AT_ONCE) {
-                let pending: Vec<_> = some
-                    .iter()
-                    .map(|reach| {
-                        let (boxes, tenant) = (self.mailboxes(), &caller.tenant);
-                        fanout::select(boxes, tenant, reach, false, allowance, &turn.canceled)
-                    })
-                    .collect();
+                let select =
+                    |reach| fanout::select(self.mailboxes(), caller, reach, false, allowance, turn);
+                let pending: Vec<_> = some.iter().map(select).collect();
                 for answers in pending {
-                    let series = answers.all().await?.into_iter().flatten();
+                    let answers = answers.all(turn).await?;
+                    size.add(Size::of(answers.iter().flatten()));
+                    allowance.check(size)?;
+                    let series = answers.into_iter().flatten();
                     all.extend(series.map(|series| series.labels));
                 }
-                check_series(all.len(), allowance)?;
             }
             let sort = move || {
                 all.sort_unstable();
@@ -95,7 +104,12 @@ impl Engine {
                 }
                 (all, truncated)
             };
-            self.run(sort).await
+            let (sets, truncated) = self.run(sort).await?;
+            Ok(LabelSets {
+                sets,
+                truncated,
+                account: turn.account.clone(),
+            })
         })
         .await
     }
@@ -106,42 +120,51 @@ impl Engine {
         name: Option<&str>,
         lookup: Lookup,
     ) -> Result<Texts, Error> {
-        let operation = if name.is_some() {
-            "label_values"
-        } else {
-            "label_names"
+        let operation = match name {
+            Some(_) => "label_values",
+            None => "label_names",
         };
+        let limit = lookup.limit;
         let text = lookup.selectors.join(" ");
-        self.bounded(operation, &text, None, caller, async |turn: &Turn<'_>| {
-            let mut reaches = self.reaches(caller, &lookup).await?;
+        self.bounded(operation, &text, None, caller, async |turn: &Turn| {
+            let mut reaches = self.reaches(caller, &lookup, turn).await?;
             if reaches.is_empty() {
                 reaches.push(reach(self.floor(caller), Arc::from([]), &lookup));
             }
-            let mut union = BTreeSet::new();
+            let mut all = Vec::new();
             for some in reaches.chunks(SELECTORS_AT_ONCE) {
-                let pending: Vec<_> = some
-                    .iter()
-                    .map(|reach| {
-                        let (boxes, tenant) = (self.mailboxes(), &caller.tenant);
-                        fanout::labels(boxes, tenant, name, reach, &turn.canceled)
-                    })
-                    .collect();
+                let labels = |reach| fanout::labels(self.mailboxes(), caller, name, reach, turn);
+                let pending: Vec<_> = some.iter().map(labels).collect();
                 for answers in pending {
-                    union.extend(answers.all().await?.into_iter().flatten());
+                    all.extend(answers.all(turn).await?.into_iter().flatten());
                 }
             }
-            let truncated = lookup.limit > 0 && union.len() > lookup.limit;
-            let count = if truncated { lookup.limit } else { union.len() };
+            let sort = move || {
+                all.sort_unstable();
+                all.dedup();
+                let truncated = limit > 0 && all.len() > limit;
+                if truncated {
+                    all.truncate(limit);
+                }
+                (all, truncated)
+            };
+            let (texts, truncated) = self.run(sort).await?;
             Ok(Texts {
-                texts: union.into_iter().take(count).collect(),
+                texts,
                 truncated,
+                account: turn.account.clone(),
             })
         })
         .await
     }
 
     /// The selectors of a lookup, parsed on a worker: a regular expression may take its time to compile.
-    async fn reaches(&self, caller: &Caller, lookup: &Lookup) -> Result<Vec<Reach>, Error> {
+    async fn reaches(
+        &self,
+        caller: &Caller,
+        lookup: &Lookup,
+        turn: &Turn,
+    ) -> Result<Vec<Reach>, Error> {
         if lookup.selectors.is_empty() {
             return Ok(Vec::new());
         }
@@ -154,7 +177,7 @@ impl Engine {
         }
         let texts = lookup.selectors.clone();
         let parse = move || texts.iter().map(|text| parse_selector(text)).collect();
-        let parsed: Result<Vec<Vec<Matcher>>, Error> = self.run(parse).await?;
+        let parsed: Result<Vec<Vec<Matcher>>, Error> = self.begin(turn, parse).await?;
         let floor = self.floor(caller);
         Ok(parsed?
             .into_iter()
@@ -173,7 +196,7 @@ fn reach(floor: i64, matchers: Arc<[Matcher]>, lookup: &Lookup) -> Reach {
     }
 }
 
-fn parse_selector(text: &str) -> Result<Vec<Matcher>, Error> {
+pub(crate) fn parse_selector(text: &str) -> Result<Vec<Matcher>, Error> {
     let wrong = |reason: String| Error::Parameter {
         name: "match[]",
         reason,
@@ -185,13 +208,4 @@ fn parse_selector(text: &str) -> Result<Vec<Matcher>, Error> {
         ));
     }
     Ok(matchers)
-}
-
-/// The cores enforce the bound each for itself; here it is enforced over all of them.
-pub(crate) fn check_series(count: usize, allowance: Allowance) -> Result<(), Error> {
-    let limit = allowance.series_max;
-    if limit > 0 && count as u64 > limit {
-        return Err(shard::ReadError::TooManySeries { limit }.into());
-    }
-    Ok(())
 }

@@ -2,8 +2,9 @@
 //!
 //! Steps 3 to 8 of the way of a query. [`Engine`] is called from the gateway's threads and is async only where it waits:
 //!
-//! 1. `engine`: a place among the queries at work (bounded, and so is the queue before it), a deadline, a flag that is set when
-//!    the caller has gone;
+//! 1. `engine`: a place among the queries at work (`turns`: bounded, fair among tenants, and so are the lines before it), a deadline,
+//!    a flag that is set when the caller has gone, an account of its memory (`memory`), an entry among those in flight, by which
+//!    it can be seen and killed (`inflight`);
 //! 2. `workers`: threads of low priority; everything that costs CPU happens there: parsing, planning, sorting, evaluation. A
 //!    panic there is an error of this query, and its text is refused for a minute (`quarantine`);
 //! 3. `fanout`: each selector of the plan goes to the mailboxes of all cores; the answers come back through oneshots;
@@ -15,19 +16,31 @@
 
 #![forbid(unsafe_code)]
 
+mod cardinality;
 mod engine;
 mod error;
 mod exemplars;
+mod explain;
 mod fanout;
+mod inflight;
 mod labels;
+mod memory;
 mod merge;
 mod metrics;
 mod options;
 mod quarantine;
+mod remote_read;
+mod turns;
 mod workers;
 
-pub use engine::{Answer, Caller, Engine, Query, Times};
+pub use cardinality::{Count, Head, LabelCounts, Labeled};
+pub use engine::{Answer, Caller, Engine, Query, Size, Times};
 pub use error::Error;
 pub use exemplars::SeriesExemplars;
-pub use labels::{Lookup, Texts};
+pub use explain::{Explanation, Node, Run, SelectorReport};
+pub use inflight::{Journal, Running};
+pub use labels::{LabelSets, Lookup, Texts};
+pub use memory::Account;
 pub use options::Options;
+pub use promql::{Explained, NodeCost, SelectorCost};
+pub use remote_read::{Cursor, ReadSelector, ReadSeries, XorChunk};

@@ -23,7 +23,12 @@ pub(crate) struct Metrics {
     pub(crate) fetched_series: IntCounterVec,
     pub(crate) fetched_bytes: IntCounterVec,
     pub(crate) samples: IntCounterVec,
+    pub(crate) fetched_data_bytes: IntCounterVec,
+    pub(crate) discarded: IntCounterVec,
     pub(crate) failed: IntCounterVec,
+    pub(crate) killed: IntCounter,
+    pub(crate) memory_bytes: IntGauge,
+    pub(crate) concurrent_max: IntGauge,
     pub(crate) panics: IntCounter,
     pub(crate) at_work: IntGauge,
     pub(crate) waiting: IntGauge,
@@ -68,6 +73,30 @@ impl Metrics {
             fetched_bytes: by_user(
                 "cortex_query_fetched_chunks_bytes_total",
                 "Bytes of chunks read from the cores.",
+            ),
+            fetched_data_bytes: by_user(
+                "cortex_query_fetched_data_bytes_total",
+                "Bytes of labels and chunks read from the cores.",
+            ),
+            discarded: by_user(
+                "cortex_query_frontend_discarded_requests_total",
+                "Requests of the query API that were refused because too many waited.",
+            ),
+            killed: registered(
+                registry,
+                IntCounter::new(
+                    "myelin_query_killed_total",
+                    "Requests of the query API that somebody ended.",
+                )
+                .expect("a valid metric"),
+            ),
+            memory_bytes: gauge(
+                "myelin_query_memory_bytes",
+                "Bytes that requests of the query API hold, answers on their way included.",
+            ),
+            concurrent_max: gauge(
+                "cortex_max_concurrent_queries",
+                "Requests of the query API that may be at work at once.",
             ),
             samples: by_user(
                 "cortex_query_samples_total",

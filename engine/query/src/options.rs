@@ -1,6 +1,9 @@
 //! Bounds of the read path of a node.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::inflight::Journal;
 
 /// Longest text of one query, in bytes, and of all selectors of a label or series request together. The parser has its own,
 /// tighter bounds; this one keeps what we copy between threads small.
@@ -40,6 +43,10 @@ pub struct Options {
     pub subquery_step: Duration,
     /// While it is tight, large queries are refused.
     pub memory: shard::Memory,
+    /// Bytes that all queries together may hold, answers that are still being sent included.
+    pub memory_bytes_max: u64,
+    /// Where queries at work are written down, for the case of a crash.
+    pub journal: Option<Arc<dyn Journal>>,
 }
 
 impl Options {
@@ -54,6 +61,8 @@ impl Options {
             lookback: Duration::from_secs(300),
             subquery_step: Duration::from_secs(60),
             memory: shard::Memory::default(),
+            memory_bytes_max: 1 << 30,
+            journal: None,
         }
     }
 }

@@ -26,6 +26,18 @@ pub(crate) struct Workers {
     pool: Pool,
 }
 
+/// A way to the drivers that does not wait for an answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Jobs(Sender<Job>);
+
+impl Jobs {
+    /// Has a driver do something short, whenever one is free; not at all once the workers have ended.
+    pub(crate) fn post(&self, job: impl FnOnce() + Send + 'static) {
+        // Drivers end with the process.
+        let _ = self.0.send(Box::new(job));
+    }
+}
+
 /// The executor that evaluations get.
 #[derive(Debug, Clone)]
 pub(crate) struct Pool(std::sync::Arc<ThreadPool>);
@@ -66,6 +78,11 @@ impl Workers {
     /// What evaluations run their pieces on.
     pub(crate) fn executor(&self) -> Pool {
         self.pool.clone()
+    }
+
+    /// For jobs that nobody waits for.
+    pub(crate) fn jobs(&self) -> Jobs {
+        Jobs(self.jobs.clone())
     }
 
     /// Runs `job` on a driver. Dropping the future does not stop the job.

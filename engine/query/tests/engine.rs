@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use model::{Labels, QueryValue, TenantId, TenantLimits, identity};
 use prometheus::Registry;
-use query::{Caller, Engine, Error, Lookup, Options, Query, Times};
+use query::{Caller, Engine, Error, LabelSets, Lookup, Options, Query, Times};
 use shard::{Cores, FreshSamples, FreshSeries, Push};
 
 /// Cores, an engine over them, and the directory they live in.
@@ -100,6 +100,7 @@ fn at(text: &str, time: i64) -> Query {
         times: Times::Instant(time),
         timeout: None,
         lookback: None,
+        per_step: false,
     }
 }
 
@@ -114,6 +115,7 @@ fn slow(timeout: Option<Duration>) -> Query {
         },
         timeout,
         lookback: None,
+        per_step: false,
     }
 }
 
@@ -194,7 +196,7 @@ async fn a_query_beyond_a_limit_names_it() {
                 ..unlimited()
             },
             "m",
-            "the query hit the max number of series limit: 19",
+            "the query hit the max number of series limit (limit: 19 series, at least",
         ),
         (
             TenantLimits {
@@ -202,7 +204,7 @@ async fn a_query_beyond_a_limit_names_it() {
                 ..unlimited()
             },
             "m",
-            "the query hit the aggregated chunks size limit: 10 bytes",
+            "the query hit the aggregated chunks size limit (limit: 10 bytes, at least",
         ),
         (
             TenantLimits {
@@ -288,7 +290,7 @@ async fn above_the_maximum_queries_wait_and_above_that_they_are_refused() {
     );
     assert_eq!(first.unwrap_err().class(), model::Class::Timeout);
     assert!(second.is_ok(), "{second:?}");
-    assert!(matches!(third, Err(Error::Busy)), "{third:?}");
+    assert!(matches!(third, Err(Error::Busy { .. })), "{third:?}");
     assert_eq!(node.total("cortex_query_frontend_queue_length"), 0.0);
     assert_eq!(node.total("myelin_query_at_work"), 0.0);
     node.cores.stop();
@@ -323,9 +325,13 @@ async fn label_requests_are_sorted_limited_and_bounded_in_time() {
         .unwrap();
     assert_eq!(names.texts, ["__name__", "x"]);
     let both = lookup(&["{x=\"y\"}", "m{instance=\"3\"}", "m{instance=~\"3|4\"}"]);
-    let (sets, truncated) = engine.series(&caller, both.clone()).await.unwrap();
+    let LabelSets {
+        sets, truncated, ..
+    } = engine.series(&caller, both.clone()).await.unwrap();
     assert_eq!((sets.len(), truncated), (3, false));
-    let (sets, truncated) = engine
+    let LabelSets {
+        sets, truncated, ..
+    } = engine
         .series(&caller, Lookup { limit: 2, ..both })
         .await
         .unwrap();

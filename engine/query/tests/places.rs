@@ -83,6 +83,7 @@ impl Node {
             times,
             timeout: None,
             lookback: None,
+            per_step: false,
         };
         let answer = self.engine.query(&caller, query).await;
         let value = answer.unwrap_or_else(|e| panic!("{text}: {e}")).value;

@@ -252,6 +252,8 @@ impl Core {
             Message::Select(select) => self.reads.push(Ask::Select(select), self.now),
             Message::Labels(query) => self.reads.push(Ask::Labels(query), self.now),
             Message::Stats(query) => self.answer_stats(query),
+            Message::Cardinality(query) => self.reads.push(Ask::Cardinality(query), self.now),
+            Message::Estimate(query) => self.reads.push(Ask::Estimate(query), self.now),
             Message::Checkpoint(reply) => match &self.poison {
                 Some(refusal) => reply(Err(refusal.to_string())),
                 None => self.checkpoints.request(reply),
@@ -400,6 +402,7 @@ impl Core {
         }
     }
 
+    /// Counts show what was pushed, so they wait for the log as every read does.
     fn answer_stats(&mut self, query: StatsQuery) {
         let wanted = |tenant: &&crate::memtable::Tenant| {
             query
@@ -407,20 +410,31 @@ impl Core {
                 .as_ref()
                 .is_none_or(|wanted| *wanted == tenant.id)
         };
-        let stats = self
-            .memtable
-            .tenants
-            .iter()
-            .flatten()
-            .filter(wanted)
-            .map(|tenant| TenantStats {
+        let tenants = self.memtable.tenants.iter().flatten().filter(wanted);
+        let (mut stats, mut durable) = (Vec::new(), true);
+        for tenant in tenants {
+            durable &= match tenant.ack {
+                Ack::Durable => tenant.tail <= self.log.durable(),
+                Ack::Written => tenant.tail <= self.log.written(),
+            };
+            stats.push(TenantStats {
                 tenant: tenant.id.clone(),
                 series: tenant.series,
                 samples: tenant.samples,
                 min_time: tenant.oldest,
                 max_time: tenant.newest,
             });
-        (query.reply)(stats.collect());
+        }
+        let reply = query.reply;
+        if durable || self.poison.is_some() {
+            return reply(Ok(stats));
+        }
+        let deliver = Box::new(move |released: Result<(), ReadError>| {
+            reply(released.map(|()| stats));
+        });
+        let tail = self.log.tail();
+        self.release.wait(Ack::Durable, tail, Reply::Read(deliver));
+        self.submit(true);
     }
 
     fn publish(&mut self) {

@@ -211,6 +211,11 @@ impl Index {
         self.pairs[pair].name
     }
 
+    /// Numbers of pairs are below this.
+    pub(crate) fn pairs_end(&self) -> usize {
+        self.pairs.count() as usize
+    }
+
     /// The value of a pair.
     pub(crate) fn value(&self, pair: PairId) -> &str {
         self.texts.get(self.pairs[pair].value)

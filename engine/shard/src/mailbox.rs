@@ -287,7 +287,13 @@ impl Mailbox {
 impl Message {
     /// Whether it counts as a read in the mailbox.
     pub(crate) fn is_read(&self) -> bool {
-        matches!(self, Message::Select(_) | Message::Labels(_))
+        matches!(
+            self,
+            Message::Select(_)
+                | Message::Labels(_)
+                | Message::Cardinality(_)
+                | Message::Estimate(_)
+        )
     }
 
     /// Answers without having done anything.
@@ -301,7 +307,9 @@ impl Message {
             }
             Message::Select(select) => (select.reply)(Err(ReadError::Refused(refusal))),
             Message::Labels(query) => (query.reply)(Err(ReadError::Refused(refusal))),
-            Message::Stats(query) => (query.reply)(Vec::new()),
+            Message::Stats(query) => (query.reply)(Err(ReadError::Refused(refusal))),
+            Message::Cardinality(query) => (query.reply)(Err(ReadError::Refused(refusal))),
+            Message::Estimate(query) => (query.reply)(Err(ReadError::Refused(refusal))),
             Message::Checkpoint(reply) => reply(Err(refusal.to_string())),
             Message::Stop(reply) => reply(),
         }
@@ -395,6 +403,7 @@ mod tests {
                 matchers: Arc::from([]),
                 min_time: 0,
                 max_time: 0,
+                hold: Arc::new(|_| true),
                 canceled: Arc::default(),
                 reply,
             })

@@ -24,6 +24,10 @@ pub enum Message {
     Labels(LabelQuery),
     /// Counts for the admin pages.
     Stats(StatsQuery),
+    /// What labels there are, and how many series have them.
+    Cardinality(CardinalityQuery),
+    /// How many series matchers would select, without looking at any.
+    Estimate(EstimateQuery),
     /// A checkpoint now, for shutdown and tests; answered when it is durable.
     Checkpoint(Box<dyn FnOnce(Result<(), String>) + Send>),
     /// Finish what is queued, sync, stop the loop. Answered last.
@@ -249,6 +253,10 @@ pub enum Refusal {
     Stopping,
 }
 
+/// Takes memory for what a read is about to hand over, in bytes; false when there is none, and the read ends with
+/// [`ReadError::NoMemory`]. Called once a slice.
+pub type Hold = Arc<dyn Fn(u64) -> bool + Send + Sync>;
+
 /// Reads series.
 pub struct Select {
     /// Whose.
@@ -269,8 +277,14 @@ pub struct Select {
     pub with_exemplars: bool,
     /// Stop with an error beyond this many series on this core; 0 is unlimited.
     pub series_max: u64,
+    /// Stop with an error beyond this many chunks on this core; 0 is unlimited.
+    pub chunks_max: u64,
     /// Stop with an error beyond this many chunk bytes on this core; 0 is unlimited.
     pub bytes_max: u64,
+    /// Stop with an error beyond this many bytes of labels and chunks on this core; 0 is unlimited.
+    pub data_bytes_max: u64,
+    /// Where memory comes from.
+    pub hold: Hold,
     /// Set when nobody waits any more; looked at between slices.
     pub canceled: Arc<AtomicBool>,
     /// Called once, when the log is durable up to what was seen.
@@ -301,7 +315,7 @@ pub struct ChunkSlice {
     pub bytes: ChunkBytes,
 }
 
-/// Reads names of labels, or values of one, sorted.
+/// Reads names of labels, or values of one; each once, in no order.
 pub struct LabelQuery {
     /// Whose.
     pub tenant: TenantId,
@@ -313,18 +327,83 @@ pub struct LabelQuery {
     pub min_time: i64,
     /// Milliseconds, inclusive.
     pub max_time: i64,
+    /// Where memory comes from.
+    pub hold: Hold,
     /// See [`Select::canceled`].
     pub canceled: Arc<AtomicBool>,
     /// Called once.
     pub reply: Box<dyn FnOnce(Result<Vec<String>, ReadError>) + Send>,
 }
 
+/// Asks what labels a tenant has, and how many series each.
+///
+/// Series that have died since the last collection may still be counted.
+pub struct CardinalityQuery {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Only these names; all where there is none.
+    pub names: Vec<String>,
+    /// Where memory comes from.
+    pub hold: Hold,
+    /// See [`Select::canceled`].
+    pub canceled: Arc<AtomicBool>,
+    /// Called once.
+    pub reply: Box<dyn FnOnce(Result<Cardinality, ReadError>) + Send>,
+}
+
+/// The labels of one tenant on one core.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cardinality {
+    /// Series in memory.
+    pub series: u64,
+    /// Their chunks, open ones included.
+    pub chunks: u64,
+    /// Oldest sample's time, `i64::MAX` without samples.
+    pub min_time: i64,
+    /// Newest sample's time, `i64::MIN` without samples.
+    pub max_time: i64,
+    /// In no order.
+    pub names: Vec<NameCardinality>,
+}
+
+/// The values of one label; all texts in one buffer, since there may be millions.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NameCardinality {
+    /// The label's name.
+    pub name: String,
+    /// The texts of its values, one behind the other.
+    pub text: String,
+    /// For each value where its text ends, and how many series have it.
+    pub values: Vec<(usize, u32)>,
+}
+
+/// Asks how many series matchers would select.
+pub struct EstimateQuery {
+    /// Whose.
+    pub tenant: TenantId,
+    /// All must match.
+    pub matchers: Arc<[Matcher]>,
+    /// Called once.
+    pub reply: Box<dyn FnOnce(Result<Estimate, ReadError>) + Send>,
+}
+
+/// What the index says without looking at any series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Estimate {
+    /// At most this many series match: those of the rarest label that a matcher asks for.
+    pub candidates: u64,
+    /// Values of labels that have to be tested against regular expressions.
+    pub scanned_values: u64,
+    /// All series of the tenant.
+    pub series: u64,
+}
+
 /// Asks for counts.
 pub struct StatsQuery {
     /// One tenant, or all.
     pub tenant: Option<TenantId>,
-    /// Called once.
-    pub reply: Box<dyn FnOnce(Vec<TenantStats>) + Send>,
+    /// Called once, when the log is durable up to what is told.
+    pub reply: Box<dyn FnOnce(Result<Vec<TenantStats>, ReadError>) + Send>,
 }
 
 /// Counts of one tenant on one core.
@@ -347,24 +426,72 @@ pub struct TenantStats {
 #[non_exhaustive]
 pub enum ReadError {
     /// More series than allowed.
-    #[error("the query hit the max number of series limit: {limit}")]
+    #[error(
+        "the query hit the max number of series limit (limit: {limit} series, at least {found} found; \
+         max_fetched_series_per_query)"
+    )]
     TooManySeries {
         /// In force.
         limit: u64,
+        /// When the bound was met.
+        found: u64,
     },
-    /// More bytes than allowed.
-    #[error("the query hit the aggregated chunks size limit: {limit} bytes")]
+    /// More chunks than allowed.
+    #[error(
+        "the query hit the max number of chunks limit (limit: {limit} chunks, at least {found} found; \
+         max_fetched_chunks_per_query)"
+    )]
+    TooManyChunks {
+        /// In force.
+        limit: u64,
+        /// When the bound was met.
+        found: u64,
+    },
+    /// More bytes of chunks than allowed.
+    #[error(
+        "the query hit the aggregated chunks size limit (limit: {limit} bytes, at least {found} found; \
+         max_fetched_chunk_bytes_per_query)"
+    )]
     TooManyBytes {
         /// In force.
         limit: u64,
+        /// When the bound was met.
+        found: u64,
     },
     /// A chunk cannot be read, or is damaged: file, offset and reason.
     #[error("chunk file {0}")]
     Chunk(String),
+    /// More bytes of labels and chunks than allowed.
+    #[error(
+        "the query hit the aggregated data size limit (limit: {limit} bytes, at least {found} found; \
+         max_fetched_data_bytes_per_query)"
+    )]
+    TooMuchData {
+        /// In force.
+        limit: u64,
+        /// When the bound was met.
+        found: u64,
+    },
+    /// [`Hold`] had none; whoever gave it knows why.
+    #[error("no memory for the result")]
+    NoMemory,
     /// Nobody waits.
     #[error("canceled")]
     Canceled,
     /// The node cannot read now.
     #[error(transparent)]
     Refused(#[from] Refusal),
+}
+
+impl ReadError {
+    /// A bound of the tenant, not the state of the node.
+    pub fn is_limit(&self) -> bool {
+        matches!(
+            self,
+            ReadError::TooManySeries { .. }
+                | ReadError::TooManyChunks { .. }
+                | ReadError::TooManyBytes { .. }
+                | ReadError::TooMuchData { .. }
+        )
+    }
 }

@@ -11,18 +11,21 @@
 //! Several reads take turns, so that a small one does not wait for a large one. A read whose asker has gone ends at its next
 //! slice. Label queries have no snapshot: a label that appears or leaves meanwhile may or may not be in the answer.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering;
 
 use model::{Ack, Exemplar, Lsn, TenantId};
 use reactor::Tick;
 
 use crate::index::project::Projector;
-use crate::index::resolve::{Candidates, Resolution};
-use crate::index::{NameId, PairId};
+use crate::index::resolve::{Candidates, Resolution, estimate};
+use crate::index::{Index, NameId, PairId};
 use crate::limits::{GATHERS_MAX, READ_SLICE_SERIES, SCAN_SLICE_VALUES};
 use crate::memtable::Memtable;
-use crate::message::{LabelQuery, ReadError, Select, SelectedSeries};
+use crate::message::{
+    Cardinality, CardinalityQuery, Estimate, EstimateQuery, LabelQuery, NameCardinality, ReadError,
+    Select, SelectedSeries,
+};
 use crate::release::Deliver;
 
 /// The reads of one core.
@@ -40,6 +43,8 @@ pub(crate) struct Reads {
 pub(crate) enum Ask {
     Select(Select),
     Labels(LabelQuery),
+    Cardinality(CardinalityQuery),
+    Estimate(EstimateQuery),
 }
 
 /// A finished read, to be released by the log.
@@ -64,12 +69,47 @@ struct Read {
     /// Result of a selection.
     series: Vec<SelectedSeries>,
     projector: Projector,
-    bytes: u64,
-    /// Result of a label query.
-    pairs: HashSet<PairId>,
+    sums: Sums,
+    /// Result of a label query: each text once.
+    texts: Vec<String>,
+    /// Which pairs are among the texts.
+    pairs: Bits,
+    /// Which names are.
     names: HashSet<NameId>,
+    counted: Option<Cardinality>,
+    estimated: Estimate,
     sweeps: u64,
 }
+
+/// How much a selection has found; exemplars count as bytes of chunks.
+#[derive(Debug, Default, Clone, Copy)]
+struct Sums {
+    chunks: u64,
+    chunk_bytes: u64,
+    /// Labels and chunks.
+    data_bytes: u64,
+}
+
+/// A set of small numbers that never has to move its members about, however many there are.
+#[derive(Debug, Default)]
+struct Bits(Vec<u64>);
+
+impl Bits {
+    /// True when the number was not there.
+    fn insert(&mut self, number: u32, end: usize) -> bool {
+        let (word, bit) = (number as usize / 64, 1 << (number % 64));
+        if self.0.len() <= word {
+            self.0.resize(end.div_ceil(64).max(word + 1), 0);
+        }
+        let new = self.0[word] & bit == 0;
+        self.0[word] |= bit;
+        new
+    }
+}
+
+/// Bytes of a series in a result beside its labels and chunks, and of a chunk beside its bytes: vectors, identity, times, pointers.
+const SERIES_BYTES: u64 = 128;
+const CHUNK_BYTES: u64 = 48;
 
 enum Stage {
     Resolve(Option<Resolution>),
@@ -86,6 +126,16 @@ enum Stage {
         /// Series of the next value below this number have been looked at.
         from: u32,
     },
+    /// All names, their values, the series of each; then the chunks of all series.
+    Count {
+        names: Vec<NameId>,
+        /// Place in `names`, and in the values of that name.
+        at: (usize, usize),
+        /// Chunks of series below this number have been counted; `None` when all have, or need not be.
+        series: Option<u32>,
+    },
+    /// Answered as soon as it begins.
+    Estimate,
 }
 
 impl Reads {
@@ -167,7 +217,7 @@ impl Reads {
                     // A tenant of which this core holds nothing.
                     self.answered += 1;
                     let empty = Read::new(number, u32::MAX, ask, begun);
-                    let deliver = empty.deliver(memtable);
+                    let deliver = empty.deliver();
                     return Some(Answer {
                         ack: Ack::Durable,
                         tail: Lsn(0),
@@ -192,7 +242,7 @@ impl Reads {
                     ack,
                     tail,
                     begun,
-                    deliver: read.deliver(memtable),
+                    deliver: read.deliver(),
                 })
             }
             Err(error) => {
@@ -224,6 +274,8 @@ impl Ask {
         match self {
             Ask::Select(select) => &select.tenant,
             Ask::Labels(query) => &query.tenant,
+            Ask::Cardinality(query) => &query.tenant,
+            Ask::Estimate(query) => &query.tenant,
         }
     }
 
@@ -231,6 +283,7 @@ impl Ask {
         match self {
             Ask::Select(select) => (select.min_time, select.max_time),
             Ask::Labels(query) => (query.min_time, query.max_time),
+            Ask::Cardinality(_) | Ask::Estimate(_) => (i64::MIN, i64::MAX),
         }
     }
 
@@ -238,6 +291,8 @@ impl Ask {
         let flag = match self {
             Ask::Select(select) => &select.canceled,
             Ask::Labels(query) => &query.canceled,
+            Ask::Cardinality(query) => &query.canceled,
+            Ask::Estimate(_) => return false,
         };
         flag.load(Ordering::Relaxed)
     }
@@ -246,7 +301,20 @@ impl Ask {
         match self {
             Ask::Select(select) => Box::new(move |_| (select.reply)(Err(error))),
             Ask::Labels(query) => Box::new(move |_| (query.reply)(Err(error))),
+            Ask::Cardinality(query) => Box::new(move |_| (query.reply)(Err(error))),
+            Ask::Estimate(query) => Box::new(move |_| (query.reply)(Err(error))),
         }
+    }
+
+    /// Takes memory for what the last slice found.
+    fn hold(&self, bytes: u64) -> Result<(), ReadError> {
+        let held = match self {
+            Ask::Select(select) => (select.hold)(bytes),
+            Ask::Labels(query) => (query.hold)(bytes),
+            Ask::Cardinality(query) => (query.hold)(bytes),
+            Ask::Estimate(_) => true,
+        };
+        held.then_some(()).ok_or(ReadError::NoMemory)
     }
 }
 
@@ -260,14 +328,21 @@ impl Read {
             begun,
             series: Vec::new(),
             projector: Projector::default(),
-            bytes: 0,
-            pairs: HashSet::new(),
+            sums: Sums::default(),
+            texts: Vec::new(),
+            pairs: Bits::default(),
             names: HashSet::new(),
+            counted: None,
+            estimated: Estimate::default(),
             sweeps: 0,
         }
     }
 
     /// Begins a read; gives the question back where the tenant is not known here.
+    #[expect(
+        clippy::result_large_err,
+        reason = "the question moves on at once, and boxing it would cost every read"
+    )]
     fn begin(
         number: u64,
         ask: Ask,
@@ -287,8 +362,31 @@ impl Read {
         let tenant = memtable.tenant(self.slot);
         let index = &tenant.index;
         self.sweeps = index.sweeps();
-        (self.pairs, self.names) = (HashSet::new(), HashSet::new());
+        (self.pairs, self.names, self.texts) = (Bits::default(), HashSet::new(), Vec::new());
         self.stage = match &self.ask {
+            Ask::Cardinality(query) => {
+                let names = match query.names.is_empty() {
+                    true => index.names().map(|(id, _)| id).collect(),
+                    false => query
+                        .names
+                        .iter()
+                        .filter_map(|name| index.find_name(name))
+                        .collect(),
+                };
+                self.counted = Some(Cardinality {
+                    series: tenant.series,
+                    chunks: 0,
+                    min_time: tenant.oldest,
+                    max_time: tenant.newest,
+                    names: Vec::new(),
+                });
+                Stage::Count {
+                    names,
+                    at: (0, 0),
+                    series: query.names.is_empty().then_some(0),
+                }
+            }
+            Ask::Estimate(_) => Stage::Estimate,
             Ask::Labels(query) if query.matchers.is_empty() && query.name.is_some() => {
                 let name = query.name.as_deref().and_then(|name| index.find_name(name));
                 let values = name.map_or(Vec::new(), |name| {
@@ -306,7 +404,7 @@ impl Read {
                     && query.min_time <= tenant.oldest
                     && query.max_time >= tenant.newest =>
             {
-                self.names = index.names().map(|(id, _)| id).collect();
+                self.texts = index.names().map(|(_, name)| name.to_owned()).collect();
                 Stage::Values {
                     values: Vec::new(),
                     next: 0,
@@ -369,6 +467,7 @@ impl Read {
                 captured,
             } => {
                 let end = candidates.series.len().min(*next + READ_SLICE_SERIES);
+                let mut fresh_bytes = 0;
                 let sweeps = memtable.tenant(self.slot).index.sweeps();
                 if let Ask::Labels(_) = &self.ask
                     && sweeps != self.sweeps
@@ -389,14 +488,12 @@ impl Read {
                                 }
                             };
                             let Some(visited) = visited else { continue };
-                            self.bytes += exemplar_bytes(&visited);
-                            self.bytes += visited
-                                .chunks
-                                .iter()
-                                .map(|c| c.bytes.len() as u64)
-                                .sum::<u64>();
+                            fresh_bytes += self.sums.add(&visited);
                             self.series.push(visited);
-                            check_limits(select, self.series.len(), self.bytes)?;
+                            check_limits(select, self.series.len(), self.sums)?;
+                        }
+                        Ask::Cardinality(_) | Ask::Estimate(_) => {
+                            unreachable!("they visit no series")
                         }
                         Ask::Labels(query) => {
                             if !memtable.is_live(series)
@@ -411,18 +508,30 @@ impl Read {
                                 continue;
                             }
                             match query.name.as_deref() {
-                                None => self.names.extend(pairs.iter().map(|&p| index.name_of(p))),
+                                None => {
+                                    for name in pairs.iter().map(|&pair| index.name_of(pair)) {
+                                        if self.names.insert(name) {
+                                            self.texts.push(index.name(name).to_owned());
+                                        }
+                                    }
+                                }
                                 Some(name) => {
                                     let name = index.find_name(name);
                                     let pair = name.and_then(|name| index.value_of(pairs, name).0);
-                                    self.pairs.extend(pair);
+                                    if let Some(pair) = pair
+                                        && self.pairs.insert(pair, index.pairs_end())
+                                    {
+                                        fresh_bytes += put_text(&mut self.texts, index.value(pair));
+                                    }
                                 }
                             }
                         }
                     }
                 }
                 *next = end;
-                Ok(end == candidates.series.len())
+                let done = end == candidates.series.len();
+                self.ask.hold(fresh_bytes)?;
+                Ok(done)
             }
             Stage::Values { values, next, from } => {
                 if self.sweeps != memtable.tenant(self.slot).index.sweeps() {
@@ -430,6 +539,7 @@ impl Read {
                     return Ok(false);
                 }
                 let mut budget = READ_SLICE_SERIES * 4;
+                let mut fresh_bytes = 0;
                 while *next < values.len() && budget > 0 {
                     let pair = values[*next];
                     // Ascending, so that the next slice finds its place again.
@@ -448,46 +558,151 @@ impl Read {
                         continue;
                     }
                     if found.is_some() {
-                        self.pairs.insert(pair);
+                        let value = memtable.tenant(self.slot).index.value(pair);
+                        fresh_bytes += put_text(&mut self.texts, value);
                     }
                     (*next, *from) = (*next + 1, 0);
                 }
-                Ok(*next == values.len())
+                let done = *next == values.len();
+                self.ask.hold(fresh_bytes)?;
+                Ok(done)
+            }
+            Stage::Count { names, at, series } => {
+                if self.sweeps != memtable.tenant(self.slot).index.sweeps() {
+                    self.restart(memtable, hidden);
+                    return Ok(false);
+                }
+                let counted = self.counted.as_mut().expect("made with the stage");
+                let mut budget = SCAN_SLICE_VALUES;
+                let fresh_bytes = {
+                    let index = &memtable.tenant(self.slot).index;
+                    count_values(index, names, at, counted, &mut budget)
+                };
+                if at.0 == names.len()
+                    && budget > 0
+                    && let Some(from) = *series
+                {
+                    // Series that come meanwhile may be missed; none is counted twice.
+                    let all = memtable.tenant_mut(self.slot).index.sorted_all();
+                    let piece = all.piece_from(from);
+                    let some = piece[..piece.len().min(budget.div_ceil(4))].to_vec();
+                    for &number in some.iter().filter(|&&number| memtable.is_live(number)) {
+                        counted.chunks += memtable.colds[number].sealed.len() as u64 + 1;
+                    }
+                    *series = some.last().map(|last| last + 1);
+                }
+                let done = at.0 == names.len() && series.is_none();
+                self.ask.hold(fresh_bytes)?;
+                Ok(done)
+            }
+            Stage::Estimate => {
+                if let Ask::Estimate(query) = &self.ask {
+                    let tenant = memtable.tenant(self.slot);
+                    let matchers = &query.matchers;
+                    let (candidates, scanned) = estimate(&tenant.index, &memtable.secret, matchers);
+                    self.estimated = Estimate {
+                        candidates: candidates as u64,
+                        scanned_values: scanned as u64,
+                        series: tenant.series,
+                    };
+                }
+                Ok(true)
             }
         }
     }
 
-    /// The answer, made now, handed over when the log has caught up.
-    fn deliver(self, memtable: &Memtable) -> Deliver {
+    /// The answer, handed over when the log has caught up.
+    fn deliver(self) -> Deliver {
         let Read {
             ask,
             series,
-            pairs,
-            names,
-            slot,
+            texts,
+            counted,
+            estimated,
             ..
         } = self;
         match ask {
             Ask::Select(select) => {
                 Box::new(move |released| (select.reply)(released.map(|()| series)))
             }
-            Ask::Labels(query) => {
-                // Sorted here: a set of texts that are each there once.
-                let texts: BTreeSet<String> = match memtable.tenants.get(slot as usize) {
-                    Some(Some(tenant)) if tenant.id == query.tenant => {
-                        let values = pairs
-                            .iter()
-                            .map(|&pair| tenant.index.value(pair).to_owned());
-                        let names = names.iter().map(|&name| tenant.index.name(name).to_owned());
-                        values.chain(names).collect()
-                    }
-                    _ => BTreeSet::new(),
-                };
-                let texts: Vec<String> = texts.into_iter().collect();
-                Box::new(move |released| (query.reply)(released.map(|()| texts)))
+            Ask::Labels(query) => Box::new(move |released| (query.reply)(released.map(|()| texts))),
+            Ask::Cardinality(query) => {
+                let counted = counted.unwrap_or(Cardinality {
+                    series: 0,
+                    chunks: 0,
+                    min_time: i64::MAX,
+                    max_time: i64::MIN,
+                    names: Vec::new(),
+                });
+                Box::new(move |released| (query.reply)(released.map(|()| counted)))
+            }
+            Ask::Estimate(query) => {
+                Box::new(move |released| (query.reply)(released.map(|()| estimated)))
             }
         }
     }
+}
+
+impl Sums {
+    /// Adds a series and returns the bytes that it holds.
+    fn add(&mut self, series: &SelectedSeries) -> u64 {
+        let chunks = series.chunks.len() as u64;
+        let bytes = series.chunks.iter().map(|c| c.bytes.len() as u64);
+        let bytes = bytes.sum::<u64>();
+        let labels = series.labels.packed().len() as u64;
+        let exemplar = |e: &Exemplar| (size_of::<Exemplar>() + e.labels.packed().len()) as u64;
+        let exemplars = series.exemplars.iter().map(exemplar).sum::<u64>();
+        self.chunks += chunks;
+        self.chunk_bytes += bytes + exemplars;
+        self.data_bytes += bytes + exemplars + labels;
+        bytes + exemplars + labels + SERIES_BYTES + chunks * CHUNK_BYTES
+    }
+}
+
+/// Adds a text and returns the bytes that it holds.
+fn put_text(texts: &mut Vec<String>, text: &str) -> u64 {
+    texts.push(text.to_owned());
+    (text.len() + size_of::<String>()) as u64
+}
+
+/// Counts the series of some values, at most `budget`; returns the bytes of what was added.
+fn count_values(
+    index: &Index,
+    names: &[NameId],
+    at: &mut (usize, usize),
+    counted: &mut Cardinality,
+    budget: &mut usize,
+) -> u64 {
+    let mut bytes = 0;
+    while let Some(&name) = names.get(at.0)
+        && *budget > 0
+    {
+        if at.1 == 0 {
+            counted.names.push(NameCardinality {
+                name: index.name(name).to_owned(),
+                ..NameCardinality::default()
+            });
+        }
+        let into = counted
+            .names
+            .last_mut()
+            .expect("pushed with its first value");
+        let values = index.values(name);
+        let run = values.run(at.1 as u32);
+        let some = &run[..run.len().min(*budget)];
+        for &pair in some {
+            into.text.push_str(index.value(pair));
+            let series = index.series_of(pair).count() as u32;
+            into.values.push((into.text.len(), series));
+            bytes += index.value(pair).len() as u64 + size_of::<(usize, u32)>() as u64;
+        }
+        *budget -= some.len();
+        at.1 += some.len();
+        if at.1 >= values.count() as usize {
+            *at = (at.0 + 1, 0);
+        }
+    }
+    bytes
 }
 
 /// The part of a candidate that a selection asks for; `None` where it is not part of the result.
@@ -549,21 +764,31 @@ fn visit(
     }))
 }
 
-/// About what the exemplars of a series take on their way.
-fn exemplar_bytes(series: &SelectedSeries) -> u64 {
-    let bytes = |e: &Exemplar| (size_of::<Exemplar>() + e.labels.packed().len()) as u64;
-    series.exemplars.iter().map(bytes).sum()
-}
-
-fn check_limits(select: &Select, series: usize, bytes: u64) -> Result<(), ReadError> {
-    if select.series_max != 0 && series as u64 > select.series_max {
+fn check_limits(select: &Select, series: usize, sums: Sums) -> Result<(), ReadError> {
+    let beyond = |limit: u64, found: u64| limit != 0 && found > limit;
+    let series = series as u64;
+    if beyond(select.series_max, series) {
         return Err(ReadError::TooManySeries {
             limit: select.series_max,
+            found: series,
         });
     }
-    if select.bytes_max != 0 && bytes > select.bytes_max {
+    if beyond(select.chunks_max, sums.chunks) {
+        return Err(ReadError::TooManyChunks {
+            limit: select.chunks_max,
+            found: sums.chunks,
+        });
+    }
+    if beyond(select.bytes_max, sums.chunk_bytes) {
         return Err(ReadError::TooManyBytes {
             limit: select.bytes_max,
+            found: sums.chunk_bytes,
+        });
+    }
+    if beyond(select.data_bytes_max, sums.data_bytes) {
+        return Err(ReadError::TooMuchData {
+            limit: select.data_bytes_max,
+            found: sums.data_bytes,
         });
     }
     Ok(())

@@ -77,6 +77,7 @@ pub(crate) fn index(gateway: &Gateway) -> Response<Body> {
         ("/metrics", "its own metrics"),
         ("/config", "the configuration in force"),
         ("/services", "its parts and their states"),
+        ("/querier/queries", "queries in flight, of all tenants"),
     ] {
         let _ = write!(
             page,

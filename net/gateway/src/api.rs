@@ -3,18 +3,27 @@
 //! Steps 1 and 9 of the way of a query: parameters in, JSON out; everything between is [`query::Engine`]. Label requests without
 //! times look at everything that is in memory, which is everything there is.
 
+mod cardinality;
+mod explain;
 mod form;
 mod label_name;
+mod object;
+mod remote_read;
+mod running;
 mod stats;
 
+pub(crate) use running::{all_queries, kill_any};
+
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use model::{QueryValue, TenantId};
-use query::{Caller, Lookup, Query, Times};
+use query::{Account, Caller, Lookup, Query, Times};
 use wire::json::{
-    Answer, Notes, put_exemplars, put_label_sets, put_metadata_map, put_string, put_strings,
-    put_success,
+    Answer, ListAnswer, Notes, put_exemplars, put_labels, put_metadata_map, put_string, put_success,
 };
 
 use crate::params::Form;
@@ -32,17 +41,20 @@ pub(crate) async fn answer(
     endpoint: Endpoint,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, ApiError> {
-    if let Endpoint::NotBuilt(what) = endpoint {
-        return Err(ApiError::not_found(format!("not built yet: {what}")));
-    }
     let gzip = gateway.options.gzip && reply::accepts_gzip(request.headers());
-    let form = form::read(&gateway.options, request).await?;
-    let services = gateway.services().map_err(ApiError::unavailable)?;
-    let caller = Caller {
+    let caller = |services: &Services| Caller {
         limits: services.overrides.limits(&tenant),
-        tenant,
+        tenant: tenant.clone(),
         now_ms: (gateway.options.now_ms)(),
     };
+    if endpoint == Endpoint::Read {
+        let services = gateway.services().map_err(ApiError::unavailable)?;
+        let caller = caller(services);
+        return remote_read::answer(&gateway.options, services, &caller, request).await;
+    }
+    let form = form::read(&gateway.options, request).await?;
+    let services = gateway.services().map_err(ApiError::unavailable)?;
+    let caller = caller(services);
     let api = Api {
         services,
         caller,
@@ -59,8 +71,20 @@ pub(crate) async fn answer(
         Endpoint::Series => api.series().await,
         Endpoint::Metadata => api.metadata(),
         Endpoint::FormatQuery => api.format().await,
+        Endpoint::ParseQuery => api.parse().await,
         Endpoint::BuildInfo => Ok(api.build_info()),
-        Endpoint::NotBuilt(_) | Endpoint::Unknown => unreachable!("answered before"),
+        Endpoint::StatusTsdb => api.status_tsdb().await,
+        Endpoint::Rules => Ok(api.success(false, |out| out.extend(br#"{"groups":[]}"#))),
+        Endpoint::Alerts => Ok(api.success(false, |out| out.extend(br#"{"alerts":[]}"#))),
+        Endpoint::Explain => api.explain().await,
+        Endpoint::CardinalityNames => api.cardinality_names().await,
+        Endpoint::CardinalityValues => api.cardinality_values().await,
+        Endpoint::ActiveSeries => api.active_series().await,
+        Endpoint::Queries => Ok(api.queries()),
+        Endpoint::Kill(id) => api.kill(id),
+        Endpoint::Read | Endpoint::Unknown => {
+            unreachable!("answered before")
+        }
     }
 }
 
@@ -82,6 +106,7 @@ impl Api<'_> {
             times,
             timeout: form.timeout()?,
             lookback: form.lookback()?,
+            per_step: form.first("stats") == Some("all"),
         };
         let mut answer = self.services.engine.query(&self.caller, query).await?;
         let stats = form.first("stats").filter(|asked| !asked.is_empty());
@@ -93,10 +118,14 @@ impl Api<'_> {
             warnings: answer.warnings,
             infos: answer.infos,
         };
-        Ok(reply::json(
-            self.gzip,
-            Answer::new(answer.value, stats, notes),
-        ))
+        let pieces = Answer::new(answer.value, stats, notes);
+        let wall: Duration = answer.durations.iter().sum();
+        let mut response = reply::json(self.gzip, held(pieces, answer.account));
+        // As Cortex; browsers show it beside the request.
+        let timing = format!("querier_wall_time;dur={:.3}", wall.as_secs_f64() * 1000.0);
+        let timing = HeaderValue::try_from(timing).expect("digits and letters");
+        response.headers_mut().insert("server-timing", timing);
+        Ok(response)
     }
 
     async fn exemplars(&self) -> Result<Response<Body>, ApiError> {
@@ -115,28 +144,53 @@ impl Api<'_> {
             Some(name) => engine.label_values(&self.caller, &name, lookup).await?,
             None => engine.label_names(&self.caller, lookup).await?,
         };
-        Ok(self.success(texts.truncated, |out| put_strings(out, &texts.texts)))
+        let put = |out: &mut Vec<u8>, text: &String| put_string(out, text);
+        let pieces = ListAnswer::new(texts.texts, put, notes(texts.truncated));
+        Ok(reply::json(self.gzip, held(pieces, texts.account)))
     }
 
     async fn series(&self) -> Result<Response<Body>, ApiError> {
-        let (sets, truncated) = self
-            .services
-            .engine
-            .series(&self.caller, self.lookup()?)
-            .await?;
-        Ok(self.success(truncated, |out| put_label_sets(out, &sets)))
+        let engine = &self.services.engine;
+        let found = engine.series(&self.caller, self.lookup()?).await?;
+        let pieces = ListAnswer::new(found.sets, put_labels, notes(found.truncated));
+        Ok(reply::json(self.gzip, held(pieces, found.account)))
     }
 
     fn metadata(&self) -> Result<Response<Body>, ApiError> {
-        let limit = self.form.limit("limit")?;
-        let per_metric = self.form.limit("limit_per_metric")?;
+        // Unlike elsewhere, no metrics at all where the limit is 0, and no limit where it is negative: as Prometheus.
+        let limit = self.metadata_limit("limit")?;
+        let per_metric = self.metadata_limit("limit_per_metric")?;
         let metric = self.form.first("metric").filter(|name| !name.is_empty());
         let store = &self.services.metadata;
-        let metrics = store.list(&self.caller.tenant, metric, limit, per_metric);
+        let metrics = match limit {
+            Some(0) => Vec::new(),
+            limit => store.list(
+                &self.caller.tenant,
+                metric,
+                limit.unwrap_or(0),
+                per_metric.unwrap_or(0),
+            ),
+        };
         let metrics = metrics
             .iter()
             .map(|(name, descriptions)| (name, descriptions));
         Ok(self.success(false, |out| put_metadata_map(out, metrics)))
+    }
+
+    fn metadata_limit(&self, name: &'static str) -> Result<Option<usize>, ApiError> {
+        match self.form.first(name).filter(|text| !text.is_empty()) {
+            None => Ok(None),
+            Some(text) => match text.parse::<i64>() {
+                Ok(limit) => Ok(usize::try_from(limit).ok()),
+                Err(_) => Err(ApiError::bad_data(format!("{name} must be a number"))),
+            },
+        }
+    }
+
+    async fn parse(&self) -> Result<Response<Body>, ApiError> {
+        let text = self.form.first("query").unwrap_or_default().to_owned();
+        let tree = self.services.engine.parse(&self.caller, text).await?;
+        Ok(self.success(false, |out| out.extend_from_slice(tree.as_bytes())))
     }
 
     async fn format(&self) -> Result<Response<Body>, ApiError> {
@@ -189,22 +243,37 @@ impl Api<'_> {
     }
 
     fn success(&self, truncated: bool, put_data: impl FnOnce(&mut Vec<u8>)) -> Response<Body> {
-        let warnings = if truncated {
-            vec![TRUNCATED.to_owned()]
-        } else {
-            Vec::new()
-        };
-        let mut out = Vec::with_capacity(256);
-        put_success(
-            &mut out,
-            &Notes {
-                warnings,
-                infos: Vec::new(),
-            },
-            put_data,
-        );
+        let notes = notes(truncated);
+        let out = success_bytes(notes.warnings, put_data);
         reply::json(self.gzip, std::iter::once(Bytes::from(out)))
     }
+}
+
+/// A whole successful answer.
+fn success_bytes(warnings: Vec<String>, put_data: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256);
+    let notes = Notes {
+        warnings,
+        infos: Vec::new(),
+    };
+    put_success(&mut out, &notes, put_data);
+    out
+}
+
+fn notes(truncated: bool) -> Notes {
+    let warnings = truncated.then(|| TRUNCATED.to_owned());
+    Notes {
+        warnings: warnings.into_iter().collect(),
+        infos: Vec::new(),
+    }
+}
+
+/// Pieces of an answer that keep the memory of the whole accounted for until the last of them is taken, or the client has gone.
+fn held(
+    pieces: impl Iterator<Item = Bytes> + 'static,
+    account: Arc<Account>,
+) -> impl Iterator<Item = Bytes> + 'static {
+    pieces.inspect(move |_| _ = &account)
 }
 
 /// Cuts a vector or matrix to `limit` series; 0 is unlimited. True when something was left out.

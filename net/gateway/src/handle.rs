@@ -61,6 +61,13 @@ fn refusal(route: &Route, method: &Method) -> Option<Response<Body>> {
     if methods.contains(method) {
         return None;
     }
+    if *method == Method::OPTIONS && !methods.is_empty() {
+        let mut response = reply::text(StatusCode::NO_CONTENT, "");
+        response
+            .headers_mut()
+            .insert(header::ALLOW, allowed(methods));
+        return Some(response);
+    }
     let in_api = matches!(route, Route::Api(_));
     if methods.is_empty() {
         return Some(match in_api {
@@ -79,14 +86,16 @@ fn refusal(route: &Route, method: &Method) -> Option<Response<Body>> {
         .response(),
         false => reply::text(status, message + "\n"),
     };
-    let allow = methods
-        .iter()
-        .map(Method::as_str)
-        .collect::<Vec<_>>()
-        .join(", ");
-    let allow = HeaderValue::try_from(allow).expect("names of methods");
-    response.headers_mut().insert(header::ALLOW, allow);
+    response
+        .headers_mut()
+        .insert(header::ALLOW, allowed(methods));
     Some(response)
+}
+
+/// `Allow`.
+fn allowed(methods: &[Method]) -> HeaderValue {
+    let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
+    HeaderValue::try_from(names.join(", ")).expect("names of methods")
 }
 
 async fn dispatch(thread: &Rc<Thread>, route: Route, request: Request<Incoming>) -> Response<Body> {
@@ -99,6 +108,8 @@ async fn dispatch(thread: &Rc<Thread>, route: Route, request: Request<Incoming>)
         Route::Metrics => admin::metrics(gateway, request.headers()),
         Route::Config => reply::text(StatusCode::OK, gateway.options.config_page.clone()),
         Route::Services => admin::services(gateway),
+        Route::AllQueries => api::all_queries(gateway),
+        Route::KillAny(id) => api::kill_any(gateway, id),
         Route::Index => admin::index(gateway),
         Route::Unknown => unreachable!("answered 404 before"),
     }

@@ -3,15 +3,15 @@
 //! A body is pulled by the connection, piece by piece, as the client takes it: a slow client costs the memory of its result,
 //! not a thread. Answers below [`GZIP_BYTES_MIN`] are not worth compressing.
 
-use std::convert::Infallible;
 use std::fmt;
-use std::io::Write;
+use std::io::{self, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use futures_util::Stream;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Frame;
@@ -35,6 +35,8 @@ enum Kind {
         pieces: Box<dyn Iterator<Item = Bytes>>,
         encoder: Option<GzEncoder<Vec<u8>>>,
     },
+    /// Pieces that are still to be made, elsewhere. An error hangs up: what has been sent cannot be taken back.
+    Stream(Pin<Box<dyn Stream<Item = io::Result<Bytes>>>>),
 }
 
 impl Body {
@@ -44,11 +46,22 @@ impl Body {
         Body(Kind::Whole(Some(bytes).filter(|b| !b.is_empty())))
     }
 
-    /// The next bytes to send.
+    /// Pieces that are made when the connection has room for them.
+    pub(crate) fn pieces(pieces: impl Iterator<Item = Bytes> + 'static) -> Body {
+        Body(Kind::Pieces(Box::new(pieces)))
+    }
+
+    /// Pieces that are made while they are sent, one at a time.
+    pub(crate) fn stream(pieces: impl Stream<Item = io::Result<Bytes>> + 'static) -> Body {
+        Body(Kind::Stream(Box::pin(pieces)))
+    }
+
+    /// The next bytes to send, of a body that is there already.
     fn next(&mut self) -> Option<Bytes> {
         match &mut self.0 {
             Kind::Whole(bytes) => bytes.take(),
             Kind::Pieces(pieces) => pieces.find(|piece| !piece.is_empty()),
+            Kind::Stream(_) => unreachable!("polled"),
             Kind::Gzip { pieces, encoder } => loop {
                 let gzip = encoder.as_mut()?;
                 // Writing into a vector does not fail.
@@ -69,13 +82,19 @@ impl Body {
 
 impl http_body::Body for Body {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.next().map(|bytes| Ok(Frame::data(bytes))))
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        match &mut self.0 {
+            Kind::Stream(pieces) => pieces
+                .as_mut()
+                .poll_next(cx)
+                .map(|piece| piece.map(|piece| piece.map(Frame::data))),
+            _ => Poll::Ready(self.next().map(|bytes| Ok(Frame::data(bytes)))),
+        }
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
@@ -98,6 +117,7 @@ impl fmt::Debug for Body {
             Kind::Whole(_) => "Body::Whole",
             Kind::Pieces(_) => "Body::Pieces",
             Kind::Gzip { .. } => "Body::Gzip",
+            Kind::Stream(_) => "Body::Stream",
         })
     }
 }
@@ -211,7 +231,7 @@ impl ApiError {
         let mut out = Vec::with_capacity(self.message.len() + 64);
         wire::json::put_error(&mut out, self.kind, &self.message);
         let mut response = typed(self.status, "application/json", out);
-        if self.kind == "unavailable" {
+        if self.kind == "unavailable" || self.status == StatusCode::TOO_MANY_REQUESTS {
             let seconds = HeaderValue::from_static(RETRY_AFTER_SECONDS);
             response.headers_mut().insert(RETRY_AFTER, seconds);
         }
@@ -225,6 +245,7 @@ impl From<query::Error> for ApiError {
         let (status, kind) = match error.class() {
             Class::Client => (400, "bad_data"),
             Class::Limit | Class::Execution => (422, "execution"),
+            Class::Rate => (429, "too_many_requests"),
             Class::Overload => (503, "unavailable"),
             Class::Timeout => (503, "timeout"),
             Class::Canceled => (499, "canceled"),
@@ -304,9 +325,19 @@ mod tests {
 
     #[test]
     fn overload_asks_to_come_back_and_other_errors_do_not() {
-        let busy = ApiError::from(query::Error::Busy).response();
+        let busy = ApiError::from(query::Error::Busy { waiting: 9 }).response();
         assert_eq!(busy.status(), 503);
         assert_eq!(busy.headers()[RETRY_AFTER], RETRY_AFTER_SECONDS);
+        let (waiting, limit) = (3, 3);
+        let many = query::Error::TooManyOutstanding { waiting, limit };
+        let many = ApiError::from(many).response();
+        assert_eq!(
+            (
+                many.status().as_u16(),
+                many.headers()[RETRY_AFTER].as_bytes()
+            ),
+            (429, b"2".as_slice())
+        );
         let bad = ApiError::bad_data("x \"y\"").response();
         assert!(!bad.headers().contains_key(RETRY_AFTER));
         let text = String::from_utf8(drain(bad.into_body())).unwrap();

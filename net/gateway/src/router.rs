@@ -22,6 +22,10 @@ pub(crate) enum Route {
     Config,
     /// The parts and their states.
     Services,
+    /// Queries in flight, of all tenants.
+    AllQueries,
+    /// Ends one of them.
+    KillAny(u64),
     /// Links.
     Index,
     /// Nothing.
@@ -40,9 +44,25 @@ pub(crate) enum Endpoint {
     Series,
     Metadata,
     FormatQuery,
+    ParseQuery,
     BuildInfo,
-    /// In Cortex, but not yet here: what it is.
-    NotBuilt(&'static str),
+    /// What the head holds: the most numerous metrics, labels and pairs.
+    StatusTsdb,
+    /// Remote read.
+    Read,
+    /// Rule groups, of which there are none without a ruler.
+    Rules,
+    /// Firing alerts, likewise.
+    Alerts,
+    /// What a query would do, and did.
+    Explain,
+    CardinalityNames,
+    CardinalityValues,
+    ActiveSeries,
+    /// The tenant's queries in flight.
+    Queries,
+    /// Ends one of them.
+    Kill(u64),
     Unknown,
 }
 
@@ -69,6 +89,7 @@ pub(crate) fn route(options: &Options, path: &str) -> Matched {
         "/metrics" => Some((Route::Metrics, "metrics")),
         "/config" => Some((Route::Config, "config")),
         "/services" => Some((Route::Services, "services")),
+        "/querier/queries" => Some((Route::AllQueries, "querier_queries")),
         "/api/v1/push" => Some((Route::Push, "api_v1_push")),
         _ => None,
     };
@@ -76,6 +97,12 @@ pub(crate) fn route(options: &Options, path: &str) -> Matched {
         return Matched { route, name };
     }
     let below = |prefix: &str| path.strip_prefix(prefix);
+    if let Some(id) = below("/querier/queries/").and_then(query_id) {
+        return Matched {
+            route: Route::KillAny(id),
+            name: "querier_queries_id",
+        };
+    }
     if let Some(rest) = below(&options.legacy_prefix) {
         if rest == "/push" {
             return Matched {
@@ -114,15 +141,31 @@ fn api(path: &str, legacy: bool) -> Matched {
         "metadata" => named!(Endpoint::Metadata, "metadata"),
         "format_query" => named!(Endpoint::FormatQuery, "format_query"),
         "status/buildinfo" => named!(Endpoint::BuildInfo, "status_buildinfo"),
+        "status/tsdb" => named!(Endpoint::StatusTsdb, "status_tsdb"),
         "query_exemplars" => named!(Endpoint::QueryExemplars, "query_exemplars"),
-        "read" => named!(Endpoint::NotBuilt("remote read"), "read"),
-        "rules" => named!(Endpoint::NotBuilt("the ruler"), "rules"),
-        "alerts" => named!(Endpoint::NotBuilt("the ruler"), "alerts"),
-        "parse_query" => named!(Endpoint::NotBuilt("parse_query"), "parse_query"),
+        "read" => named!(Endpoint::Read, "read"),
+        "rules" => named!(Endpoint::Rules, "rules"),
+        "alerts" => named!(Endpoint::Alerts, "alerts"),
+        "parse_query" => named!(Endpoint::ParseQuery, "parse_query"),
+        "explain" => named!(Endpoint::Explain, "explain"),
+        "cardinality/label_names" => {
+            named!(Endpoint::CardinalityNames, "cardinality_label_names")
+        }
+        "cardinality/label_values" => {
+            named!(Endpoint::CardinalityValues, "cardinality_label_values")
+        }
+        "cardinality/active_series" => {
+            named!(Endpoint::ActiveSeries, "cardinality_active_series")
+        }
+        "queries" => named!(Endpoint::Queries, "queries"),
         path => match path
             .strip_prefix("label/")
             .and_then(|rest| rest.strip_suffix("/values"))
         {
+            None if path.strip_prefix("queries/").and_then(query_id).is_some() => {
+                let id = path.strip_prefix("queries/").and_then(query_id);
+                named!(Endpoint::Kill(id.unwrap_or_default()), "queries_id")
+            }
             Some(name) if !name.contains('/') => {
                 let name = percent_decode_str(name).decode_utf8_lossy().into_owned();
                 named!(Endpoint::LabelValues(name), "label_name_values")
@@ -136,20 +179,31 @@ fn api(path: &str, legacy: bool) -> Matched {
     }
 }
 
+/// `7` or `7/kill`.
+fn query_id(rest: &str) -> Option<u64> {
+    rest.strip_suffix("/kill").unwrap_or(rest).parse().ok()
+}
+
 impl Route {
     /// The methods that it takes, for `Allow`.
     pub(crate) fn methods(&self) -> &'static [Method] {
         const GET: &[Method] = &[Method::GET, Method::HEAD];
-        const GET_POST: &[Method] = &[Method::GET, Method::POST];
+        const GET_POST: &[Method] = &[Method::GET, Method::HEAD, Method::POST];
         match self {
             Route::Push => &[Method::POST],
+            Route::KillAny(_) | Route::Api(Endpoint::Kill(_)) => &[Method::DELETE, Method::POST],
             Route::Api(
                 Endpoint::Query
                 | Endpoint::QueryRange
                 | Endpoint::Labels
                 | Endpoint::Series
                 | Endpoint::FormatQuery
-                | Endpoint::NotBuilt(_),
+                | Endpoint::ParseQuery
+                | Endpoint::Read
+                | Endpoint::Explain
+                | Endpoint::CardinalityNames
+                | Endpoint::CardinalityValues
+                | Endpoint::ActiveSeries,
             ) => GET_POST,
             Route::Api(Endpoint::Unknown) | Route::Unknown => &[],
             _ => GET,
@@ -211,6 +265,22 @@ mod tests {
                 },
                 "{path}"
             );
+        }
+    }
+
+    #[test]
+    fn a_query_is_ended_by_its_number_and_nothing_else() {
+        let at = |path| route(&options(""), path).route;
+        assert_eq!(at("/querier/queries/7"), Route::KillAny(7));
+        assert_eq!(at("/querier/queries/7/kill"), Route::KillAny(7));
+        assert_eq!(at("/querier/queries/x"), Route::Unknown);
+        for (path, endpoint) in [
+            ("/prometheus/api/v1/queries/12", Endpoint::Kill(12)),
+            ("/prometheus/api/v1/queries/12/kill", Endpoint::Kill(12)),
+            ("/prometheus/api/v1/queries/", Endpoint::Unknown),
+            ("/prometheus/api/v1/queries/-1", Endpoint::Unknown),
+        ] {
+            assert_eq!(at(path), Route::Api(endpoint), "{path}");
         }
     }
 

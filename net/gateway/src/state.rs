@@ -72,6 +72,8 @@ pub struct Services {
     pub overrides: Arc<Overrides>,
     /// What senders say about their metrics.
     pub metadata: Arc<MetadataStore>,
+    /// What was being queried when the node last ended without a stop: lines of the journal.
+    pub at_last_crash: Vec<String>,
     /// Why the cores cannot take traffic now, if so.
     pub health: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
 }

@@ -103,6 +103,8 @@ pub(crate) struct Querier {
     pub(crate) default_evaluation_interval: Duration,
     pub(crate) lookback_delta: Duration,
     pub(crate) workers: usize,
+    pub(crate) max_memory: ByteSize,
+    pub(crate) active_query_tracker_dir: String,
 }
 
 /// See [`Config::self_scrape`].
@@ -156,6 +158,8 @@ impl Config {
                 default_evaluation_interval: Duration::from_secs(60),
                 lookback_delta: Duration::from_secs(300),
                 workers: 0,
+                max_memory: ByteSize(0),
+                active_query_tracker_dir: String::new(),
             },
             frontend_max_body_size: ByteSize(10 << 20),
             limits: if auth_enabled {

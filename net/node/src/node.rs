@@ -24,7 +24,7 @@ use gateway::tenant::Tenancy;
 use gateway::{Gateway, GrpcServer, Phase, Server, Services};
 use prometheus::Registry;
 use query::Engine;
-use reactor::IoMode;
+use reactor::{IoMode, SlotFile};
 use shard::{Cores, Memory, ReplayProgress};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -40,6 +40,12 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// How often metadata that nobody repeats is dropped.
 const PURGE: Duration = Duration::from_secs(60);
+
+/// The part of the memory that queries may hold where nothing is configured: the rest is for what they read.
+const QUERY_MEMORY_PART: u64 = 4;
+
+/// Where the system does not tell how much memory there is.
+const MEMORY_ASSUMED: u64 = 4 << 30;
 
 /// Exit code of a process that a second signal ended, as shells have it for SIGINT.
 const ENDED_AT_ONCE: i32 = 130;
@@ -115,12 +121,20 @@ fn assemble(
     );
     let push = Arc::new(push.map_err(|e| anyhow!("write path: {e}"))?);
     let watch = cores.watch();
+    let (journal, at_last_crash) = active_queries(config);
+    let unfinished = prometheus::IntGauge::new(
+        "myelin_query_unfinished_at_start",
+        "Queries that were at work when the node last ended without a stop.",
+    )?;
+    unfinished.set(i64::try_from(at_last_crash.len())?);
+    registry.register(Box::new(unfinished))?;
+    let options = query::Options {
+        journal,
+        ..query_options(config, memory)
+    };
     gateway.serve(Services {
-        engine: Arc::new(Engine::start(
-            query_options(config, memory),
-            mailboxes,
-            registry,
-        )),
+        engine: Arc::new(Engine::start(options, mailboxes, registry)),
+        at_last_crash,
         push: push.clone(),
         overrides,
         metadata,
@@ -134,6 +148,44 @@ fn assemble(
         }),
     });
     Ok(push)
+}
+
+/// The file of queries at work, and what a process that crashed left in it. A node without the file serves all the same.
+fn active_queries(config: &Config) -> (Option<Arc<dyn query::Journal>>, Vec<String>) {
+    let querier = &config.querier;
+    let dir = match querier.active_query_tracker_dir.as_str() {
+        "" => config.data_dir.as_path(),
+        dir => std::path::Path::new(dir),
+    };
+    let path = dir.join("queries.active");
+    let slots = querier.max_concurrent.min(reactor::SLOTS_MAX);
+    match SlotFile::open(&path, slots) {
+        Ok((file, left)) => {
+            for query in &left {
+                tracing::warn!(query, "was at work when the node ended without a stop");
+            }
+            (Some(Arc::new(ActiveQueries(file))), left)
+        }
+        Err(error) => {
+            let path = path.display();
+            tracing::warn!(%path, %error, "queries at work are not written down");
+            (None, Vec::new())
+        }
+    }
+}
+
+/// [`SlotFile`] as the read path wants it.
+#[derive(Debug)]
+struct ActiveQueries(SlotFile);
+
+impl query::Journal for ActiveQueries {
+    fn enter(&self, entry: &str) -> Option<usize> {
+        self.0.enter(entry)
+    }
+
+    fn leave(&self, slot: usize) {
+        self.0.leave(slot);
+    }
 }
 
 /// The life of a serving node; ends with a signal (`None`) or a log that has failed long enough ago (why).
@@ -415,6 +467,11 @@ fn query_options(config: &Config, memory: &Memory) -> query::Options {
         lookback: querier.lookback_delta,
         subquery_step: querier.default_evaluation_interval,
         memory: memory.clone(),
+        memory_bytes_max: match querier.max_memory.0 {
+            0 => shard::topology::memory_bytes().unwrap_or(MEMORY_ASSUMED) / QUERY_MEMORY_PART,
+            bytes => bytes,
+        },
+        journal: None,
     }
 }
 

@@ -20,7 +20,7 @@ mod number;
 mod text;
 mod value;
 
-pub use answer::{Answer, Notes, put_error, put_success};
+pub use answer::{Answer, ListAnswer, Notes, put_error, put_success};
 pub use number::{put_float, put_time, put_u64};
 pub use text::put_string;
 pub use value::{

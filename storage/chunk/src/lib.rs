@@ -9,6 +9,8 @@
 //! an error or the same data; no bytes whatever make a decoder panic, loop for long, or take more memory than
 //! [`SAMPLES_MAX`] samples need.
 //!
+//! Beside them `prometheus`, chunks as Prometheus writes them: for remote read, and never how we keep samples.
+//!
 //! Read in this order: `sealed` (the envelope), `bits` (the bit stream), `xor` (floats), `xor/append`, `xor/decode`, `histogram`.
 //! Deliberately absent: clocks, files, time boundaries (the memtable decides where a chunk is cut), what numbers mean.
 
@@ -18,12 +20,16 @@ mod bits;
 mod error;
 mod histogram;
 mod limits;
+mod prometheus;
 mod sealed;
 mod xor;
 
 pub use error::Error;
 pub use histogram::{HistogramAppender, histogram_bytes_max, is_codable};
 pub use limits::{HEADER_LEN, HISTOGRAM_PARTS_MAX, SAMPLES_MAX, SEALED_LEN_MAX};
+pub use prometheus::{
+    NotPrometheus, PROMETHEUS_CHUNK_SAMPLES, decode_prometheus_xor, encode_prometheus_xor,
+};
 pub use sealed::{
     Encoding, count, decode, decode_float_histograms, decode_histograms, decode_range, encoding,
     first_time, holds_histograms,

@@ -68,6 +68,18 @@ pub struct TenantLimits {
     pub max_fetched_series_per_query: u64,
     /// Bytes of chunks that one query may fetch. 422.
     pub max_fetched_chunk_bytes_per_query: u64,
+    /// Chunks that one query may fetch. 422.
+    pub max_fetched_chunks_per_query: u64,
+    /// Bytes of labels and chunks that one query may fetch. 422.
+    pub max_fetched_data_bytes_per_query: u64,
+    /// Bytes that one query may hold, from the first chunk to the last byte of its answer. 422.
+    pub max_estimated_memory_consumption_per_query: u64,
+    /// Queries of the tenant at work at once; further ones wait.
+    pub max_concurrent_queries: usize,
+    /// Queries of the tenant that may wait for their turn. 429.
+    pub max_outstanding_requests_per_tenant: usize,
+    /// Whether queries may use what is experimental in Prometheus. 400.
+    pub promql_experimental_functions_enabled: bool,
     /// Samples that one query may hold or touch per step, as Prometheus counts them. 422.
     pub max_samples_per_query: u64,
 }
@@ -81,6 +93,8 @@ impl TenantLimits {
             ingestion_burst_size: 0,
             max_series_per_user: 0,
             max_series_per_metric: 0,
+            max_outstanding_requests_per_tenant: 0,
+            max_fetched_chunks_per_query: 0,
             ..TenantLimits::cortex()
         }
     }
@@ -113,6 +127,12 @@ impl TenantLimits {
             max_query_lookback: Duration::ZERO,
             max_fetched_series_per_query: 0,
             max_fetched_chunk_bytes_per_query: 0,
+            max_fetched_chunks_per_query: 2_000_000,
+            max_fetched_data_bytes_per_query: 0,
+            max_estimated_memory_consumption_per_query: 0,
+            max_concurrent_queries: 0,
+            max_outstanding_requests_per_tenant: 100,
+            promql_experimental_functions_enabled: true,
             max_samples_per_query: 50_000_000,
         }
     }

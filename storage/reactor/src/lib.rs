@@ -32,6 +32,7 @@ mod reactor;
 mod reader;
 mod sim;
 mod slice;
+mod slots;
 mod table;
 mod threads;
 mod time;
@@ -49,6 +50,7 @@ pub use reactor::{IoMode, Options, Reactor, Stats, World};
 pub use reader::Reader;
 pub use sim::{Fault, OpView, Sim, SimOptions};
 pub use slice::lengthen_time_slice;
+pub use slots::{SLOT_BYTES, SLOTS_MAX, SlotFile};
 pub use time::Tick;
 pub use worlds::{Place, for_each_world};
 

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::profile::Profile;
 use crate::error::Error;
 
 /// How much a query may use, and how it is told to stop.
@@ -17,7 +18,38 @@ pub struct Budget<'a> {
     pub expired: &'a (dyn Fn() -> bool + Sync),
     /// Set when nobody wants the answer any more.
     pub canceled: &'a AtomicBool,
+    /// Takes so many bytes more for the query, and is never given any back before its end: asked in steps of [`GRANT_BYTES`], so
+    /// rarely. False when there are none: [`Error::TooMuchMemory`].
+    pub memory: &'a (dyn Fn(u64) -> bool + Sync),
+    /// Samples are counted for each step of the query too. Costs a second look at every column.
+    pub per_step: bool,
+    /// Where what each node and selector cost is noted, if anywhere.
+    pub profile: Option<&'a Profile<'a>>,
 }
+
+impl<'a> Budget<'a> {
+    /// A bound on samples, and none on anything else but what the caller has in mind.
+    pub fn new(
+        samples_max: u64,
+        expired: &'a (dyn Fn() -> bool + Sync),
+        canceled: &'a AtomicBool,
+    ) -> Budget<'a> {
+        Budget {
+            samples_max,
+            expired,
+            canceled,
+            memory: &|_| true,
+            per_step: false,
+            profile: None,
+        }
+    }
+}
+
+/// Memory is asked for in steps of this size: small beside what queries hold, so large that asking costs nothing.
+pub const GRANT_BYTES: u64 = 1 << 20;
+
+/// A point that is held, or a place in a column.
+const CELL_BYTES: u64 = 8;
 
 /// What a query used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,6 +79,10 @@ struct Counters {
     cells: AtomicU64,
     peak: AtomicU64,
     total: AtomicU64,
+    /// Bytes that were asked for and given.
+    granted: AtomicU64,
+    /// Samples looked at by step of the query; empty where they are not counted.
+    per_step: Vec<AtomicU64>,
 }
 
 /// Counts; shared by all pieces of a query.
@@ -54,16 +90,32 @@ pub(crate) struct Meter<'a> {
     samples_max: u64,
     expired: &'a (dyn Fn() -> bool + Sync),
     canceled: &'a AtomicBool,
+    memory: &'a (dyn Fn(u64) -> bool + Sync),
+    profile: Option<&'a Profile<'a>>,
     counters: Arc<Counters>,
 }
 
+/// Samples looked at before something happened.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Looked {
+    total: u64,
+    first_step: u64,
+}
+
 impl<'a> Meter<'a> {
-    pub(crate) fn new(budget: &Budget<'a>) -> Meter<'a> {
+    /// `steps` is how many the query has.
+    pub(crate) fn new(budget: &Budget<'a>, steps: usize) -> Meter<'a> {
+        let per_step = if budget.per_step { steps } else { 0 };
         Meter {
             samples_max: budget.samples_max,
             expired: budget.expired,
             canceled: budget.canceled,
-            counters: Arc::default(),
+            memory: budget.memory,
+            profile: budget.profile,
+            counters: Arc::new(Counters {
+                per_step: (0..per_step).map(|_| AtomicU64::new(0)).collect(),
+                ..Counters::default()
+            }),
         }
     }
 
@@ -73,22 +125,47 @@ impl<'a> Meter<'a> {
             samples_max: self.samples_max,
             expired: self.expired,
             canceled: self.canceled,
+            memory: self.memory,
+            profile: self.profile,
             counters: Arc::clone(&self.counters),
         }
     }
 
     /// Fails when a subquery has more steps than a column may have.
     pub(crate) fn check_steps(&self, steps: usize) -> Result<(), Error> {
-        if steps as u64 > (self.samples_max / SAMPLES_PER_STEP).max(1) {
-            return Err(self.too_many());
+        let steps = steps as u64;
+        if steps > (self.samples_max / SAMPLES_PER_STEP).max(1) {
+            return Err(self.too_many(steps.saturating_mul(SAMPLES_PER_STEP)));
         }
         Ok(())
     }
 
-    fn too_many(&self) -> Error {
+    fn too_many(&self, needed: u64) -> Error {
         Error::TooManySamples {
             samples_max: self.samples_max,
+            needed,
         }
+    }
+
+    /// Asks for memory where more is held than was ever asked for.
+    fn hold(&self, held: u64, cells: u64) -> Result<(), Error> {
+        let needed = held.saturating_add(cells).saturating_mul(CELL_BYTES);
+        let counters = &self.counters;
+        let mut granted = counters.granted.load(Ordering::Relaxed);
+        while needed > granted {
+            let next = needed.max(granted + GRANT_BYTES);
+            match counters.granted.compare_exchange_weak(
+                granted,
+                next,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) if (self.memory)(next - granted) => return Ok(()),
+                Ok(_) => return Err(Error::TooMuchMemory { needed: next }),
+                Err(now) => granted = now,
+            }
+        }
+        Ok(())
     }
 
     /// Holds columns of `cells` places.
@@ -96,9 +173,9 @@ impl<'a> Meter<'a> {
         let cells = cells as u64;
         let held = self.counters.cells.fetch_add(cells, Ordering::Relaxed) + cells;
         if held > self.samples_max.saturating_mul(CELLS_PER_SAMPLE) {
-            return Err(self.too_many());
+            return Err(self.too_many(held.div_ceil(CELLS_PER_SAMPLE)));
         }
-        Ok(())
+        self.hold(self.counters.held.load(Ordering::Relaxed), held)
     }
 
     /// Fails when the query is to stop.
@@ -126,9 +203,9 @@ impl<'a> Meter<'a> {
     fn saw(&self, held: u64) -> Result<(), Error> {
         self.counters.peak.fetch_max(held, Ordering::Relaxed);
         if held > self.samples_max {
-            return Err(self.too_many());
+            return Err(self.too_many(held));
         }
-        Ok(())
+        self.hold(held, self.counters.cells.load(Ordering::Relaxed))
     }
 
     /// What is held now.
@@ -152,6 +229,50 @@ impl<'a> Meter<'a> {
     /// A selector looked at `samples` samples.
     pub(crate) fn looked_at(&self, samples: u64) {
         self.counters.total.fetch_add(samples, Ordering::Relaxed);
+    }
+
+    /// Whether samples are counted for each step.
+    pub(crate) fn counts_steps(&self) -> bool {
+        !self.counters.per_step.is_empty()
+    }
+
+    /// Of the samples that a selector looked at, `samples` belong to a step. Only where steps are counted.
+    pub(crate) fn looked_at_step(&self, step: usize, samples: u64) {
+        if let Some(counter) = self.counters.per_step.get(step) {
+            counter.fetch_add(samples, Ordering::Relaxed);
+        }
+    }
+
+    /// To be handed to [`Meter::repeated`].
+    pub(crate) fn looked(&self) -> Looked {
+        let first = self.counters.per_step.first();
+        Looked {
+            total: self.counters.total.load(Ordering::Relaxed),
+            first_step: first.map_or(0, |counter| counter.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// What was looked at since `before`, at the first step, stands for `steps` of them. As Prometheus counts what does not change
+    /// from step to step.
+    pub(crate) fn repeated(&self, before: Looked, steps: usize) {
+        let now = self.looked();
+        let more = (now.total - before.total).saturating_mul(steps as u64 - 1);
+        self.counters.total.fetch_add(more, Ordering::Relaxed);
+        let of_step = now.first_step - before.first_step;
+        for step in 1..steps {
+            self.looked_at_step(step, of_step);
+        }
+    }
+
+    /// Samples looked at by step; empty where they are not counted.
+    pub(crate) fn per_step(&self) -> Vec<u64> {
+        let counters = self.counters.per_step.iter();
+        counters.map(|c| c.load(Ordering::Relaxed)).collect()
+    }
+
+    /// Where costs are noted.
+    pub(crate) fn profile(&self) -> Option<&'a Profile<'a>> {
+        self.profile
     }
 
     pub(crate) fn stats(&self) -> Stats {

@@ -156,6 +156,7 @@ fn range_vector(
                 let points = floats.len() as u64
                     + histograms.iter().map(|point| weight(&point.h)).sum::<u64>();
                 evaluator.meter.looked_at(points);
+                evaluator.meter.looked_at_step(0, points);
                 evaluator.meter.charge(points)?;
                 out.push(RangeSeries {
                     labels: evaluator.source.labels(*selector, series).clone(),
@@ -173,7 +174,9 @@ fn range_vector(
                     let mut histograms = histogram_points(inner, one.histograms);
                     histograms.retain(|point| within(point.t));
                     let weights: u64 = histograms.iter().map(|point| weight(&point.h)).sum();
-                    evaluator.meter.looked_at(floats.len() as u64 + weights);
+                    let points = floats.len() as u64 + weights;
+                    evaluator.meter.looked_at(points);
+                    evaluator.meter.looked_at_step(0, points);
                     out.push(RangeSeries {
                         labels: one.labels,
                         floats,

@@ -18,7 +18,7 @@ use crate::functions::native::{Mixed, Outcome, Treatment, over_range};
 use crate::functions::{Edges, EngineFunction, Grid, Kind, MapFn, RangeFunction, Window};
 use crate::plan::{CallNode, Instant, Moment, Node, NodeKind, RangeInput, RangeNode};
 use crate::source::Columns;
-use crate::value::{ABSENT, Column, Steps, Value, ValueType, VectorSeries, is_absent};
+use crate::value::{ABSENT, Column, Steps, Value, ValueType, VectorSeries, is_absent, weight};
 
 /// A scalar at all steps.
 #[derive(Debug, Clone)]
@@ -433,6 +433,9 @@ impl Evaluator<'_> {
                     )
                 };
                 self.looked_at(count);
+                if self.counts_steps() {
+                    self.looked_at_column(out);
+                }
                 Ok((labels, false))
             }
             Base::Raw {
@@ -482,9 +485,14 @@ impl Evaluator<'_> {
     ) -> Result<(), Error> {
         let planned = &self.plan.selectors[selector];
         columns.clear();
+        let profile = self.meter.profile();
+        let begun = profile.map(|profile| profile.now());
         if planned.min_time <= planned.max_time {
             let (min, max) = (planned.min_time, planned.max_time);
             self.source.decode(selector, series, min, max, columns)?;
+        }
+        if let (Some(profile), Some(begun)) = (profile, begun) {
+            profile.note_decode(selector, begun, columns.times.len());
         }
         debug_assert_eq!(columns.times.len(), columns.values.len());
         if !columns.histograms.is_empty() {
@@ -496,6 +504,22 @@ impl Evaluator<'_> {
     fn looked_at(&self, samples: u64) {
         if self.counting {
             self.meter.looked_at(samples);
+        }
+    }
+
+    fn counts_steps(&self) -> bool {
+        self.counting && self.meter.counts_steps()
+    }
+
+    /// Counts the samples of a selector's column for their steps.
+    fn looked_at_column(&self, column: &Column) {
+        for (step, value) in column.values.iter().enumerate() {
+            if !is_absent(*value) {
+                self.meter.looked_at_step(step, 1);
+            }
+        }
+        for (step, histogram) in &column.histograms {
+            self.meter.looked_at_step(*step as usize, weight(histogram));
         }
     }
 
@@ -533,6 +557,7 @@ impl Evaluator<'_> {
             .function
             .and_then(|function| function.column)
             .filter(|_| edges == Edges::Plain);
+        let counts_steps = self.counts_steps();
         if let Some(column) = column {
             if grid.windows.is_empty() || grid.times != columns.times {
                 grid.set(&columns.times, steps.times().map(|time| windows.at(time)));
@@ -541,12 +566,21 @@ impl Evaluator<'_> {
             debug_assert_eq!(out.len(), steps.count);
             program.doubt_counter(out, &mut notes);
             self.looked_at(grid.total);
+            if counts_steps {
+                for (step, window) in grid.windows.iter().enumerate() {
+                    let length = window.high - window.low;
+                    self.meter.looked_at_step(step, length as u64);
+                }
+            }
             return self.meter.peek(grid.widest);
         }
         for (step, time) in steps.times().enumerate() {
             let bounds = windows.at(time);
             let length = (bounds.high - bounds.low) as u64;
             total += length;
+            if counts_steps {
+                self.meter.looked_at_step(step, length);
+            }
             widest = widest.max(length);
             if length == 0 {
                 out.push(ABSENT);
@@ -611,6 +645,7 @@ impl Evaluator<'_> {
         let (mut floats, mut histograms) = (windows(&columns.times), windows(&samples.times));
         let mut notes = self.notes(annotations, program.spans, metric);
         let (mut total, mut widest) = (0u64, 0u64);
+        let counts_steps = self.counts_steps();
         out.values.clear();
         for (step, time) in steps.times().enumerate() {
             self.meter.check()?;
@@ -618,6 +653,9 @@ impl Evaluator<'_> {
             let length = (of_floats.high - of_floats.low) as u64 + samples.weights[bounds.high]
                 - samples.weights[bounds.low];
             total += length;
+            if counts_steps {
+                self.meter.looked_at_step(step, length);
+            }
             widest = widest.max(length);
             if length == 0 {
                 out.values.push(ABSENT);

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use super::reference::{Failure, Input, Reference};
 use crate::parser::generated;
 use crate::{
-    Budget, Columns, Error, Evaluated, Executor, Inline, Params, Plan, Source, SourceError,
-    evaluate, parse, plan,
+    Budget, Columns, Error, Evaluated, Executor, Inline, Params, Plan, Profile, Source,
+    SourceError, evaluate, parse, plan,
 };
 
 struct Raw {
@@ -139,11 +139,8 @@ fn run_on(
     samples_max: u64,
 ) -> Result<Evaluated, Error> {
     let plan = plan(&parse(text)?, &params)?.with_text(text);
-    let budget = Budget {
-        samples_max,
-        expired: &|| false,
-        canceled: &AtomicBool::new(false),
-    };
+    let canceled = AtomicBool::new(false);
+    let budget = Budget::new(samples_max, &|| false, &canceled);
     evaluate(&plan, &Selected::new(data, &plan), executor, &budget)
 }
 
@@ -216,7 +213,13 @@ fn a_query_stops_at_its_bounds() {
     let params = Params::range(0, 1_800_000, 1_000);
     let error = run_on(&data, "{__name__=~'.+'}", params, &Inline, 1_000).unwrap_err();
     assert!(
-        matches!(error, Error::TooManySamples { samples_max: 1_000 }),
+        matches!(
+            error,
+            Error::TooManySamples {
+                samples_max: 1_000,
+                ..
+            }
+        ),
         "{error}"
     );
     for hostile in [
@@ -233,11 +236,9 @@ fn a_query_stops_at_its_bounds() {
     let plan = plan(&parse("foo").unwrap(), &params).unwrap();
     let selected = Selected::new(&data, &plan);
     for (expired, canceled) in [(true, false), (false, true)] {
-        let budget = Budget {
-            samples_max: SAMPLES_MAX,
-            expired: &move || expired,
-            canceled: &AtomicBool::new(canceled),
-        };
+        let flag = AtomicBool::new(canceled);
+        let late = move || expired;
+        let budget = Budget::new(SAMPLES_MAX, &late, &flag);
         let error = evaluate(&plan, &selected, &Inline, &budget).unwrap_err();
         assert_eq!(matches!(error, Error::Timeout), expired);
         assert_eq!(matches!(error, Error::Canceled), canceled);
@@ -566,4 +567,90 @@ fn threads_change_nothing() {
         assert_eq!(table(one.value), table(four.value), "{text}");
         assert_eq!(one.stats.total_samples, four.stats.total_samples);
     }
+}
+
+/// What Prometheus counts: a selector's samples at every step, a window's samples at every step that sees them, what stands below an `@`
+/// at every step although it is looked at once.
+#[test]
+fn samples_are_counted_for_each_step_and_add_up_to_the_total() {
+    let samples: Vec<(i64, f64)> = (0..10).map(|n| (n * 60_000, n as f64)).collect();
+    let data = Data::default().with(&[("__name__", "m")], &samples);
+    for (text, wanted) in [
+        ("m", vec![1, 1, 1]),
+        ("sum_over_time(m[2m])", vec![2, 2, 2]),
+        ("m @ 0 + m", vec![2, 2, 2]),
+        ("sum_over_time(m[4m] @ 600)", vec![3, 3, 3]),
+        ("max_over_time(m[4m:1m])", vec![4, 4, 4]),
+        ("1", vec![0, 0, 0]),
+    ] {
+        let params = Params::range(300_000, 420_000, 60_000);
+        let plan = plan(&parse(text).unwrap(), &params).unwrap();
+        let canceled = AtomicBool::new(false);
+        let budget = Budget {
+            per_step: true,
+            ..Budget::new(SAMPLES_MAX, &|| false, &canceled)
+        };
+        let source = Selected::new(&data, &plan);
+        let evaluated = evaluate(&plan, &source, &Inline, &budget).unwrap();
+        assert_eq!(evaluated.per_step, wanted, "{text}");
+        let total: u64 = wanted.iter().sum();
+        assert_eq!(evaluated.stats.total_samples, total, "{text}");
+    }
+}
+
+#[test]
+fn memory_is_asked_for_before_it_is_held_and_a_refusal_ends_the_query() {
+    let samples: Vec<(i64, f64)> = (0..10).map(|n| (n * 60_000, n as f64)).collect();
+    let data = Data::default().with(&[("__name__", "m")], &samples);
+    let params = Params::range(0, 1_000_000, 1);
+    let plan = plan(&parse("m + 1").unwrap(), &params).unwrap();
+    let canceled = AtomicBool::new(false);
+    for (most, fits) in [(100 << 20, true), (10 << 20, false)] {
+        let taken = std::sync::atomic::AtomicU64::new(0);
+        let memory =
+            |more| taken.fetch_add(more, std::sync::atomic::Ordering::Relaxed) + more <= most;
+        let budget = Budget {
+            memory: &memory,
+            ..Budget::new(SAMPLES_MAX * 10, &|| false, &canceled)
+        };
+        let source = Selected::new(&data, &plan);
+        let result = evaluate(&plan, &source, &Inline, &budget);
+        match fits {
+            true => assert!(result.is_ok() && taken.into_inner() >= 8_000_000),
+            false => assert!(matches!(result, Err(Error::TooMuchMemory { .. }))),
+        }
+    }
+}
+
+#[test]
+fn a_plan_explains_itself_and_a_profile_tells_what_its_nodes_cost() {
+    let samples: Vec<(i64, f64)> = (0..10).map(|n| (n * 60_000, n as f64)).collect();
+    let data = Data::default().with(&[("__name__", "m")], &samples);
+    let text = "sum by (a) (rate(m[5m])) / scalar(m @ 60)";
+    let params = Params::range(300_000, 420_000, 60_000);
+    let plan = plan(&parse(text).unwrap(), &params)
+        .unwrap()
+        .with_text(text);
+    let tree = plan.explain();
+    assert_eq!((tree.kind, tree.detail.as_str()), ("binary", "/"));
+    let sum = &tree.children[0];
+    assert_eq!(
+        (sum.kind, sum.detail.as_str()),
+        ("aggregation", "sum by (a)")
+    );
+    assert_eq!(sum.children[0].children[0].selector, Some(0));
+    assert!(tree.children[1].once && !sum.once);
+    let canceled = AtomicBool::new(false);
+    let clock = || std::time::Duration::from_secs(1);
+    let profile = Profile::new(&clock, plan.selectors().len());
+    let budget = Budget {
+        profile: Some(&profile),
+        ..Budget::new(SAMPLES_MAX, &|| false, &canceled)
+    };
+    evaluate(&plan, &Selected::new(&data, &plan), &Inline, &budget).unwrap();
+    let cost = profile.node(sum.span).unwrap();
+    assert_eq!((cost.series, cost.points, cost.evaluations), (1, 3, 1));
+    assert_eq!(profile.node(sum.children[0].span), None, "part of the sum");
+    assert_eq!(profile.selector(0).series, 1);
+    assert!(profile.selector(0).samples > 0);
 }

@@ -213,9 +213,11 @@ pub(super) fn histogram_quantiles(mut call: Call<'_>) -> Result<Value, Error> {
                 }
             }
             let columns = (results.len() + by_quantile.len()) as u64;
-            if columns.saturating_mul(call.steps.count as u64) > CELLS_MAX {
+            let needed = columns.saturating_mul(call.steps.count as u64);
+            if needed > CELLS_MAX {
                 return Err(Error::TooManySamples {
                     samples_max: CELLS_MAX,
+                    needed,
                 });
             }
             for (q, values) in by_quantile {

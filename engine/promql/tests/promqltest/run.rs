@@ -121,10 +121,7 @@ fn query(text: &str, params: &Params, memory: &Memory) -> Result<Evaluated> {
         .map_err(|e| e.to_string())?
         .with_text(text);
     let source = memory.fetch(&plan);
-    let budget = Budget {
-        samples_max: 50_000_000,
-        expired: &|| false,
-        canceled: &AtomicBool::new(false),
-    };
+    let canceled = AtomicBool::new(false);
+    let budget = Budget::new(50_000_000, &|| false, &canceled);
     promql::evaluate(&plan, &source, &Backwards, &budget).map_err(|e| e.to_string())
 }

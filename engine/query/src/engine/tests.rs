@@ -20,7 +20,7 @@ fn caller() -> Caller {
 #[tokio::test]
 async fn a_text_that_made_us_panic_is_counted_and_refused_for_a_while() {
     let (engine, caller) = (engine(), caller());
-    let explode = async |_: &Turn<'_>| engine.run(|| panic!("boom")).await;
+    let explode = async |_: &Turn| engine.run(|| panic!("boom")).await;
     let error = engine
         .bounded::<()>("query", "boom", None, &caller, explode)
         .await
@@ -35,6 +35,7 @@ async fn a_text_that_made_us_panic_is_counted_and_refused_for_a_while() {
         times: Times::Instant(0),
         timeout: None,
         lookback: None,
+        per_step: false,
     };
     let error = engine.query(&caller, again).await.unwrap_err();
     assert!(matches!(error, Error::Quarantined), "{error}");
@@ -49,6 +50,7 @@ async fn a_core_that_does_not_answer_costs_no_more_than_the_deadline() {
         times: Times::Instant(0),
         timeout: Some(Duration::from_millis(50)),
         lookback: None,
+        per_step: false,
     };
     let error = engine().query(&caller(), query).await.unwrap_err();
     assert!(matches!(error, Error::Timeout(_)), "{error}");
@@ -70,6 +72,7 @@ async fn a_query_behind_the_lookback_limit_is_empty_and_asks_no_core() {
         times: Times::Instant(0),
         timeout: Some(Duration::from_secs(60)),
         lookback: None,
+        per_step: false,
     };
     // The mailbox of this engine is never answered: a read would end in a timeout.
     let answer = engine().query(&caller, query).await.unwrap();

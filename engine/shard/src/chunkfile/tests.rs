@@ -159,6 +159,7 @@ fn a_chunk_of_histograms_is_loaded_and_one_named_with_another_time_is_not() {
                     max_time: min_time + 15_000,
                     bytes: files.read(place),
                 }],
+                exemplars: Vec::new(),
             }]
         };
         let mut good = list(min_time);

@@ -53,6 +53,26 @@ struct Filter {
     known: HashMap<PairId, bool>,
 }
 
+/// How many series matchers may select, by the lengths of postings alone, and how many values would be tested.
+///
+/// Cost: a look-up for every matcher, and for every value of one that lists them.
+pub(crate) fn estimate(index: &Index, secret: &Secret, matchers: &[Matcher]) -> (usize, usize) {
+    let mut candidates = index.count();
+    let mut scanned = 0;
+    for matcher in matchers {
+        if is_lookup(matcher) {
+            let pairs = exact_pairs(index, secret, matcher);
+            let series = pairs.iter().map(|&pair| index.series_of(pair).count());
+            candidates = candidates.min(series.sum());
+        } else if let Some(name) = index.find_name(matcher.name()) {
+            scanned += index.values(name).count() as usize;
+        } else if !matcher.matches_empty() {
+            candidates = 0;
+        }
+    }
+    (candidates, scanned)
+}
+
 impl Resolution {
     /// Decides which matchers to scan and which to filter by. Cost: a look-up for every matcher.
     pub(crate) fn new(index: &Index, secret: &Secret, matchers: Arc<[Matcher]>) -> Resolution {

@@ -76,7 +76,7 @@ impl One {
             reply: Box::new(move |s| reply.send(s).unwrap()),
         };
         self.node.mailboxes.send(CoreId(0), Message::Stats(query));
-        self.wait(&stats)
+        self.wait(&stats).unwrap()
     }
 
     fn select(
@@ -94,7 +94,10 @@ impl One {
             newest: false,
             with_exemplars: false,
             series_max: 0,
+            chunks_max: 0,
             bytes_max: 0,
+            data_bytes_max: 0,
+            hold: Arc::new(|_| true),
             canceled: Arc::default(),
             reply: Box::new(move |r| reply.send(r).unwrap()),
         };
@@ -299,6 +302,7 @@ fn a_label_with_many_series_out_of_range_is_looked_at_in_slices() {
             matchers: Arc::from([]),
             min_time,
             max_time,
+            hold: Arc::new(|_| true),
             canceled: Arc::default(),
             reply: Box::new(move |r| reply.send(r).unwrap()),
         };
@@ -331,6 +335,7 @@ fn labels_of_what_never_became_durable_are_not_told_after_a_failure() {
             matchers: Arc::from([]),
             min_time: i64::MIN,
             max_time: i64::MAX,
+            hold: Arc::new(|_| true),
             canceled: Arc::default(),
             reply: Box::new(move |r| reply.send(r).unwrap()),
         };
@@ -618,13 +623,35 @@ fn reads_keep_to_their_bounds_and_end_when_nobody_waits() {
         .collect();
     one.push(|r| fresh("fake", &all, 1, unlimited(), r));
     let error = one.select(|select| select.series_max = 9).unwrap_err();
-    assert_eq!(error, ReadError::TooManySeries { limit: 9 });
+    assert_eq!(
+        error,
+        ReadError::TooManySeries {
+            limit: 9,
+            found: 10
+        }
+    );
     assert_eq!(
         one.select(|select| select.series_max = 10).unwrap().len(),
         10
     );
     let error = one.select(|select| select.bytes_max = 30).unwrap_err();
-    assert_eq!(error, ReadError::TooManyBytes { limit: 30 });
+    assert!(
+        matches!(error, ReadError::TooManyBytes { limit: 30, found } if found > 30),
+        "{error}"
+    );
+    let error = one.select(|select| select.chunks_max = 4).unwrap_err();
+    let chunks = ReadError::TooManyChunks { limit: 4, found: 5 };
+    assert_eq!(error, chunks);
+    let error = one.select(|select| select.data_bytes_max = 50).unwrap_err();
+    assert!(matches!(error, ReadError::TooMuchData { limit: 50, .. }));
+    let held = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let counter = held.clone();
+    let hold: Hold = Arc::new(move |bytes| {
+        counter.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed) + bytes < 100
+    });
+    let error = one.select(|select| select.hold = hold).unwrap_err();
+    assert_eq!(error, ReadError::NoMemory);
+    assert!(held.load(std::sync::atomic::Ordering::Relaxed) > 100);
     let gone = Arc::new(AtomicBool::new(true));
     assert_eq!(
         one.select(|select| select.canceled = gone).unwrap_err(),
@@ -1044,4 +1071,83 @@ fn without_memory_new_series_are_refused_and_nothing_else() {
         one.push(|r| fresh("fake", &[b], 4, unlimited(), r)).stored,
         1
     );
+}
+
+#[test]
+fn cardinality_counts_the_values_of_every_label_and_their_series() {
+    let mut one = One::new();
+    let all: Vec<Labels> = (0..5000)
+        .map(|i| {
+            let (i, job) = (i.to_string(), if i % 5 == 0 { "x" } else { "y" });
+            labels(&[("__name__", "up"), ("i", &i), ("job", job)])
+        })
+        .collect();
+    one.push(|r| fresh("fake", &all, 7, unlimited(), r));
+    let ask = |one: &mut One, names: &[&str]| {
+        let (reply, result) = channel();
+        let query = CardinalityQuery {
+            tenant: TenantId::fake(),
+            names: names.iter().map(|n| (*n).to_owned()).collect(),
+            hold: Arc::new(|_| true),
+            canceled: Arc::default(),
+            reply: Box::new(move |r| reply.send(r).unwrap()),
+        };
+        let message = Message::Cardinality(query);
+        one.node.mailboxes.send(CoreId(0), message);
+        one.wait(&result).unwrap()
+    };
+    let told = ask(&mut one, &[]);
+    assert_eq!((told.series, told.chunks), (5000, 5000));
+    assert_eq!((told.min_time, told.max_time), (7, 7));
+    let mut names: Vec<_> = told
+        .names
+        .iter()
+        .map(|n| (&*n.name, n.values.len()))
+        .collect();
+    names.sort_unstable();
+    assert_eq!(names, [("__name__", 1), ("i", 5000), ("job", 2)]);
+    let told = ask(&mut one, &["job", "nobody has this"]);
+    assert_eq!(told.names.len(), 1);
+    let job = &told.names[0];
+    let mut from = 0;
+    let mut values = Vec::new();
+    for (end, count) in &job.values {
+        values.push((&job.text[from..*end], *count));
+        from = *end;
+    }
+    values.sort_unstable();
+    assert_eq!(values, [("x", 1000), ("y", 4000)]);
+
+    let (reply, result) = channel();
+    let query = EstimateQuery {
+        tenant: TenantId::fake(),
+        matchers: Arc::from([
+            Matcher::equal("job", "x"),
+            Matcher::equal("__name__", "up"),
+            Matcher::new(::model::MatchOp::Regex, "i", "1.*").unwrap(),
+        ]),
+        reply: Box::new(move |r| reply.send(r).unwrap()),
+    };
+    one.node.mailboxes.send(CoreId(0), Message::Estimate(query));
+    let wanted = Estimate {
+        candidates: 1000,
+        scanned_values: 5000,
+        series: 5000,
+    };
+    assert_eq!(one.wait(&result).unwrap(), wanted);
+}
+
+/// Story: counts were told at once, with series in them that no log had yet and that a crash would take back.
+#[test]
+fn counts_wait_for_the_log_as_every_read_does() {
+    let mut one = One::new();
+    let (reply, pushed) = channel();
+    let series = [labels(&[("__name__", "up")])];
+    let reply = Box::new(move |outcome| reply.send(outcome).unwrap());
+    let push = fresh("fake", &series, 1, unlimited(), reply);
+    one.send(push);
+    one.node.turn_until(1, || false);
+    assert!(pushed.try_recv().is_err(), "its commit is under way");
+    assert_eq!(one.stats()[0].series, 1);
+    assert!(pushed.try_recv().is_ok(), "told before the log was durable");
 }

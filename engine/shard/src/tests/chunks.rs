@@ -259,6 +259,9 @@ fn a_read_holds_the_files_that_it_needs() {
         newest: false,
         series_max: 0,
         bytes_max: 0,
+        chunks_max: 0,
+        data_bytes_max: 0,
+        hold: std::sync::Arc::new(|_| true),
         canceled: Default::default(),
         reply: Box::new(move |r| reply.send(r).unwrap()),
     };

@@ -345,7 +345,10 @@ impl Client {
                 projection: ::model::Projection::All,
                 newest: false,
                 series_max: 0,
+                chunks_max: 0,
                 bytes_max: 0,
+                data_bytes_max: 0,
+                hold: Arc::new(|_| true),
                 canceled: Arc::default(),
                 reply: Box::new(move |result: Result<Vec<SelectedSeries>, ReadError>| {
                     // At once: later the machine may have no power.
@@ -383,6 +386,7 @@ impl Client {
                 matchers: matchers.into(),
                 min_time,
                 max_time,
+                hold: Arc::new(|_| true),
                 canceled: Arc::default(),
                 reply: Box::new(move |result| {
                     let _ = sender.send(result);

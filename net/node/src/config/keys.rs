@@ -339,6 +339,21 @@ fn paths() -> Vec<Key> {
             "Threads of low priority that evaluate queries. 0: as many as CPUs."
         ),
         key!(
+            "querier.max_memory",
+            "querier.max-memory",
+            querier.max_memory,
+            "2GiB",
+            "Bytes that all queries together may hold, from the first chunk read to the last byte of an answer sent; a query beyond it is \
+             answered 503. 0: a quarter of the memory of the machine or the cgroup."
+        ),
+        key!(
+            "querier.active_query_tracker_dir",
+            "querier.active-query-tracker-dir",
+            querier.active_query_tracker_dir,
+            "/var/lib/myelin/queries",
+            "Directory of the file `queries.active`, which names the queries at work: after a crash the next start tells them. Empty: `data.dir`."
+        ),
+        key!(
             "frontend.max_body_size",
             "frontend.max-body-size",
             frontend_max_body_size,
@@ -532,6 +547,49 @@ fn limits() -> Vec<Key> {
             "Bytes of chunks one query may read; more is answered 422. 0: unlimited."
         ),
         key!(
+            "limits.max_fetched_chunks_per_query",
+            "querier.max-fetched-chunks-per-query",
+            limits.max_fetched_chunks_per_query,
+            "1234567",
+            "Chunks one query may read; more is answered 422. 0: unlimited."
+        ),
+        key!(
+            "limits.max_fetched_data_bytes_per_query",
+            "querier.max-fetched-data-bytes-per-query",
+            limits.max_fetched_data_bytes_per_query,
+            "10000000",
+            "Bytes of labels and chunks one query may read; more is answered 422. 0: unlimited."
+        ),
+        key!(
+            "limits.max_estimated_memory_consumption_per_query",
+            "querier.max-estimated-memory-consumption-per-query",
+            limits.max_estimated_memory_consumption_per_query,
+            "500000000",
+            "Bytes one query may hold, estimated, its answer included; more is answered 422. 0: only `querier.max_memory` bounds it."
+        ),
+        key!(
+            "limits.max_concurrent_queries",
+            "querier.max-concurrent-per-tenant",
+            limits.max_concurrent_queries,
+            "3",
+            "Queries of one tenant evaluated at once, within `querier.max_concurrent`; further ones wait. 0: only that bound."
+        ),
+        key!(
+            "limits.max_outstanding_requests_per_tenant",
+            "querier.max-outstanding-requests-per-tenant",
+            limits.max_outstanding_requests_per_tenant,
+            "9",
+            "Queries of one tenant that may wait for their turn; further ones are answered 429. 0: only `querier.max_waiting` bounds them."
+        ),
+        key!(
+            "limits.promql_experimental_functions_enabled",
+            "querier.promql-experimental-functions-enabled",
+            limits.promql_experimental_functions_enabled,
+            "false",
+            "Whether queries may use what is experimental in Prometheus: some functions and aggregations, duration expressions, `anchored`, \
+             `smoothed`, `fill`. Where not, they are answered 400."
+        ),
+        key!(
             "limits.max_samples_per_query",
             "ingester.max-samples-per-query",
             limits.max_samples_per_query,
@@ -654,7 +712,6 @@ pub(super) const NOT_BUILT: &[(&str, &str)] = &[
     ("limits.ingestion_tenant_shard_size", "the cluster"),
     ("limits.max_query_parallelism", "the query frontend"),
     ("limits.max_cache_freshness", "the results cache"),
-    ("limits.max_outstanding", "the query frontend"),
     ("limits.max_queriers", "the query frontend"),
     ("limits.per_tenant_override", "the runtime configuration"),
     ("limits.promote_resource", "OTLP"),

@@ -156,3 +156,55 @@ impl Iterator for Answer {
         Some(Bytes::from(out))
     }
 }
+
+/// A list as the data of an answer, in pieces as [`Answer`]: label values, label sets.
+#[derive(Debug)]
+pub struct ListAnswer<T> {
+    items: Vec<T>,
+    put: fn(&mut Vec<u8>, &T),
+    written: usize,
+    notes: Notes,
+    stage: Stage,
+}
+
+impl<T> ListAnswer<T> {
+    /// `put` writes one item.
+    pub fn new(items: Vec<T>, put: fn(&mut Vec<u8>, &T), notes: Notes) -> ListAnswer<T> {
+        ListAnswer {
+            items,
+            put,
+            written: 0,
+            notes,
+            stage: Stage::Head,
+        }
+    }
+}
+
+impl<T> Iterator for ListAnswer<T> {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        if self.stage == Stage::Done {
+            return None;
+        }
+        let mut out = Vec::with_capacity(1 << 10);
+        if self.stage == Stage::Head {
+            out.extend_from_slice(b"{\"status\":\"success\",\"data\":[");
+            self.stage = Stage::Elements;
+        }
+        while self.written < self.items.len() && out.len() < JSON_PIECE_BYTES {
+            if self.written > 0 {
+                out.push(b',');
+            }
+            (self.put)(&mut out, &self.items[self.written]);
+            self.written += 1;
+        }
+        if self.written == self.items.len() {
+            out.push(b']');
+            put_notes(&mut out, &self.notes);
+            out.push(b'}');
+            self.stage = Stage::Done;
+        }
+        Some(Bytes::from(out))
+    }
+}

@@ -378,3 +378,21 @@ proptest! {
         prop_assert_eq!(serde_json::from_str::<String>(&written).unwrap(), s);
     }
 }
+
+#[test]
+fn a_long_list_comes_in_pieces_that_are_one_document() {
+    let texts: Vec<String> = (0..50_000).map(|n| format!("value \"{n}\"")).collect();
+    let notes = Notes {
+        warnings: vec!["cut".to_owned()],
+        infos: Vec::new(),
+    };
+    let put = |out: &mut Vec<u8>, text: &String| put_string(out, text);
+    let pieces: Vec<_> = ListAnswer::new(texts.clone(), put, notes).collect();
+    assert!(pieces.len() > 5 && pieces.iter().all(|piece| piece.len() < 70_000));
+    let whole: Vec<u8> = pieces.into_iter().flatten().collect();
+    let json: serde_json::Value = serde_json::from_slice(&whole).unwrap();
+    assert_eq!(json["data"], serde_json::json!(texts));
+    assert_eq!(json["warnings"][0], "cut");
+    let empty: Vec<_> = ListAnswer::new(Vec::new(), put, Notes::default()).collect();
+    assert_eq!(empty.concat(), b"{\"status\":\"success\",\"data\":[]}");
+}

@@ -49,7 +49,7 @@ impl Node {
             self.cores
                 .mailboxes()
                 .send(CoreId(core), Message::Stats(query));
-            for stats in reply.await.unwrap() {
+            for stats in reply.await.unwrap().unwrap() {
                 series += stats.series;
                 samples += stats.samples;
             }
@@ -67,6 +67,7 @@ impl Node {
                 matchers: matchers.clone().into(),
                 min_time: i64::MIN,
                 max_time: i64::MAX,
+                hold: Arc::new(|_| true),
                 canceled: Arc::default(),
                 reply: Box::new(move |values| drop(sender.send(values))),
             };
