@@ -8,7 +8,7 @@ use wire::remote_write::encode;
 use super::series::push;
 
 /// `n` observations in each of two buckets, `n` of zero.
-fn histogram(n: u64) -> HistogramSample {
+pub(crate) fn histogram(n: u64) -> HistogramSample {
     HistogramSample::Int(Histogram {
         zero_threshold: 0.001,
         zero_count: n,

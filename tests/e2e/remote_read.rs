@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tests::{Child, Response, Server, component, free_port, unix_now, wait_until};
 
+use crate::histograms::histogram;
 use crate::prometheus::same;
 use crate::series::{body, field, push, snappy, varint};
 
@@ -91,6 +92,33 @@ fn samples_and_streams_of_chunks_hold_what_was_written() {
     }
     let get = server.api(None).get("/api/v1/read", &[]);
     assert_eq!(get.status, 405, "{}", get.text());
+}
+
+/// A stream of chunks used to leave native histograms out without a word.
+#[test]
+fn histograms_are_read_as_samples_also_where_a_stream_was_asked_for() {
+    let Some(server) = Server::plain() else {
+        return;
+    };
+    let now = unix_now() * 1000;
+    let mut series = Vec::new();
+    let labels = [("__name__", "hist")];
+    let samples = [(now, histogram(5))];
+    wire::remote_write::encode::put_series_with(&mut series, labels.into_iter(), &[], &samples);
+    assert_eq!(push(&server, None, &series).status, 200);
+    let asked = request(&labels, now - 1000, now + 1000, &[1, 0]);
+    let answer = read(&server, &snappy(&asked));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(
+        answer.header("content-type"),
+        Some("application/x-protobuf")
+    );
+    let mut unpacked = wire::snappy::Buffer::default();
+    wire::snappy::unpack(&answer.body, 1 << 20, &mut unpacked).unwrap();
+    // The sum of the histogram: field 3, a double.
+    let mut sum = vec![0x19];
+    sum.extend_from_slice(&22.5f64.to_le_bytes());
+    assert!(contains(unpacked.as_slice(), &sum));
 }
 
 #[test]

@@ -59,6 +59,13 @@ impl Fetched {
         })
     }
 
+    /// Whether any chunk holds native histograms. A chunk that cannot be read is told when it is decoded.
+    pub(crate) fn holds_histograms(&self) -> bool {
+        let mut chunks = self.lists.iter().flatten().flat_map(|one| &one.chunks);
+        chunks
+            .any(|chunk| (chunk.bytes.read()).is_ok_and(|sealed| chunk::holds_histograms(&sealed)))
+    }
+
     fn list(&self, selector: usize) -> &[SelectedSeries] {
         &self.lists[self.of_selector[selector]]
     }

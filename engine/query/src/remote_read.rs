@@ -161,6 +161,11 @@ impl Cursor {
         self.account
     }
 
+    /// Whether native histograms are among the samples: [`ReadSeries::chunks`] would leave them out.
+    pub fn holds_histograms(&self) -> bool {
+        self.source.holds_histograms()
+    }
+
     /// How many queries there are.
     pub fn queries(&self) -> usize {
         self.ranges.len()
@@ -168,7 +173,7 @@ impl Cursor {
 }
 
 impl ReadSeries<'_> {
-    /// The floats as chunks of Prometheus. Histograms are left out.
+    /// The floats as chunks of Prometheus. Histograms are left out: see [`Cursor::holds_histograms`].
     pub fn chunks(&self) -> Vec<XorChunk> {
         let mut floats = (Vec::new(), Vec::new());
         let (times, values) = match self.histograms.is_empty() {

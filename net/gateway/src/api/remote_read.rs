@@ -46,7 +46,8 @@ pub(super) async fn answer(
     });
     let engine = services.engine.clone();
     let cursor = engine.read(caller, selectors.collect()).await?;
-    match read.streamed {
+    // There is no encoder of Prometheus' histogram chunks here, and who asks for a stream understands samples as well.
+    match read.streamed && !cursor.holds_histograms() {
         true => Ok(streamed(engine, cursor)),
         false => sampled(&engine, cursor).await,
     }
