@@ -13,7 +13,7 @@
 //! Invariants:
 //! - What the kernel got a pointer to (buffer, path, the doorbell's count) lies on the heap, owned
 //!   by `flights` or `bell_count`, until its completion was reaped. Dropping the world waits for
-//!   that.
+//!   that; while a panic unwinds it leaves that memory to the kernel.
 //! - One completion per entry, so the completion queue cannot overflow: see `limits.rs`.
 //! - Few operations have no entry of their own (list, stat, lock, opening the directory of a
 //!   directory sync; truncate before Linux 6.9): they run inline. None of them is on the way of a
@@ -22,6 +22,7 @@
 use std::collections::VecDeque;
 use std::ffi::CString;
 use std::io;
+use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -488,7 +489,15 @@ fn check_operations(ring: &IoUring) -> Result<bool, String> {
 
 impl Drop for Uring {
     /// Waits until the kernel uses none of our memory any more.
+    ///
+    /// Not while a panic unwinds: what panicked may have counted an operation that never got into the ring, for which no completion comes, and a
+    /// core that waits here never gets to end its process. What the kernel may still write to is left to it instead.
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            mem::forget(mem::take(&mut self.flights));
+            mem::forget(mem::replace(&mut self.bell_count, Buffer::new(8)));
+            return;
+        }
         if self.bell_armed {
             self.push(opcode::AsyncCancel::new(BELL).build().user_data(CANCEL));
         }
@@ -496,5 +505,35 @@ impl Drop for Uring {
             self.enter(1, None);
             self.reap();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::mpsc::channel;
+    use std::thread;
+
+    use super::*;
+
+    /// Closing a file that a reader held panicked after the operation was counted and before it was queued. The ring then waited for its
+    /// completion while the panic unwound: the node neither started nor ended.
+    #[test]
+    fn a_panic_with_an_operation_that_was_never_queued_unwinds() {
+        let bell = Arc::new(Bell::with_eventfd().unwrap());
+        let uring = match Uring::open(8, bell) {
+            Ok(uring) => uring,
+            Err(reason) => return eprintln!("skipped: {reason}"),
+        };
+        let (done, ended) = channel();
+        thread::spawn(move || {
+            let unwound = catch_unwind(AssertUnwindSafe(move || {
+                let mut world = uring;
+                world.in_flight += 1;
+                panic!("{} counted, none queued", world.in_flight);
+            }));
+            done.send(unwound.is_err()).unwrap();
+        });
+        assert_eq!(ended.recv_timeout(Duration::from_secs(60)), Ok(true));
     }
 }
