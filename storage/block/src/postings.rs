@@ -263,33 +263,6 @@ pub(crate) fn for_each_label(rows: &Rows, symbols: usize, mut each: impl FnMut(u
     }
 }
 
-/// Keeps in `list` only what is in `other` too; both ascend.
-pub(crate) fn intersect(list: &mut Vec<u32>, other: &[u32]) {
-    let mut rest = other;
-    list.retain(|&series| {
-        rest = skip_to(rest, series);
-        rest.first() == Some(&series)
-    });
-}
-
-/// Removes from `list` what is in `other`; both ascend.
-pub(crate) fn subtract(list: &mut Vec<u32>, other: &[u32]) {
-    let mut rest = other;
-    list.retain(|&series| {
-        rest = skip_to(rest, series);
-        rest.first() != Some(&series)
-    });
-}
-
-fn skip_to(list: &[u32], series: u32) -> &[u32] {
-    let mut step = 1;
-    while step < list.len() && list[step] < series {
-        step *= 2;
-    }
-    let (low, high) = (step / 2, (step + 1).min(list.len()));
-    &list[low + list[low..high].partition_point(|&s| s < series)..]
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
 
+use model::sorted::{intersect, subtract};
 use model::{Labels, Matcher, TenantId, put_label};
 
 use crate::directory::{Directory, Section};
@@ -21,7 +22,7 @@ use crate::limits::{GAP_BYTES_MAX, READ_BYTES_MAX};
 use crate::meta::{self, HEADER_BYTES, Meta, Part, TRAILER_BYTES};
 use crate::pack::{Run, Unpacker};
 use crate::page::{self, Kind};
-use crate::postings::{self, intersect, subtract};
+use crate::postings;
 use crate::series::{self, Rows};
 use crate::source::{Source, coalesce};
 use crate::symbols::Symbols;
@@ -408,7 +409,7 @@ impl Index {
             None => (0..self.series_count()).collect(),
         };
         for list in keep {
-            intersect(&mut series, &list);
+            intersect(&mut series, [&list[..]]);
         }
         for matcher in lax {
             if series.is_empty() {

@@ -21,6 +21,7 @@ mod metadata;
 mod prefetch;
 mod projection;
 mod sample;
+pub mod sorted;
 mod tenant;
 mod value;
 pub mod varint;

@@ -5,6 +5,8 @@
 //! list is marked and sorted when it is next read (the standard sort merges the two runs in linear time). A long list is
 //! pieces of at most [`PIECE`] references that are always sorted, so that no step, be it growth, a reference in the middle or removal, touches more than a piece.
 
+use model::sorted::subtract;
+
 /// References of a piece, 64 KiB: moving one takes some microseconds.
 pub(crate) const PIECE: usize = 1 << 14;
 
@@ -262,40 +264,6 @@ fn retain(list: &mut Vec<u32>, dead: &[u32]) {
     }
 }
 
-/// Keeps in `list` only what is in the pieces of another; both ascend. Cost: linear in the shorter, times the logarithm of the gap.
-pub(crate) fn intersect<'a>(list: &mut Vec<u32>, other: impl IntoIterator<Item = &'a [u32]>) {
-    let (mut pieces, mut rest) = (other.into_iter(), &[][..]);
-    list.retain(|&series| {
-        while rest.last().is_none_or(|&last| last < series) {
-            match pieces.next() {
-                Some(piece) => rest = piece,
-                None => return false,
-            }
-        }
-        rest = skip_to(rest, series);
-        rest.first() == Some(&series)
-    });
-}
-
-/// Removes from `list` what is in `other`; both ascend.
-pub(crate) fn subtract(list: &mut Vec<u32>, other: &[u32]) {
-    let mut rest = other;
-    list.retain(|&series| {
-        rest = skip_to(rest, series);
-        rest.first() != Some(&series)
-    });
-}
-
-/// The part of `list` from the first element not below `series`: doubling steps, then a binary search.
-fn skip_to(list: &[u32], series: u32) -> &[u32] {
-    let mut step = 1;
-    while step < list.len() && list[step] < series {
-        step *= 2;
-    }
-    let (low, high) = (step / 2, (step + 1).min(list.len()));
-    &list[low + list[low..high].partition_point(|&s| s < series)..]
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -405,19 +373,6 @@ mod tests {
             prop_assert_eq!(postings.remove(&dead, 0, 1).next, None);
             let left: Vec<u32> = adds.into_iter().filter(|s| !dead.contains(s)).collect();
             prop_assert_eq!(listed(&mut postings), left);
-        }
-
-        #[test]
-        fn intersection_and_difference_are_those_of_sets(
-            a in prop::collection::btree_set(0u32..500, 0..200),
-            b in prop::collection::btree_set(0u32..500, 0..200),
-        ) {
-            let list = |s: &BTreeSet<u32>| s.iter().copied().collect::<Vec<_>>();
-            let (mut both, mut only) = (list(&a), list(&a));
-            intersect(&mut both, list(&b).chunks(7));
-            subtract(&mut only, &list(&b));
-            prop_assert_eq!(both, a.intersection(&b).copied().collect::<Vec<_>>());
-            prop_assert_eq!(only, a.difference(&b).copied().collect::<Vec<_>>());
         }
     }
 }

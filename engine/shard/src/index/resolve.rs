@@ -15,8 +15,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use model::Matcher;
+use model::sorted::{intersect, subtract};
 
-use super::postings::{Postings, intersect, subtract};
+use super::postings::Postings;
 use super::{Index, NameId, PairId, Secret};
 
 /// Matchers on their way to series.
