@@ -19,13 +19,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
-use hyper::body::Incoming;
 use model::{QueryValue, TenantId};
 use query::{Account, Caller, Lookup, Query, Times};
 use wire::json::{
     Answer, ListAnswer, Notes, put_exemplars, put_labels, put_metadata_map, put_string, put_success,
 };
 
+use crate::connection::Received;
 use crate::params::Form;
 use crate::reply::{self, ApiError, Body};
 use crate::router::Endpoint;
@@ -39,7 +39,7 @@ pub(crate) async fn answer(
     gateway: &Gateway,
     tenant: TenantId,
     endpoint: Endpoint,
-    request: Request<Incoming>,
+    request: Request<Received>,
 ) -> Result<Response<Body>, ApiError> {
     let gzip = gateway.options.gzip && reply::accepts_gzip(request.headers());
     let caller = |services: &Services| Caller {

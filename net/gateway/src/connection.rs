@@ -167,9 +167,49 @@ impl AsyncWrite for Socket {
     }
 }
 
+/// The body of a request as it comes in, and whether all of it has.
+pub(crate) struct Received {
+    body: Incoming,
+    unread: Unread,
+}
+
+/// Whether something of the body of the request at work is still to come; shared by the requests of a connection, which come one after another.
+pub(crate) type Unread = Rc<Cell<bool>>;
+
+impl Received {
+    pub(crate) fn new(body: Incoming, unread: Unread) -> Received {
+        unread.set(!body.is_end_stream());
+        Received { body, unread }
+    }
+}
+
+impl Body for Received {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if frame.is_none() || self.body.is_end_stream() {
+            self.unread.set(false);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// The body of a request, which must be complete by a deadline.
 pub(crate) struct TimedBody {
-    body: Incoming,
+    body: Received,
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
@@ -186,7 +226,7 @@ pub(crate) enum BodyError {
 
 impl TimedBody {
     /// `patience` counts from now.
-    pub(crate) fn new(body: Incoming, patience: Duration) -> TimedBody {
+    pub(crate) fn new(body: Received, patience: Duration) -> TimedBody {
         let timer = || Box::pin(sleep_until(Instant::now() + patience));
         TimedBody {
             body,

@@ -3,9 +3,9 @@
 use std::rc::Rc;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use crate::connection::Received;
 use crate::metrics::Metrics;
 use crate::reply::{self, ApiError, Body};
 use crate::router::{Endpoint, Route, route};
@@ -13,7 +13,7 @@ use crate::state::{Gateway, Thread};
 use crate::{admin, api};
 
 /// Answers one request, and counts it.
-pub(crate) async fn request(thread: &Rc<Thread>, request: Request<Incoming>) -> Response<Body> {
+pub(crate) async fn request(thread: &Rc<Thread>, request: Request<Received>) -> Response<Body> {
     let gateway = &thread.gateway;
     let matched = route(&gateway.options, request.uri().path());
     let mut counted = Counted {
@@ -98,7 +98,7 @@ fn allowed(methods: &[Method]) -> HeaderValue {
     HeaderValue::try_from(names.join(", ")).expect("names of methods")
 }
 
-async fn dispatch(thread: &Rc<Thread>, route: Route, request: Request<Incoming>) -> Response<Body> {
+async fn dispatch(thread: &Rc<Thread>, route: Route, request: Request<Received>) -> Response<Body> {
     let gateway = &thread.gateway;
     match route {
         Route::Push => push(thread, request).await,
@@ -116,7 +116,7 @@ async fn dispatch(thread: &Rc<Thread>, route: Route, request: Request<Incoming>)
 }
 
 /// Remote write: tenant, then the write path of this thread.
-async fn push(thread: &Rc<Thread>, request: Request<Incoming>) -> Response<Body> {
+async fn push(thread: &Rc<Thread>, request: Request<Received>) -> Response<Body> {
     let options = &thread.gateway.options;
     let tenant = match options.tenancy.tenant_of(request.headers()) {
         Ok(tenant) => tenant,
@@ -147,7 +147,7 @@ fn not_yet(reason: String) -> Response<Body> {
 async fn in_api(
     gateway: &Gateway,
     endpoint: Endpoint,
-    request: Request<Incoming>,
+    request: Request<Received>,
 ) -> Response<Body> {
     let tenant = match gateway.options.tenancy.tenant_of(request.headers()) {
         Ok(tenant) => tenant,

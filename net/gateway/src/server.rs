@@ -32,7 +32,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 
-use crate::connection::{Patience, Phase, SharedPhase, Socket};
+use crate::connection::{Patience, Phase, Received, SharedPhase, Socket, Unread};
 use crate::handle;
 use crate::reply::{self, Body};
 use crate::state::{Gateway, Thread};
@@ -212,12 +212,13 @@ async fn connection(
     let phase: SharedPhase = Rc::new(std::cell::Cell::new(Phase::Headers));
     let socket = Socket::new(stream, patience, phase.clone());
     let used = std::cell::Cell::new(false);
+    let unread = Unread::default();
     let service = service_fn(|request: Request<Incoming>| {
         phase.set(Phase::Busy);
         used.set(true);
-        let (thread, phase) = (thread.clone(), phase.clone());
+        let (thread, phase, unread) = (thread.clone(), phase.clone(), unread.clone());
         async move {
-            let response = guarded(&thread, request).await;
+            let response = guarded(&thread, request, unread).await;
             Ok::<_, Infallible>(response.map(|body| Sent { body, phase }))
         }
     });
@@ -244,25 +245,34 @@ async fn connection(
 }
 
 /// Serves one request; a panic is a counted 500. When the client goes away, hyper drops this and with it the work.
-async fn guarded(thread: &Rc<Thread>, request: Request<Incoming>) -> Response<Body> {
+///
+/// Whoever was answered before all of his body was read is told that the connection ends with the answer, as it then does: otherwise a client would
+/// send its next request into a closed connection.
+async fn guarded(
+    thread: &Rc<Thread>,
+    request: Request<Incoming>,
+    unread: Unread,
+) -> Response<Body> {
     let metrics = &thread.gateway.metrics;
     let _inflight = Up::new(&metrics.inflight);
-    match AssertUnwindSafe(handle::request(thread, request))
-        .catch_unwind()
-        .await
-    {
-        Ok(response) => response,
+    let request = request.map(|body| Received::new(body, unread.clone()));
+    let answered = AssertUnwindSafe(handle::request(thread, request)).catch_unwind();
+    let (mut response, panicked) = match answered.await {
+        Ok(response) => (response, false),
         Err(_) => {
             metrics.panics.inc();
             tracing::error!("panicked on a request");
-            let mut response = reply::text(StatusCode::INTERNAL_SERVER_ERROR, "internal error");
-            let close = http::HeaderValue::from_static("close");
-            response
-                .headers_mut()
-                .insert(http::header::CONNECTION, close);
-            response
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            (reply::text(status, "internal error"), true)
         }
+    };
+    if panicked || unread.get() {
+        let close = http::HeaderValue::from_static("close");
+        response
+            .headers_mut()
+            .insert(http::header::CONNECTION, close);
     }
+    response
 }
 
 /// The body of an answer; when it has been sent (or given up) the connection is idle again.

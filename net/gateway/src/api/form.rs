@@ -3,15 +3,14 @@
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 
-use crate::connection::{BodyError, TimedBody};
+use crate::connection::{BodyError, Received, TimedBody};
 use crate::params::Form;
 use crate::reply::ApiError;
 use crate::state::Options;
 
 /// Reads the parameters. Errors: a body beyond the bound (413), one that does not come whole or in time, or is no form (400).
-pub(super) async fn read(options: &Options, request: Request<Incoming>) -> Result<Form, ApiError> {
+pub(super) async fn read(options: &Options, request: Request<Received>) -> Result<Form, ApiError> {
     let (head, body) = request.into_parts();
     let query = head.uri.query().unwrap_or_default();
     if head.method != Method::POST || !is_form(&head.headers) {

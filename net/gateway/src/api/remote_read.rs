@@ -10,7 +10,6 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 use model::HistogramSample;
 use query::{Caller, Cursor, Engine, ReadSelector};
 use wire::remote_read::{
@@ -20,7 +19,7 @@ use wire::remote_read::{
 use wire::remote_write::encode::put_series_with;
 use wire::snappy;
 
-use crate::connection::{BodyError, TimedBody};
+use crate::connection::{BodyError, Received, TimedBody};
 use crate::reply::{ApiError, Body};
 use crate::state::{Options, Services};
 
@@ -29,7 +28,7 @@ pub(super) async fn answer(
     options: &Options,
     services: &Services,
     caller: &Caller,
-    request: Request<Incoming>,
+    request: Request<Received>,
 ) -> Result<Response<Body>, ApiError> {
     if request.method() != Method::POST {
         return Err(ApiError {
@@ -53,7 +52,7 @@ pub(super) async fn answer(
     }
 }
 
-async fn body(options: &Options, request: Request<Incoming>) -> Result<ReadRequest, ApiError> {
+async fn body(options: &Options, request: Request<Received>) -> Result<ReadRequest, ApiError> {
     let body = TimedBody::new(request.into_body(), options.read_timeout);
     let collected = Limited::new(body, REQUEST_BYTES_MAX).collect().await;
     let packed = collected.map_err(|error| match error.downcast::<BodyError>() {

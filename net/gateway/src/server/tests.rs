@@ -158,6 +158,34 @@ fn a_connection_may_rest_between_requests_for_longer_than_a_request_may_take() {
     server.stop(Duration::from_secs(1));
 }
 
+/// Story: a client sent its next request into the connection on which a form that was too long had been refused, and had no answer.
+#[test]
+fn whoever_is_answered_before_all_was_read_is_told_that_the_connection_ends() {
+    let (server, _) = start(options());
+    let answered = |length: usize| {
+        let mut client = connect(&server);
+        let body = format!("query={}", "x".repeat(length));
+        write!(
+            client,
+            "POST /prometheus/api/v1/query HTTP/1.1\r\nHost: x\r\nX-Scope-OrgID: a\r\n\
+             Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{}",
+            body.len(),
+            &body[..body.len().min(1500)]
+        )
+        .unwrap();
+        let mut answer = vec![0; 4096];
+        let length = client.read(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer[..length]).into_owned()
+    };
+    let refused = answered(100_000);
+    assert!(refused.starts_with("HTTP/1.1 413"), "{refused}");
+    assert!(refused.contains("connection: close"), "{refused}");
+    let read = answered(10);
+    assert!(read.starts_with("HTTP/1.1 503"), "{read}");
+    assert!(!read.contains("connection: close"), "{read}");
+    server.stop(Duration::from_secs(1));
+}
+
 #[test]
 fn a_body_that_does_not_come_is_answered_in_time() {
     let (server, gateway) = start(options());
