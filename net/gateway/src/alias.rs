@@ -14,8 +14,10 @@
 //!
 //! A lookup that hits memory costs 110-340 ns of cache misses; two things take them away. *Prediction*: `next` of an entry is the entry
 //! that followed it last time; a sender's order hardly changes, so comparing the predicted entry's hash is nearly always all there is to do, and as entries lie in
-//! the order in which they were learned, memory is read forwards. *Stages*: where the prediction fails, the slots of the next series are
-//! asked for when they are hashed ([`AliasTable::prefetch`]), then the entries of up to [`STAGE`] of them, before any is waited for.
+//! the order in which they were learned, memory is read forwards. *Stages*: where the prediction fails, the entries of up to [`STAGE`] series
+//! are asked for before any is waited for. *Asking ahead*: where the order of a whole block of series is not that of last time, the slot of the next block's
+//! series is asked for when one is hashed ([`AliasTable::prefetch`]), its entry some series later, when the slot is there ([`AliasTable::candidate`]),
+//! and both are there when the block is looked up ([`AliasTable::resolve_asked`]). Nothing is predicted then, which would be two more misses.
 //!
 //! A series that was refused, by a rule for labels or a limit of series, has an alias too: it stands for the reason ([`Refused`]), so that
 //! a tenant that is over its limit costs a lookup per series and scrape and not a parse and a message. It holds for one to five minutes
@@ -205,7 +207,7 @@ impl Default for Cursor {
 }
 
 impl Cursor {
-    /// Whether the order of this body is not that of the last one.
+    /// Whether the order of this body is not that of the last one. Changes only when series are looked up.
     #[inline(always)]
     pub(crate) fn is_lost(&self) -> bool {
         self.stage > 1
@@ -241,6 +243,8 @@ pub struct AliasTable {
     /// Entries of refused series, all and by share.
     refused: u32,
     refused_of: Box<[u32; SHARES]>,
+    /// Whether the last body ended in another order than the one before it: the next will hardly begin in it.
+    lost: bool,
     counts: Counts,
 }
 
@@ -261,7 +265,16 @@ impl AliasTable {
             evict_at: 0,
             refused: 0,
             refused_of: Box::new([0; SHARES]),
+            lost: false,
             counts: Counts::default(),
+        }
+    }
+
+    /// A fresh cursor, for a body.
+    pub(crate) fn cursor(&self) -> Cursor {
+        Cursor {
+            last: NONE,
+            stage: if self.lost { STAGE } else { 1 },
         }
     }
 
@@ -289,12 +302,43 @@ impl AliasTable {
                 at = end;
             }
         }
+        self.lost = cursor.is_lost();
     }
 
-    /// Begins to fetch what [`AliasTable::resolve`] will need for this hash where nothing is predicted.
+    /// Begins to fetch what [`AliasTable::candidate`] will need for this hash.
     #[inline(always)]
     pub(crate) fn prefetch(&self, hash: AliasHash) {
         self.by_hash.prefetch(hash.0 as u64);
+    }
+
+    /// The number of the entry that is likely that of this hash; begins to fetch what [`AliasTable::resolve_asked`] will need of it.
+    #[inline(always)]
+    pub(crate) fn candidate(&self, hash: AliasHash) -> u32 {
+        let candidate = self.by_hash.candidate(hash.0 as u64);
+        self.entries.prefetch(candidate);
+        candidate
+    }
+
+    /// As [`AliasTable::resolve`], of series whose candidates have been asked for, since the cursor is lost. It is found again where
+    /// most of them follow one another as they did last time.
+    ///
+    /// Cost: 5 ns a series if all is there by now.
+    pub(crate) fn resolve_asked(
+        &mut self,
+        cursor: &mut Cursor,
+        hashes: &[AliasHash],
+        candidates: &mut [u32],
+        targets: &mut [Option<Target>],
+    ) {
+        assert!(hashes.len() == targets.len() && hashes.len() == candidates.len());
+        self.confirm(hashes, candidates);
+        let followed = self.take_found(cursor, candidates, targets);
+        cursor.stage = if followed * 2 > hashes.len() {
+            1
+        } else {
+            STAGE
+        };
+        self.lost = cursor.is_lost();
     }
 
     /// Takes predictions as long as they are right; returns how many were.
@@ -350,16 +394,34 @@ impl AliasTable {
             *slot = self.by_hash.candidate(hash.0 as u64);
             self.entries.prefetch(*slot);
         }
-        for (slot, hash) in slots.iter_mut().zip(hashes) {
+        self.confirm(hashes, slots);
+        self.take_found(cursor, slots, targets);
+    }
+
+    /// Puts the right entry, or [`NONE`], in the place of each candidate that is not the right one.
+    #[inline]
+    fn confirm(&self, hashes: &[AliasHash], candidates: &mut [u32]) {
+        for (candidate, hash) in candidates.iter_mut().zip(hashes) {
             let at_once = self
                 .entries
-                .get(*slot)
+                .get(*candidate)
                 .is_some_and(|entry| entry.hash() == *hash);
-            if !at_once && *slot != NONE {
-                *slot = self.find(*hash);
+            if !at_once && *candidate != NONE {
+                *candidate = self.find(*hash);
             }
         }
-        for (&found, target) in slots.iter().zip(targets) {
+    }
+
+    /// Takes what the index found, and corrects the predictions; returns how many would have been right.
+    #[inline]
+    fn take_found(
+        &mut self,
+        cursor: &mut Cursor,
+        found: &[u32],
+        targets: &mut [Option<Target>],
+    ) -> usize {
+        let mut followed = 0;
+        for (&found, target) in found.iter().zip(targets) {
             let Some(entry) = self.entries.get_mut(found) else {
                 *target = None;
                 self.counts.missed += 1;
@@ -369,10 +431,12 @@ impl AliasTable {
             *target = Some(entry.target());
             self.counts.found += 1;
             if let Some(last) = self.entries.get_mut(cursor.last) {
+                followed += usize::from(last.next == found);
                 last.next = found;
             }
             cursor.last = found;
         }
+        followed
     }
 
     fn find(&self, hash: AliasHash) -> u32 {

@@ -3,7 +3,9 @@
 //! Senders use the *block* format; a body that starts with the stream identifier is read as *framed* (old senders).
 //! The unpacked bytes land in a [`Buffer`] that is used for one body after another, so that a steady sender costs no allocation
 //! and no zeroing. The length header is checked against the limit, and against what the body can possibly hold,
-//! before the buffer grows.
+//! before the buffer grows. The block format is read by [`block`], the framed one by the crate `snap`.
+
+mod block;
 
 use std::io::Read;
 
@@ -66,7 +68,7 @@ pub fn unpacked_len(body: &[u8], max: usize) -> Result<usize, Error> {
     if body.is_empty() {
         return Err(Error::Corrupt("the body is empty".to_owned()));
     }
-    let claimed = snap::raw::decompress_len(body).map_err(corrupt)?;
+    let (claimed, _) = block::header(body).map_err(corrupt)?;
     if claimed > max {
         return Err(Error::TooLarge {
             size: claimed as u64,
@@ -84,25 +86,19 @@ pub fn unpacked_len(body: &[u8], max: usize) -> Result<usize, Error> {
 
 /// Unpacks `body` into `buffer`, replacing what was there.
 ///
-/// Errors: as [`unpacked_len`], and bytes that are not snappy; the buffer is then empty. Cost: one pass; the buffer grows, and the
-/// growth is zeroed, only for a body larger than all before.
+/// Errors: as [`unpacked_len`], and bytes that are not snappy; the buffer is then empty. Cost: one pass; the buffer, which has room for
+/// the packed bytes too, grows, and the growth is zeroed, only for a body larger than all before.
 pub fn unpack(body: &[u8], max: usize, buffer: &mut Buffer) -> Result<(), Error> {
     buffer.len = 0;
     let len = unpacked_len(body, max)?;
     if body.starts_with(&STREAM_IDENTIFIER) {
         return unpack_framed(body, max, buffer);
     }
-    if buffer.bytes.len() < len {
-        buffer.bytes.resize(len, 0);
+    let needed = block::memory_len(body.len(), len);
+    if buffer.bytes.len() < needed {
+        buffer.bytes.resize(needed, 0);
     }
-    let written = snap::raw::Decoder::new()
-        .decompress(body, &mut buffer.bytes[..len])
-        .map_err(corrupt)?;
-    assert_eq!(
-        written, len,
-        "the decoder checks the header against what it wrote"
-    );
-    buffer.len = len;
+    buffer.len = block::unpack(body, &mut buffer.bytes).map_err(corrupt)?;
     Ok(())
 }
 

@@ -58,6 +58,40 @@ fn a_changed_order_is_found_at_once_and_predicted_the_next_time() {
     assert_eq!(table.counts().predicted - before.predicted, 4_999);
 }
 
+/// As a body whose cursor is lost: every series is asked for before any is looked up.
+fn resolve_asked(table: &mut AliasTable, hashes: &[AliasHash]) -> (Vec<Option<Target>>, bool) {
+    let mut cursor = table.cursor();
+    let mut targets = vec![None; hashes.len()];
+    let mut candidates: Vec<u32> = hashes.iter().map(|hash| table.candidate(*hash)).collect();
+    table.resolve_asked(&mut cursor, hashes, &mut candidates, &mut targets);
+    (targets, cursor.is_lost())
+}
+
+#[test]
+fn a_table_that_lost_the_order_finds_it_again() {
+    let (mut table, mut hashes) = filled(5_000);
+    hashes.sort_by_key(|hash| hash.0);
+    resolve(&mut table, &hashes);
+    assert!(table.cursor().is_lost());
+    let unknown = hash(1 << 40);
+    hashes.insert(700, unknown);
+    // Known by now, so the second body is followed again, whoever looked up the first.
+    for lost in [true, false] {
+        hashes.rotate_left(if lost { 1_000 } else { 0 });
+        if lost {
+            hashes.reverse();
+        }
+        let (targets, still) = resolve_asked(&mut table, &hashes);
+        assert_eq!(still, lost);
+        for (target, hash) in targets.iter().zip(&hashes) {
+            assert_eq!(*target, resolve(&mut table, &[*hash])[0]);
+            assert_eq!(target.is_none(), *hash == unknown);
+        }
+        resolve(&mut table, &hashes);
+    }
+    assert!(!table.cursor().is_lost());
+}
+
 #[test]
 fn a_new_series_in_the_middle_does_not_stop_the_predictions() {
     let (mut table, mut hashes) = filled(1_000);

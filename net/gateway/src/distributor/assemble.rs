@@ -29,6 +29,10 @@ use crate::alias::{AliasHash, AliasTable, Cursor, Refuser, Secret, Target};
 /// Series that are walked, looked up and appended together: 32 series are about 10 KiB of body.
 const BLOCK: usize = 32;
 
+/// Series between asking for the slot of one in the index of aliases and looking at it, where the order is not that of last time: their walk
+/// and hash take about half a microsecond, longer than a cache miss.
+const SLOTS_AHEAD: usize = 8;
+
 /// What holds for all series of a body.
 #[derive(Debug)]
 pub(crate) struct Rules<'a> {
@@ -279,15 +283,18 @@ struct Assembler<'a, 'r> {
 struct Block<S> {
     series: SmallVec<[(S, u32); BLOCK]>,
     hashes: [AliasHash; BLOCK],
+    /// Of all but the last [`SLOTS_AHEAD`] series where the cursor is lost, see [`crate::alias`].
+    candidates: [u32; BLOCK],
     cursor: Cursor,
 }
 
-impl<S> Default for Block<S> {
-    fn default() -> Block<S> {
+impl<S> Block<S> {
+    fn new(cursor: Cursor) -> Block<S> {
         Block {
             series: SmallVec::new(),
             hashes: [AliasHash::default(); BLOCK],
-            cursor: Cursor::default(),
+            candidates: [0; BLOCK],
+            cursor,
         }
     }
 }
@@ -295,7 +302,7 @@ impl<S> Default for Block<S> {
 impl Assembler<'_, '_> {
     fn run_v1(&mut self, body: &[u8]) -> Result<(), Error> {
         let mut walk = v1::Walk::new(body);
-        let mut block = Block::default();
+        let mut block = Block::new(self.aliases.cursor());
         loop {
             let at = walk.offset() as u32;
             match walk.next_record()? {
@@ -313,7 +320,7 @@ impl Assembler<'_, '_> {
 
     fn run_v2(&mut self, body: &[u8]) -> Result<(), Error> {
         let mut walk = v2::Walk::new(body);
-        let mut block = Block::default();
+        let mut block = Block::new(self.aliases.cursor());
         loop {
             let at = walk.offset() as u32;
             match walk.next_series()? {
@@ -330,10 +337,14 @@ impl Assembler<'_, '_> {
             at: at as usize,
             what,
         })?;
+        let number = block.series.len();
+        block.hashes[number] = hash;
         if block.cursor.is_lost() {
             self.aliases.prefetch(hash);
+            if let Some(there) = number.checked_sub(SLOTS_AHEAD) {
+                block.candidates[there] = self.aliases.candidate(block.hashes[there]);
+            }
         }
-        block.hashes[block.series.len()] = hash;
         block.series.push((series, at));
         if block.series.len() == BLOCK {
             self.flush(block)
@@ -346,7 +357,18 @@ impl Assembler<'_, '_> {
         let mut targets = [None; BLOCK];
         let count = block.series.len();
         let (hashes, targets) = (&block.hashes[..count], &mut targets[..count]);
-        self.aliases.resolve(&mut block.cursor, hashes, targets);
+        if block.cursor.is_lost() {
+            let candidates = &mut block.candidates[..count];
+            let asked = count.saturating_sub(SLOTS_AHEAD);
+            for (candidate, hash) in candidates.iter_mut().zip(hashes).skip(asked) {
+                *candidate = self.aliases.candidate(*hash);
+            }
+            let cursor = &mut block.cursor;
+            self.aliases
+                .resolve_asked(cursor, hashes, candidates, targets);
+        } else {
+            self.aliases.resolve(&mut block.cursor, hashes, targets);
+        }
         for (((series, at), hash), target) in block.series.drain(..).zip(hashes).zip(targets) {
             self.take(&series, at, *hash, *target, None)
                 .map_err(|what| Error {

@@ -87,7 +87,135 @@ fn nothing_of_an_earlier_body_is_left_after_a_shorter_or_a_bad_one() {
     assert!(buffer.as_slice().is_empty());
 }
 
+/// What `snap` makes of a block, and what we make of it.
+fn both(body: &[u8]) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
+    let mut buffer = Buffer::default();
+    let ours = unpack(body, MAX, &mut buffer).is_ok();
+    // Longer claims are refused before anybody unpacks.
+    let claimed = snap::raw::decompress_len(body).unwrap_or(0);
+    let theirs = (claimed <= MAX && claimed <= body.len() * SNAPPY_EXPANSION_MAX)
+        .then(|| snap::raw::Decoder::new().decompress_vec(body).ok());
+    (theirs.flatten(), ours.then(|| buffer.as_slice().to_vec()))
+}
+
+/// One element of a block: bytes, or a copy of `len` from `offset` before.
+#[derive(Debug, Clone)]
+enum Element {
+    Literal(Vec<u8>),
+    Copy { len: u8, offset: u32, kind: u8 },
+}
+
+fn any_element() -> impl Strategy<Value = Element> {
+    let literal = prop_oneof![9 => 1usize..61, 1 => 61usize..400]
+        .prop_flat_map(|len| prop::collection::vec(any::<u8>(), len));
+    let offset = prop_oneof![2 => 1u32..70, 6 => 1u32..3000, 1 => 1u32..70_000];
+    prop_oneof![
+        2 => literal.prop_map(Element::Literal),
+        5 => (1u8..=64, offset, 1u8..=3).prop_map(|(len, offset, kind)| Element::Copy { len, offset, kind }),
+    ]
+}
+
+/// A good block: a literal of one byte, then these elements, with offsets no larger than what is there. And the length it unpacks to.
+fn write_block(elements: &[Element]) -> (Vec<u8>, usize) {
+    let (mut out, mut total) = (vec![0, 7], 1);
+    for element in elements {
+        match element {
+            Element::Literal(bytes) => {
+                let last = bytes.len() - 1;
+                match last {
+                    0..60 => out.push((last as u8) << 2),
+                    60..256 => out.extend([60 << 2, last as u8]),
+                    _ => out.extend([61 << 2, last as u8, (last >> 8) as u8]),
+                }
+                out.extend(bytes);
+                total += bytes.len();
+            }
+            Element::Copy { len, offset, kind } => {
+                let offset = *offset.min(&(total as u32));
+                let small = (4..12).contains(len) && offset < 1 << 11;
+                match kind {
+                    1 if small => {
+                        out.extend([(offset >> 8 << 5) as u8 | (len - 4) << 2 | 1, offset as u8])
+                    }
+                    0..=2 if offset < 1 << 16 => {
+                        out.push((len - 1) << 2 | 2);
+                        out.extend((offset as u16).to_le_bytes());
+                    }
+                    _ => {
+                        out.push((len - 1) << 2 | 3);
+                        out.extend(offset.to_le_bytes());
+                    }
+                }
+                total += usize::from(*len);
+            }
+        }
+    }
+    let mut block = Vec::new();
+    model::varint::put_u64(&mut block, total as u64);
+    block.extend(out);
+    (block, total)
+}
+
+#[test]
+fn errors_say_what_is_wrong_where() {
+    let mut buffer = Buffer::default();
+    let mut text = |body: &[u8]| unpack(body, MAX, &mut buffer).unwrap_err().to_string();
+    let mut long = vec![200, 1, 0, 7];
+    long.extend([2, 2, 0].repeat(30)); // Short, and far from the end: the fast way.
+    for (body, want) in [
+        (
+            &[0xff, 0xff, 0xff, 0xff, 0xff, 1][..],
+            "the length header is broken",
+        ),
+        (&[9, 32, 1, 2], "the element at byte 1 ends behind the body"),
+        (&[9, 0, 1, 5], "the element at byte 3 ends behind the body"),
+        (
+            &[2, 8, 1, 2, 3],
+            "the element at byte 1 needs 3 bytes, 2 are left of the length in the header",
+        ),
+        (
+            &[9, 0, 1, 5, 2],
+            "the copy at byte 3 begins 2 bytes before byte 1 of what is unpacked",
+        ),
+        (
+            &[9, 0, 1, 5, 0],
+            "the copy at byte 3 begins 0 bytes before byte 1 of what is unpacked",
+        ),
+        (&[9, 0, 1], "it unpacks to 1 bytes, its header says 9"),
+        (
+            &long,
+            "the copy at byte 4 begins 2 bytes before byte 1 of what is unpacked",
+        ),
+    ] {
+        assert_eq!(text(body), format!("cannot decompress snappy: {want}"));
+    }
+}
+
 proptest! {
+    #[test]
+    fn blocks_of_any_elements_are_what_snap_says(elements in prop::collection::vec(any_element(), 0..80)) {
+        let (body, total) = write_block(&elements);
+        let (theirs, ours) = both(&body);
+        prop_assert_eq!(&ours, &theirs);
+        prop_assert_eq!(ours.map(|bytes| bytes.len()), Some(total));
+    }
+
+    #[test]
+    fn damaged_blocks_are_what_snap_says(
+        elements in prop::collection::vec(any_element(), 1..80),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        let (mut body, _) = write_block(&elements);
+        for (at, byte) in damage {
+            let at = at.index(body.len());
+            body[at] = byte;
+        }
+        body.truncate(cut.map_or(body.len(), |cut| cut.index(body.len()).max(1)));
+        let (theirs, ours) = both(&body);
+        prop_assert_eq!(ours, theirs);
+    }
+
     #[test]
     fn both_formats_survive_the_round_trip(bytes in prop::collection::vec(0u8..8, 0..5000)) {
         let mut buffer = Buffer::default();
