@@ -179,7 +179,7 @@ impl Join<'_> {
         }
         if let Some(fill) = self.fill_many {
             for &one in &group.one {
-                let present = presence(&self.many, &group.many, self.both.len());
+                let present = self.matched(group, one);
                 self.filled_many(one, signature, fill, &present)?;
             }
         }
@@ -188,7 +188,7 @@ impl Join<'_> {
 
     /// Two series of the "one" side with one signature must not be present at the same step.
     fn unique_one_side(&self, group: &Group, signature: &Labels) -> Result<(), Error> {
-        let Some((a, b)) = clash(&self.one, &group.one, |step| self.both[step]) else {
+        let Some((a, b)) = clash(&self.one, &group.one, |_, step| self.both[step]) else {
             return Ok(());
         };
         let side = if self.swapped { "left" } else { "right" };
@@ -204,12 +204,9 @@ impl Join<'_> {
         if group.many.len() < 2 {
             return Ok(());
         }
-        let mut partner = presence(&self.one, &group.one, self.both.len());
-        if self.fill_one.is_some() {
-            partner.fill(true);
-        }
         if self.matching.cardinality == Cardinality::OneToOne {
-            return match clash(&self.many, &group.many, |step| partner[step]) {
+            let taken = |many, step| self.finds(many, &group.one, step);
+            return match clash(&self.many, &group.many, taken) {
                 Some(_) => Err(Error::execution(
                     "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)",
                 )),
@@ -222,9 +219,9 @@ impl Join<'_> {
                 let labels = self.result_labels(&self.many[many].labels, &self.one[one].labels);
                 by_result.entry(labels).or_default().push(many);
             }
-            let present = &self.one[one];
             for same in by_result.values().filter(|same| same.len() > 1) {
-                if clash(&self.many, same, |step| present.is_present(step)).is_some() {
+                let taken = |many, step| self.finds(many, &[one], step);
+                if clash(&self.many, same, taken).is_some() {
                     return Err(Error::execution(
                         "multiple matches for labels: grouping labels must ensure unique matches",
                     ));
@@ -232,6 +229,39 @@ impl Join<'_> {
             }
         }
         Ok(())
+    }
+
+    /// At which steps a series of the "one" side has any partner that it goes together with.
+    fn matched(&self, group: &Group, one: usize) -> Vec<bool> {
+        let mut seen = presence(&self.many, &group.many, self.both.len());
+        for (step, seen) in seen.iter_mut().enumerate().filter(|(_, seen)| **seen) {
+            let mut present = group
+                .many
+                .iter()
+                .filter(|many| self.many[**many].is_present(step));
+            *seen = self.one[one].is_present(step)
+                && present.any(|many| self.go_together(*many, one, step));
+        }
+        seen
+    }
+
+    /// Whether a "many" series that is present at a step has one of these partners, or a value that stands for one, that it goes together with.
+    fn finds(&self, many: usize, ones: &[usize], step: usize) -> bool {
+        let partner = ones.iter().find(|one| self.one[**one].is_present(step));
+        match partner {
+            Some(one) => self.go_together(many, *one, step),
+            None => self.fill_one.is_some(),
+        }
+    }
+
+    fn go_together(&self, many: usize, one: usize, step: usize) -> bool {
+        let (many, one) = (&self.many[many], &self.one[one]);
+        let (left, right) = if self.swapped {
+            (one, many)
+        } else {
+            (many, one)
+        };
+        native::go_together(self.op, left, right, step)
     }
 
     fn pair(&mut self, many: usize, one: usize) -> Result<(), Error> {
@@ -357,14 +387,14 @@ impl Join<'_> {
 
     fn drops_name(&self, dropped: bool) -> bool {
         // Arithmetic has removed the name from the labels already.
-        self.returns_bool || (dropped && self.op.is_comparison())
+        self.returns_bool || (dropped && !binary::drops_name(self.op, false))
     }
 
     /// The labels of a result: those of the "many" side, less what does not match, plus what `group_*` takes from the other.
     fn result_labels(&self, many: &Labels, one: &Labels) -> Labels {
         let matching = self.matching;
         let named = |name: &str| matching.labels.iter().any(|label| label == name);
-        let drops = !self.op.is_comparison();
+        let drops = binary::drops_name(self.op, false);
         let one_to_one = matching.cardinality == Cardinality::OneToOne;
         let mut labels = many.filter(|name| {
             if drops && name == METRIC_NAME {
@@ -406,20 +436,20 @@ fn presence(series: &[VectorSeries], indices: &[usize], count: usize) -> Vec<boo
     seen
 }
 
-/// Two of these series that are present at one step where it matters.
+/// Two of these series that are present at one step and matter there.
 fn clash(
     series: &[VectorSeries],
     indices: &[usize],
-    matters: impl Fn(usize) -> bool,
+    matters: impl Fn(usize, usize) -> bool,
 ) -> Option<(usize, usize)> {
     if indices.len() < 2 {
         return None;
     }
     let count = series[indices[0]].values.len();
-    for step in (0..count).filter(|step| matters(*step)) {
+    for step in 0..count {
         let mut present = indices
             .iter()
-            .filter(|index| series[**index].is_present(step));
+            .filter(|index| series[**index].is_present(step) && matters(**index, step));
         if let (Some(first), Some(second)) = (present.next(), present.next()) {
             return Some((*first, *second));
         }

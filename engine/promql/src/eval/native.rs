@@ -17,7 +17,7 @@ use crate::functions::native::{RECONCILED, RESETS_COLLIDE};
 use crate::histogram::buckets::{compact, divide, scale};
 use crate::histogram::sum::{Notice, Sums};
 use crate::histogram::trim::{Keep, trim};
-use crate::histogram::{Incompatible, equal};
+use crate::histogram::{Incompatible, compatible, equal};
 use crate::plan::Moment;
 use crate::source::Columns;
 use crate::value::{ABSENT, Column, Steps, VectorSeries, is_absent, weight};
@@ -422,6 +422,24 @@ pub(super) fn pair(
         if is_trim(op) || !matches!((left, right), (Operand::Float(_), Operand::Float(_))) {
             operate(op, returns_bool, left, right, notes).put(step, column);
         }
+    }
+}
+
+/// Whether the samples of two series at a step are of kinds that go together. What does not is no match at all, so it cannot be one too many.
+pub(super) fn go_together(
+    op: BinaryOp,
+    left: &VectorSeries,
+    right: &VectorSeries,
+    step: usize,
+) -> bool {
+    match (left.histogram(step), right.histogram(step)) {
+        (None, None) => !is_trim(op),
+        (None, Some(_)) => op == BinaryOp::Mul,
+        (Some(_), None) => op == BinaryOp::Mul || op == BinaryOp::Div || is_trim(op),
+        (Some(a), Some(b)) => match op {
+            BinaryOp::Add | BinaryOp::Sub => compatible(a, b),
+            _ => matches!(op, BinaryOp::Eq | BinaryOp::Ne),
+        },
     }
 }
 

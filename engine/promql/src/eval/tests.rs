@@ -1,12 +1,16 @@
 //! Claims about the evaluator as a whole: bounds, extremes, and that columns over many steps say the same as single steps.
 
+mod histograms;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use model::{FloatPoint, InstantSample, Labels, QueryValue, SeriesValue, stale_nan};
+use model::{
+    FloatHistogram, FloatPoint, InstantSample, Labels, QueryValue, SeriesValue, stale_nan,
+};
 use proptest::prelude::*;
 
-use super::reference::{Failure, Input, Reference};
+use super::reference::{Datum, Failure, Hist, Input, Reference};
 use crate::parser::generated;
 use crate::{
     Budget, Columns, Error, Evaluated, Executor, Inline, Params, Plan, Profile, Source,
@@ -17,6 +21,8 @@ struct Raw {
     labels: Labels,
     times: Vec<i64>,
     values: Vec<f64>,
+    /// By index into `times`.
+    histograms: Vec<(u32, FloatHistogram)>,
 }
 
 impl Raw {
@@ -24,8 +30,11 @@ impl Raw {
     fn newest(&self, max: i64) -> Raw {
         let end = self.times.partition_point(|time| *time <= max);
         let range = end.saturating_sub(1)..end;
+        let histograms = self.histograms.iter();
+        let newest = histograms.filter(|(at, _)| range.contains(&(*at as usize)));
         Raw {
             labels: self.labels.clone(),
+            histograms: newest.map(|(_, h)| (0, h.clone())).collect(),
             times: self.times[range.clone()].to_vec(),
             values: self.values[range].to_vec(),
         }
@@ -41,8 +50,21 @@ impl Data {
             labels: Labels::from_pairs(labels.iter().copied()).unwrap(),
             times: samples.iter().map(|s| s.0).collect(),
             values: samples.iter().map(|s| s.1).collect(),
+            histograms: Vec::new(),
         }));
         self
+    }
+
+    fn reference(&self) -> Reference<'_> {
+        let inputs = self.0.iter().map(|raw| Input {
+            labels: &raw.labels,
+            times: &raw.times,
+            values: &raw.values,
+            histograms: &raw.histograms,
+        });
+        Reference {
+            series: inputs.collect(),
+        }
     }
 }
 
@@ -93,8 +115,14 @@ impl Source for Selected {
     ) -> Result<(), SourceError> {
         out.clear();
         let raw = &self.0[selector][series].1;
-        for (time, value) in raw.times.iter().zip(&raw.values) {
+        let mut histograms = raw.histograms.iter().peekable();
+        for (at, (time, value)) in raw.times.iter().zip(&raw.values).enumerate() {
+            let histogram = histograms.next_if(|(index, _)| *index as usize == at);
             if (min..=max).contains(time) {
+                if let Some((_, histogram)) = histogram {
+                    out.histograms
+                        .push((out.times.len() as u32, histogram.clone()));
+                }
                 out.times.push(*time);
                 out.values.push(*value);
             }
@@ -503,38 +531,73 @@ proptest! {
     fn the_engine_and_a_naive_evaluator_agree(text in generated::vector(), time in 0..1_900_000i64) {
         let data = mixed();
         let text = text.replace("start()", "300").replace("end()", "900");
-        let reference = Reference {
-            series: data
-                .0
-                .iter()
-                .map(|raw| Input { labels: &raw.labels, times: &raw.times, values: &raw.values })
-                .collect(),
-        };
+        let reference = data.reference();
         // Naive, so subqueries within subqueries would take minutes.
         if text.matches("h:").count() > 1 {
             return Ok(());
         }
         let expected = reference.evaluate(&parse(&text).unwrap(), time);
-        if expected == Err(Failure::Unknown) {
-            return Ok(());
-        }
-        let found = run(&data, &text, Params::instant(time));
-        prop_assert_eq!(found.is_err(), expected.is_err(), "{}: {:?} {:?}", text, found, expected);
-        let (Ok(found), Ok(expected)) = (found, expected) else {
-            return Ok(());
-        };
-        let QueryValue::Vector(series) = found.value else { panic!("a vector") };
-        let mut got: Vec<(String, f64)> =
-            series.iter().map(|s| (s.labels.to_string(), float(s))).collect();
-        got.sort_by(|a, b| a.0.cmp(&b.0));
-        prop_assert_eq!(got.len(), expected.len(), "{}: {:?} {:?}", text, got, expected);
-        for (got, want) in got.iter().zip(&expected) {
-            prop_assert_eq!(&got.0, &want.0, "{}", text);
+        agree(&text, expected, run(&data, &text, Params::instant(time)))?;
+    }
+}
+
+/// Whether the engine's answer to an instant query is the reference's.
+fn agree(
+    text: &str,
+    expected: Result<Vec<(String, Datum)>, Failure>,
+    found: Result<Evaluated, Error>,
+) -> Result<(), TestCaseError> {
+    if matches!(expected, Err(Failure::Unknown)) {
+        return Ok(());
+    }
+    prop_assert_eq!(
+        found.is_err(),
+        expected.is_err(),
+        "{}: {:?} {:?}",
+        text,
+        found,
+        expected
+    );
+    let (Ok(found), Ok(expected)) = (found, expected) else {
+        return Ok(());
+    };
+    let QueryValue::Vector(series) = found.value else {
+        panic!("a vector")
+    };
+    let mut got: Vec<(String, Datum)> = series
+        .iter()
+        .map(|s| (s.labels.to_string(), datum(s)))
+        .collect();
+    got.sort_by(|a, b| a.0.cmp(&b.0));
+    prop_assert_eq!(
+        got.len(),
+        expected.len(),
+        "{}: {:?} {:?}",
+        text,
+        got,
+        expected
+    );
+    for (got, want) in got.iter().zip(&expected) {
+        prop_assert_eq!(&got.0, &want.0, "{}", text);
+        let same = match (&got.1, &want.1) {
             // Sums are compensated in the engine only.
-            let near = (got.1 - want.1).abs() <= 1e-9 * want.1.abs().max(1e-9);
-            let same = got.1 == want.1 || (got.1.is_nan() && want.1.is_nan());
-            prop_assert!(near || same, "{}: {:?} {:?}", text, got, want);
-        }
+            (Datum::Float(got), Datum::Float(want)) => {
+                (got - want).abs() <= 1e-9 * want.abs().max(1e-9)
+                    || got == want
+                    || (got.is_nan() && want.is_nan())
+            }
+            (Datum::Histogram(got), Datum::Histogram(want)) => got.same(want, 1e-9),
+            _ => false,
+        };
+        prop_assert!(same, "{}: {:?} {:?}", text, got, want);
+    }
+    Ok(())
+}
+
+fn datum(sample: &InstantSample) -> Datum {
+    match &sample.value {
+        SeriesValue::Float(value) => Datum::Float(*value),
+        SeriesValue::Histogram(histogram) => Datum::Histogram(Hist::of(histogram)),
     }
 }
 
