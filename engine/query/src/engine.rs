@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::error::Error;
 use crate::fanout::{self, Allowance, Canceled, Reach};
-use crate::inflight::{Entry, Inflight, Running, Written};
+use crate::inflight::{Inflight, Listed, Running, Written};
 use crate::memory::{Account, Memory, value_bytes};
 use crate::merge::{Answers, Fetched};
 use crate::metrics::Metrics;
@@ -32,7 +32,7 @@ pub struct Engine {
     workers: Workers,
     turns: Arc<Turns>,
     memory: Arc<Memory>,
-    inflight: Inflight,
+    inflight: Arc<Inflight>,
     quarantine: Quarantine,
     metrics: Metrics,
 }
@@ -104,7 +104,7 @@ pub(crate) struct Turn {
     pub(crate) account: Arc<Account>,
     pub(crate) deadline: Instant,
     pub(crate) waited: Duration,
-    entry: Arc<Entry>,
+    pub(crate) listed: Arc<Listed>,
     /// Its line in the journal, once it has one.
     written: OnceCell<Option<Written>>,
     _place: Place,
@@ -146,7 +146,7 @@ impl Engine {
             workers: Workers::start(&options),
             turns: Turns::new(options.concurrent_max, options.waiting_max),
             memory: Memory::new(options.memory_bytes_max, metrics.memory_bytes.clone()),
-            inflight: Inflight::default(),
+            inflight: Arc::default(),
             quarantine: Quarantine::default(),
             metrics,
             options,
@@ -324,7 +324,7 @@ impl Engine {
     }
 
     /// What a query may fetch: what its tenant may, and less while memory is tight.
-    fn allowance(&self, caller: &Caller) -> Allowance {
+    pub(crate) fn allowance(&self, caller: &Caller) -> Allowance {
         let own = Allowance::of(&caller.limits);
         if !self.options.memory.is_tight() {
             return own;
@@ -341,7 +341,7 @@ impl Engine {
     }
 
     /// Tells a query that is too large for now from one that is too large for its tenant.
-    fn for_want_of_memory(&self, error: Error, allowance: Allowance) -> Error {
+    pub(crate) fn for_want_of_memory(&self, error: Error, allowance: Allowance) -> Error {
         let tight = self.options.memory.is_tight();
         match error {
             Error::Read(ReadError::TooManySeries { limit, .. })
@@ -518,7 +518,7 @@ impl Engine {
         let Some(journal) = self.options.journal.clone() else {
             return self.run(job).await;
         };
-        let (entry, jobs) = (turn.entry.clone(), self.workers.jobs());
+        let (entry, jobs) = (turn.listed.entry.clone(), self.workers.jobs());
         let noted = move || {
             let written = Written::down(journal, jobs, &entry);
             (written, job())
@@ -594,10 +594,10 @@ impl Engine {
         let listed = self
             .inflight
             .enter(&caller.tenant, operation, text, caller.now_ms, account);
-        let entry = &listed.entry;
+        let listed = Arc::new(listed);
         tokio::select! {
-            result = self.admitted(operation, timeout, caller, entry, work) => result,
-            () = entry.killed() => Err(Error::Killed),
+            result = self.admitted(operation, timeout, caller, &listed, work) => result,
+            () = listed.entry.killed() => Err(Error::Killed),
         }
     }
 
@@ -606,7 +606,7 @@ impl Engine {
         operation: &'static str,
         timeout: Option<Duration>,
         caller: &Caller,
-        entry: &Arc<Entry>,
+        listed: &Arc<Listed>,
         work: impl AsyncFnOnce(&Turn) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let timeout = timeout
@@ -628,7 +628,7 @@ impl Engine {
             let user = [self.metrics.user(&caller.tenant)];
             self.metrics.discarded.with_label_values(&user).inc();
         })?;
-        entry.begin();
+        listed.entry.begin();
         let waited = begin.elapsed();
         self.metrics.waited.observe(waited.as_secs_f64());
         let labels = [operation, self.metrics.user(&caller.tenant)];
@@ -636,10 +636,10 @@ impl Engine {
         let _at_work = Counted::new(&self.metrics.at_work);
         let turn = Turn {
             canceled: Canceled::default(),
-            account: entry.account.clone(),
+            account: listed.entry.account.clone(),
             deadline,
             waited,
-            entry: entry.clone(),
+            listed: listed.clone(),
             written: OnceCell::new(),
             _place: place,
         };

@@ -10,7 +10,7 @@ use model::{Exemplar, Labels, Matcher, Projection};
 
 use crate::engine::{Caller, Engine, Size, Turn};
 use crate::error::Error;
-use crate::fanout::{self, Allowance, Reach};
+use crate::fanout::{self, Reach};
 use crate::options::SELECTORS_AT_ONCE;
 
 /// A series and its exemplars, ascending in time.
@@ -32,7 +32,7 @@ impl Engine {
         text: String,
         (start, end): (i64, i64),
     ) -> Result<Vec<SeriesExemplars>, Error> {
-        let allowance = Allowance::of(&caller.limits);
+        let allowance = self.allowance(caller);
         let query = text.clone();
         self.bounded(
             "query_exemplars",
@@ -77,5 +77,6 @@ impl Engine {
             },
         )
         .await
+        .map_err(|error| self.for_want_of_memory(error, allowance))
     }
 }

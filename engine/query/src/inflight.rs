@@ -1,7 +1,8 @@
 //! Queries in flight: who asks what since when, for people who want to see or stop them, and for the file that names the query
 //! of death after a crash.
 //!
-//! An entry exists from the moment a request wants its turn to its end, so those that wait can be killed too. The file is a
+//! An entry exists from the moment a request wants its turn to its end, so those that wait can be killed too; that of a remote read to the
+//! end of its stream. The file is a
 //! [`Journal`] that the node hands in; it is written by the worker that is about to begin, never by a gateway thread.
 
 use std::collections::BTreeMap;
@@ -64,24 +65,26 @@ pub(crate) struct Entry {
     begun: Instant,
     at_work: AtomicBool,
     killed: Notify,
+    was_killed: AtomicBool,
     pub(crate) account: Arc<Account>,
 }
 
 /// Keeps an entry in the list.
-pub(crate) struct Listed<'a> {
-    inflight: &'a Inflight,
+#[derive(Debug)]
+pub(crate) struct Listed {
+    inflight: Arc<Inflight>,
     pub(crate) entry: Arc<Entry>,
 }
 
 impl Inflight {
     pub(crate) fn enter(
-        &self,
+        self: &Arc<Inflight>,
         tenant: &TenantId,
         operation: &'static str,
         text: &str,
         since_ms: i64,
         account: Arc<Account>,
-    ) -> Listed<'_> {
+    ) -> Listed {
         let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         let entry = Arc::new(Entry {
             id,
@@ -92,11 +95,12 @@ impl Inflight {
             begun: Instant::now(),
             at_work: AtomicBool::new(false),
             killed: Notify::new(),
+            was_killed: AtomicBool::new(false),
             account,
         });
         self.entries().insert(id, entry.clone());
         Listed {
-            inflight: self,
+            inflight: self.clone(),
             entry,
         }
     }
@@ -114,6 +118,7 @@ impl Inflight {
         let found = entries.get(&id);
         let found = found.filter(|entry| tenant.is_none_or(|tenant| *tenant == entry.tenant));
         if let Some(entry) = found {
+            entry.was_killed.store(true, Ordering::Relaxed);
             entry.killed.notify_one();
         }
         found.is_some()
@@ -133,6 +138,11 @@ impl Entry {
     /// Resolves when somebody kills it.
     pub(crate) async fn killed(&self) {
         self.killed.notified().await;
+    }
+
+    /// Whether somebody has killed it, for work that nobody awaits.
+    pub(crate) fn was_killed(&self) -> bool {
+        self.was_killed.load(Ordering::Relaxed)
     }
 
     fn show(&self) -> Running {
@@ -162,7 +172,7 @@ impl Entry {
     }
 }
 
-impl Drop for Listed<'_> {
+impl Drop for Listed {
     fn drop(&mut self) {
         self.inflight.entries().remove(&self.entry.id);
     }

@@ -12,6 +12,7 @@ use promql::{Columns, Source};
 use crate::engine::{Caller, Engine, Turn};
 use crate::error::Error;
 use crate::fanout::Reach;
+use crate::inflight::Listed;
 use crate::memory::Account;
 use crate::merge::Fetched;
 
@@ -36,6 +37,8 @@ pub struct Cursor {
     samples: u64,
     samples_max: u64,
     account: Arc<Account>,
+    /// In the list of requests in flight, where somebody may end it.
+    listed: Arc<Listed>,
 }
 
 /// Samples of one series for one query; never empty.
@@ -93,6 +96,7 @@ impl Engine {
                 samples: 0,
                 samples_max: self.samples_max(caller),
                 account: turn.account.clone(),
+                listed: turn.listed.clone(),
             })
         })
         .await
@@ -110,8 +114,11 @@ impl Engine {
 impl Cursor {
     /// The next series that has samples; `None` when all have been handed out.
     ///
-    /// Errors: chunks that cannot be read, more samples than one query may have.
+    /// Errors: chunks that cannot be read, more samples than one query may have, somebody has ended it.
     pub fn advance(&mut self) -> Result<Option<ReadSeries<'_>>, Error> {
+        if self.listed.entry.was_killed() {
+            return Err(Error::Killed);
+        }
         loop {
             let (query, at) = self.at;
             let Some(&(start, end)) = self.ranges.get(query) else {

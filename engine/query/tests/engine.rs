@@ -296,6 +296,34 @@ async fn above_the_maximum_queries_wait_and_above_that_they_are_refused() {
     node.cores.stop();
 }
 
+/// Story: a remote read left the list when its chunks were there, however long its stream went on.
+#[tokio::test]
+async fn a_remote_read_is_listed_to_the_end_of_its_stream_and_can_be_killed() {
+    let node = seeded(Options::new(1));
+    let caller = caller("a");
+    let selector = || query::ReadSelector {
+        start: 0,
+        end: 100_000,
+        matchers: vec![(model::MatchOp::Equal, "__name__".to_owned(), "m".to_owned())],
+    };
+    let mut cursor = node.engine.read(&caller, vec![selector()]).await.unwrap();
+    assert!(cursor.advance().unwrap().is_some());
+    let running = node.engine.running(Some(&caller.tenant));
+    assert_eq!(running.len(), 1);
+    assert_eq!((running[0].operation, running[0].at_work), ("read", true));
+    assert!(running[0].memory_bytes > 0);
+    assert!(node.engine.kill(Some(&caller.tenant), running[0].id));
+    assert!(matches!(cursor.advance(), Err(Error::Killed)));
+    drop(cursor);
+    assert!(node.engine.running(None).is_empty());
+    // One that is read to its end has left as well.
+    let mut cursor = node.engine.read(&caller, vec![selector()]).await.unwrap();
+    while cursor.advance().unwrap().is_some() {}
+    drop(cursor);
+    assert!(node.engine.running(None).is_empty());
+    node.cores.stop();
+}
+
 #[tokio::test]
 async fn a_caller_that_leaves_gives_its_place_back() {
     let node = seeded(Options {

@@ -478,6 +478,9 @@ impl Pass<'_> {
         if exemplar.labels.packed().len() > self.log.record_bytes_max() / 2 {
             return drop_exemplar(outcome, "exemplar_labels_too_long");
         }
+        if self.tight {
+            return drop_exemplar(outcome, "memory_limit");
+        }
         let held = &mut self.memtable.tenant_mut(self.slot).exemplars;
         match held.judge(series, exemplar) {
             Judgement::Keep => {}

@@ -44,9 +44,10 @@ fn invalid(name: &'static str, reason: impl Into<String>) -> ParamError {
 }
 
 impl Form {
-    /// A time in milliseconds; `None` where the parameter is missing or empty.
+    /// A time in milliseconds; `None` where the parameter is missing or empty. Prometheus names such a parameter twice.
     pub fn time(&self, name: &'static str) -> Result<Option<i64>, ParamError> {
-        let parse = |text| parse_time(text).map_err(|e| invalid(name, e));
+        let twice = |e| format!("Invalid time value for '{name}': {e}");
+        let parse = |text| parse_time(text).map_err(|e| invalid(name, twice(e)));
         self.first(name)
             .filter(|text| !text.is_empty())
             .map(parse)
@@ -69,13 +70,13 @@ impl Form {
             .map(|ms| Duration::from_millis(ms.max(0) as u64)))
     }
 
-    /// How long a sample counts as current.
+    /// How long a sample counts as current; 0 is the default, as in Prometheus.
     pub fn lookback(&self) -> Result<Option<Duration>, ParamError> {
-        let positive = |ms: i64| match ms {
-            1.. => Ok(Duration::from_millis(ms as u64)),
-            _ => Err(invalid("lookback_delta", "must be a positive duration")),
-        };
-        self.duration("lookback_delta")?.map(positive).transpose()
+        match self.duration("lookback_delta")? {
+            None | Some(0) => Ok(None),
+            Some(ms @ 1..) => Ok(Some(Duration::from_millis(ms as u64))),
+            Some(_) => Err(invalid("lookback_delta", "must not be negative")),
+        }
     }
 
     /// The parameter `limit`, or another of its kind; 0, also when missing, is unlimited.

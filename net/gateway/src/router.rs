@@ -73,8 +73,16 @@ pub(crate) struct Matched {
     pub(crate) name: &'static str,
 }
 
-/// Finds the route of a path.
+/// Finds the route of a path. Several slashes are one, as they are for Prometheus and Cortex, which redirect: a base URL that ends with one
+/// is a common mistake, and a redirected `POST` loses its form.
 pub(crate) fn route(options: &Options, path: &str) -> Matched {
+    let single;
+    let path = if path.contains("//") {
+        single = with_single_slashes(path);
+        single.as_str()
+    } else {
+        path
+    };
     let unknown = Matched {
         route: Route::Unknown,
         name: "other",
@@ -118,6 +126,16 @@ pub(crate) fn route(options: &Options, path: &str) -> Matched {
         Some(rest) => api(rest, false),
         None => unknown,
     }
+}
+
+fn with_single_slashes(path: &str) -> String {
+    let mut single = String::with_capacity(path.len());
+    for c in path.chars() {
+        if c != '/' || !single.ends_with('/') {
+            single.push(c);
+        }
+    }
+    single
 }
 
 fn api(path: &str, legacy: bool) -> Matched {
@@ -294,5 +312,10 @@ mod tests {
         assert_eq!(at("", "/"), Route::Index);
         assert_eq!(at("/m", "/m"), Route::Index);
         assert_eq!(at("", "/api/v1/query"), Route::Unknown);
+        assert_eq!(at("/m", "/m//api/v1///push"), Route::Push);
+        assert_eq!(
+            at("", "/prometheus//api/v1/query"),
+            Route::Api(Endpoint::Query)
+        );
     }
 }

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use model::{Labels, METRIC_NAME};
+use model::Labels;
 
 use super::numbering::Numbering;
 use super::sets::signature;
@@ -397,7 +397,7 @@ impl Join<'_> {
         let drops = binary::drops_name(self.op, false);
         let one_to_one = matching.cardinality == Cardinality::OneToOne;
         let mut labels = many.filter(|name| {
-            if drops && name == METRIC_NAME {
+            if drops && super::result::is_metadata(name) {
                 return false;
             }
             !one_to_one || (named(name) == matching.on)

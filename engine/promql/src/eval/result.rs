@@ -50,7 +50,7 @@ fn named(series: Vec<VectorSeries>) -> Result<Vec<VectorSeries>, Error> {
             continue;
         }
         if one.drop_name {
-            one.labels = without_metadata(&one.labels);
+            one.labels = one.labels.filter(|name| !is_metadata(name));
         }
         match index.get(&one.labels) {
             Some(at) => out[*at].join(one)?,
@@ -63,9 +63,9 @@ fn named(series: Vec<VectorSeries>) -> Result<Vec<VectorSeries>, Error> {
     Ok(out)
 }
 
-/// The labels without those that describe the metric: its name, and type and unit where a sender put them into labels.
-fn without_metadata(labels: &Labels) -> Labels {
-    labels.filter(|name| !matches!(name, METRIC_NAME | "__type__" | "__unit__"))
+/// Whether a label describes the metric: its name, and type and unit where a sender put them into labels.
+pub(super) fn is_metadata(name: &str) -> bool {
+    matches!(name, METRIC_NAME | "__type__" | "__unit__")
 }
 
 fn instant_vector(series: Vec<VectorSeries>, time: i64) -> Vec<InstantSample> {

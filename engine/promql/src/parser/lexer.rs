@@ -131,6 +131,13 @@ impl Lexer<'_> {
         self.fault(self.at, format!("unexpected character{place}: {c:?}"))
     }
 
+    /// Names what follows, at the place of the `!`, as Prometheus.
+    fn lonely_bang<T>(&self, place: &str) -> Result<T, Fault> {
+        let c = self.text[self.at + 1..].chars().next().unwrap_or('\0');
+        let message = format!("unexpected character after '!'{place}: {c:?}");
+        self.fault(self.at, message)
+    }
+
     fn push(&mut self, kind: Kind, start: usize) -> Result<(), Fault> {
         if kind.is_operator() {
             self.count_operator(start)?;
@@ -217,10 +224,7 @@ impl Lexer<'_> {
             (b'=', _) => self.one(Kind::Assign),
             (b'!', b'~') => self.two(Kind::NotMatch),
             (b'!', b'=') => self.two(Kind::NotEqual),
-            (b'!', _) => {
-                self.at += 1;
-                self.unexpected(" after '!' inside braces")
-            }
+            (b'!', _) => self.lonely_bang(" inside braces"),
             _ if is_word_start(b) => self.word(false),
             _ => self.unexpected(" inside braces"),
         }
@@ -243,10 +247,7 @@ impl Lexer<'_> {
                 self.count_operator(self.at)?;
                 self.two(Kind::NotEqual)
             }
-            (b'!', _) => {
-                self.at += 1;
-                self.unexpected(" after '!'")
-            }
+            (b'!', _) => self.lonely_bang(""),
             (b'<', b'=') => self.two(Kind::LessEqual),
             (b'<', b'/') => self.two(Kind::TrimUpper),
             (b'<', _) => self.one(Kind::Less),
@@ -259,7 +260,8 @@ impl Lexer<'_> {
             }
             (b')', _) => {
                 if self.parens == 0 {
-                    return self.fault(self.at, "unexpected right parenthesis ')'".to_owned());
+                    // Prometheus reads it first, and names the place behind it.
+                    return self.fault(self.at + 1, "unexpected right parenthesis ')'".to_owned());
                 }
                 self.parens -= 1;
                 self.one(Kind::RightParen)

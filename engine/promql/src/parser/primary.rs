@@ -370,7 +370,13 @@ impl Parser<'_> {
         if !seconds.is_finite() || seconds >= i64::MAX as f64 || seconds <= i64::MIN as f64 {
             return Err(Fault::new(
                 before,
-                format!("timestamp out of bounds for @ modifier: {seconds:.6}"),
+                match seconds == f64::INFINITY {
+                    true => "timestamp out of bounds for @ modifier: +Inf".to_owned(),
+                    false if seconds.is_infinite() => {
+                        "timestamp out of bounds for @ modifier: -Inf".to_owned()
+                    }
+                    false => format!("timestamp out of bounds for @ modifier: {seconds:.6}"),
+                },
             ));
         }
         // Beyond 292 million years the conversion saturates; there are no samples either way.

@@ -143,7 +143,15 @@ fn errors_say_where_and_what_in_prometheus_words() {
             "1:5: parse error: unexpected end of input inside braces",
         ),
         ("(foo", "1:5: parse error: unclosed left parenthesis"),
-        ("foo)", "1:4: parse error: unexpected right parenthesis ')'"),
+        ("foo)", "1:5: parse error: unexpected right parenthesis ')'"),
+        (
+            "a!b",
+            "1:2: parse error: unexpected character after '!': 'b'",
+        ),
+        (
+            "a{b!c}",
+            "1:4: parse error: unexpected character after '!' inside braces: 'c'",
+        ),
         (
             "{}",
             "1:1: parse error: vector selector must contain at least one non-empty matcher",
@@ -227,7 +235,7 @@ fn errors_say_where_and_what_in_prometheus_words() {
         ),
         (
             "foo @ inf",
-            "1:1: parse error: timestamp out of bounds for @ modifier: inf",
+            "1:1: parse error: timestamp out of bounds for @ modifier: +Inf",
         ),
         (
             "-'a'",

@@ -563,6 +563,43 @@ fn exemplars_are_found_by_the_matchers_of_their_series_and_bounded() {
     assert!(select("a", i64::MIN).is_empty(), "the oldest has left");
 }
 
+/// Story: only new series were refused in tight memory; exemplars, of which each takes as much as a small series, went on.
+#[test]
+fn without_memory_exemplars_are_dropped_and_samples_are_not() {
+    let sim = Sim::new(3);
+    let memory = crate::Memory::new(1000);
+    let with_memory = crate::Options {
+        memory: memory.clone(),
+        ..options(1)
+    };
+    let node = TestNode::start(&sim, &with_memory).unwrap();
+    let mut one = One { sim, node };
+    let series = [labels(&[("__name__", "a")])];
+    let key = one.push(|r| fresh("fake", &series, 1, unlimited(), r)).keys[0].unwrap();
+    let mut put = |time: i64| {
+        let outcome = one.push(|r| {
+            let mut push = known("fake", &[key], time, 1.0, r);
+            push.limits = Arc::new(TenantLimits {
+                max_exemplars: 3,
+                ..unlimited()
+            });
+            push.others.known.push(OtherSample {
+                series: key,
+                before: 0,
+                time,
+                value: OtherValue::Exemplar(Box::new(crate::tests::client::exemplar_of(time, 1.0))),
+            });
+            push
+        });
+        (outcome.stored, outcome.exemplars, outcome.exemplars_dropped)
+    };
+    assert_eq!(put(10), (1, 1, vec![]));
+    memory.note(901);
+    assert_eq!(put(11), (1, 0, vec![("memory_limit", 1)]));
+    memory.note(100);
+    assert_eq!(put(12), (1, 1, vec![]));
+}
+
 #[test]
 fn a_time_at_the_end_of_time_is_refused_and_any_other_accepted() {
     let mut one = One::new();

@@ -88,7 +88,7 @@ fn a_bad_parameter_is_told_in_the_words_of_prometheus() {
     let told = |query: &str| form(query).range().unwrap_err().to_string();
     assert_eq!(
         form("time=x").instant(0).unwrap_err().to_string(),
-        "invalid parameter \"time\": cannot parse \"x\" to a valid timestamp"
+        "invalid parameter \"time\": Invalid time value for 'time': cannot parse \"x\" to a valid timestamp"
     );
     assert_eq!(
         told("end=1&step=1"),

@@ -121,7 +121,7 @@ fn process() -> Vec<Key> {
             "memory.limit",
             memory_limit,
             "2GiB",
-            "Resident memory that the process may take. Above 90 % of it new series are refused (503 with `Retry-After`; known series go on), and queries over more \
+            "Resident memory that the process may take. Above 90 % of it new series are refused (503 with `Retry-After`; known series go on), exemplars dropped, and queries over more \
              than 10,000 series. 0: 80 % of the cgroup's limit or of the machine's memory, whichever is less."
         ),
         key!(

@@ -1,10 +1,10 @@
 //! Numbers as Go writes them.
 
-/// Appends a float as `strconv.FormatFloat(v, 'f', -1, 64)` does: the shortest digits that read back as the same bits, never
-/// an exponent, `+Inf`, `-Inf`, `NaN`, `-0`. Without quotes.
+/// Appends a float as Prometheus' JSON has it: the shortest digits that read back as the same bits, with an exponent below 1e-6
+/// and from 1e21 on (`1e-07`, `1e+21`), `+Inf`, `-Inf`, `NaN`, `-0`. Without quotes.
 ///
 /// Cost: whole numbers, which most counters are, take a few divisions; others go through `ryu`, and only those below
-/// 1e-5 or from 1e16 on need their exponent spelled out.
+/// 1e-5 or from 1e16 on need a second look.
 pub fn put_float(out: &mut Vec<u8>, value: f64) {
     const EXACT: f64 = (1u64 << 53) as f64;
     if value.abs() < EXACT && value.trunc() == value {
@@ -79,9 +79,24 @@ fn put_shortest(out: &mut Vec<u8>, value: f64) {
         None => out.extend_from_slice(text.strip_suffix(".0").unwrap_or(text).as_bytes()),
         Some((mantissa, exponent)) => {
             let exponent: i32 = exponent.parse().expect("ryu writes a number behind the e");
-            put_expanded(out, mantissa, exponent);
+            if (-6..21).contains(&exponent) {
+                put_expanded(out, mantissa, exponent);
+            } else {
+                put_scientific(out, mantissa, exponent);
+            }
         }
     }
+}
+
+/// Go writes a sign and two digits at least.
+fn put_scientific(out: &mut Vec<u8>, mantissa: &str, exponent: i32) {
+    out.extend_from_slice(mantissa.strip_suffix(".0").unwrap_or(mantissa).as_bytes());
+    out.extend_from_slice(if exponent < 0 { b"e-" } else { b"e+" });
+    let magnitude = u64::from(exponent.unsigned_abs());
+    if magnitude < 10 {
+        out.push(b'0');
+    }
+    put_u64(out, magnitude);
 }
 
 /// `mantissa` is `d` or `d.ddd` with an optional sign.
