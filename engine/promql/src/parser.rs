@@ -59,9 +59,12 @@ pub fn parse_within(text: &str, limits: &ParseLimits) -> Result<Expr, ParseError
     })
 }
 
-/// Parses what stands in `match[]`: one selector without modifiers.
+/// Parses what stands in `match[]`: one selector without modifiers. As in Prometheus less is checked than in a query: it may match everything
+/// (which is up to the caller to refuse) and have further matchers for the metric's name.
 pub fn parse_selector(text: &str) -> Result<Vec<Matcher>, ParseError> {
     with_parser(text, &ParseLimits::default(), |parser| {
+        parser.open_selectors = true;
+        parser.names_again = true;
         let expr = parser.binary(0)?;
         match expr.kind {
             ExprKind::Selector(selector)
@@ -98,6 +101,7 @@ fn with_parser<T>(
             at: 0,
             depth: 0,
             open_selectors: false,
+            names_again: false,
             limits,
         };
         let value = run(&mut parser)?;
@@ -119,6 +123,8 @@ struct Parser<'a> {
     depth: usize,
     /// Selectors that match everything are let through.
     open_selectors: bool,
+    /// A selector may have both a name in front and matchers for the name.
+    names_again: bool,
     limits: &'a ParseLimits,
 }
 

@@ -201,17 +201,11 @@ pub(crate) fn parse_selector(text: &str) -> Result<Vec<Matcher>, Error> {
         name: "match[]",
         reason,
     };
-    let nothing = "match[] must contain at least one non-empty matcher";
-    let matchers = promql::parse_selector(text).map_err(|error| {
-        let said = error.to_string();
-        // The parser speaks of vectors.
-        match said.ends_with("must contain at least one non-empty matcher") {
-            true => wrong(nothing.to_owned()),
-            false => wrong(said),
-        }
-    })?;
+    let matchers = promql::parse_selector(text).map_err(|e| wrong(e.to_string()))?;
     if matchers.iter().all(Matcher::matches_empty) {
-        return Err(wrong(nothing.to_owned()));
+        return Err(wrong(
+            "match[] must contain at least one non-empty matcher".to_owned(),
+        ));
     }
     Ok(matchers)
 }

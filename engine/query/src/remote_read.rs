@@ -214,7 +214,7 @@ fn reach(selector: &ReadSelector, floor: i64) -> Result<Reach, Error> {
     let matcher = |(op, name, value): &(MatchOp, String, String)| {
         Matcher::new(*op, name, value).map_err(|error| Error::Parameter {
             name: "matchers",
-            reason: error.to_string(),
+            reason: format!("{name}{}{value:?}: {error}", op.symbol()),
         })
     };
     let matchers: Result<Vec<Matcher>, Error> = selector.matchers.iter().map(matcher).collect();

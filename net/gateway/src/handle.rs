@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use tokio::time::Instant;
 
 use crate::connection::Received;
@@ -28,10 +28,15 @@ pub(crate) async fn request(thread: &Rc<Thread>, request: Request<Received>) -> 
         begin: Instant::now(),
         status: CLIENT_GONE,
     };
-    let response = match refusal(&matched.route, request.method()) {
+    let shared =
+        matches!(matched.route, Route::Api(_)) && request.headers().contains_key(header::ORIGIN);
+    let mut response = match refusal(&matched.route, request.method()) {
         Some(response) => response,
         None => dispatch(thread, matched.route, request).await,
     };
+    if shared {
+        share(response.headers_mut());
+    }
     counted.status = response.status().as_u16();
     response
 }
@@ -53,6 +58,23 @@ impl Drop for Counted<'_> {
         self.metrics
             .request(self.method, self.route, self.status, self.begin.elapsed());
     }
+}
+
+/// Lets pages of any origin read an answer of the query API, as Prometheus and Cortex do: a Grafana that asks from the browser needs it. The
+/// header of the tenant is not among those that such a page may send.
+fn share(headers: &mut HeaderMap) {
+    for (name, value) in [
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, OPTIONS"),
+        (
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            "Accept, Authorization, Content-Type, Origin",
+        ),
+        (header::ACCESS_CONTROL_EXPOSE_HEADERS, "Date"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.append(header::VARY, HeaderValue::from_static("Origin"));
 }
 
 /// 404 for paths that are not there, 405 for methods that the path does not take.

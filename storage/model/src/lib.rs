@@ -20,6 +20,7 @@ mod matcher;
 mod metadata;
 mod prefetch;
 mod projection;
+pub mod re2;
 mod sample;
 pub mod sorted;
 mod tenant;

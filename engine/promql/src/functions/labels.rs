@@ -6,13 +6,11 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use model::{Labels, METRIC_NAME, MatchOp, Matcher};
-use regex::RegexBuilder;
-
 use crate::Error;
 use crate::expr::{Expr, ExprKind};
 use crate::functions::{Call, natural};
 use crate::value::{ABSENT, Value, VectorSeries};
+use model::{Labels, METRIC_NAME, MatchOp, Matcher};
 
 /// Splits the arguments into the vector and the texts that follow it.
 fn vector_and_texts(args: Vec<Value>) -> (Vec<VectorSeries>, Vec<String>) {
@@ -34,14 +32,11 @@ pub(super) fn label_replace(call: Call<'_>) -> Result<Value, Error> {
     let [destination, replacement, source, pattern] = &texts[..] else {
         unreachable!("the parser checks the number of arguments");
     };
-    let regex = RegexBuilder::new(&format!("^(?s:{pattern})$"))
-        .size_limit(10 << 20)
-        .build()
-        .map_err(|_| {
-            Error::execution(format!(
-                "invalid regular expression in label_replace(): {pattern}"
-            ))
-        })?;
+    let regex = model::re2::anchored(pattern).map_err(|_| {
+        Error::execution(format!(
+            "invalid regular expression in label_replace(): {pattern}"
+        ))
+    })?;
     if !valid_name(destination) {
         return Err(Error::execution(format!(
             "invalid destination label name in label_replace(): {destination}"
@@ -54,7 +49,7 @@ pub(super) fn label_replace(call: Call<'_>) -> Result<Value, Error> {
             continue;
         };
         value.clear();
-        captures.expand(replacement, &mut value);
+        model::re2::expand(&captures, replacement, &mut value);
         one.labels = one.labels.with(destination, &value);
         if destination == METRIC_NAME {
             one.drop_name = false;

@@ -12,7 +12,9 @@ fn selector() -> impl Strategy<Value = String> {
     let matcher = (
         prop_oneof![Just("a"), Just("job"), Just("le")],
         prop_oneof![Just("="), Just("!="), Just("=~"), Just("!~")],
-        "[a-c|.*]{0,4}".prop_filter("a valid expression", |v| regex::Regex::new(v).is_ok()),
+        "[a-c|.*]{0,4}".prop_filter("a valid expression", |v| {
+            model::re2::anchored(v).is_ok() && regex::Regex::new(v).is_ok()
+        }),
     )
         .prop_map(|(label, op, value)| format!("{label}{op}\"{value}\""));
     (name, prop::collection::vec(matcher, 0..3)).prop_map(|(name, matchers)| {

@@ -238,7 +238,8 @@ impl Parser<'_> {
             }
         }
         let span = self.span_from(start);
-        if let Some((name, _)) = &name
+        if !self.names_again
+            && let Some((name, _)) = &name
             && let Some(second) = matchers[1..].iter().find(|m| m.name() == METRIC_NAME)
         {
             return Err(Fault::new(

@@ -248,7 +248,7 @@ fn errors_say_where_and_what_in_prometheus_words() {
         ),
         (
             "foo{a=~'('}",
-            "1:5: parse error: invalid regular expression in matcher a=~\"(\"",
+            "1:5: parse error: error parsing regexp: missing closing ): `(`",
         ),
         (
             "max_over_time(foo[5m] anchored)",
@@ -302,6 +302,10 @@ fn a_series_selector_is_only_a_selector() {
     let matchers = parse_selector("foo{a!='b'}").unwrap();
     assert_eq!(matchers[0].name(), METRIC_NAME);
     assert_eq!(matchers.len(), 2);
+    // Found against a real Prometheus: these are queries' errors, not selectors'.
+    assert_eq!(parse_selector("foo{__name__!='b'}").unwrap().len(), 2);
+    assert_eq!(parse_selector("{a=''}").unwrap().len(), 1);
+    assert!(parse("foo{__name__!='b'}").is_err() && parse("{a=''}").is_err());
     for text in ["foo[5m]", "sum(foo)", "foo offset 1m", "1", ""] {
         assert!(parse_selector(text).is_err(), "{text}");
     }

@@ -112,6 +112,18 @@ fn tenants_methods_and_paths_are_checked_before_anything_else() {
         options.starts_with("HTTP/1.1 204") && options.contains("allow: DELETE, POST"),
         "{options}"
     );
+    // A page asks from its browser: both the question beforehand and the answer have to allow it.
+    for method in ["OPTIONS", "GET"] {
+        let line = format!("{method} /prometheus/api/v1/labels HTTP/1.1\r\nX-Scope-OrgID: a");
+        let plain = ask(&server, &line, "");
+        assert!(!plain.contains("access-control"), "{plain}");
+        let shared = ask(&server, &format!("{line}\r\nOrigin: http://x"), "");
+        let allowed = "access-control-allow-origin: *";
+        assert!(
+            shared.contains(allowed) && shared.contains("vary: Origin"),
+            "{shared}"
+        );
+    }
     let long = format!("query={}", "x".repeat(2000));
     let form = "POST /prometheus/api/v1/query HTTP/1.1\r\nX-Scope-OrgID: a\r\nContent-Type: application/x-www-form-urlencoded";
     assert!(ask(&server, form, &long).starts_with("HTTP/1.1 413"));

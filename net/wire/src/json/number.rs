@@ -13,13 +13,21 @@ pub fn put_float(out: &mut Vec<u8>, value: f64) {
         }
         put_u64(out, value.abs() as u64);
     } else if value.is_finite() {
-        put_shortest(out, value);
+        put_shortest(out, value, -6..21);
     } else {
         out.extend_from_slice(match value {
             f64::INFINITY => b"+Inf",
             f64::NEG_INFINITY => b"-Inf",
             _ => b"NaN",
         });
+    }
+}
+
+/// Appends a float as Prometheus writes a scalar: as [`put_float`], but never with an exponent.
+pub fn put_scalar(out: &mut Vec<u8>, value: f64) {
+    match value.is_finite() {
+        true => put_shortest(out, value, i32::MIN..i32::MAX),
+        false => put_float(out, value),
     }
 }
 
@@ -68,7 +76,9 @@ pub fn put_u64(out: &mut Vec<u8>, mut value: u64) {
 }
 
 /// `ryu` finds the same digits as Go but writes large and small magnitudes with an exponent, and whole numbers with `.0`.
-fn put_shortest(out: &mut Vec<u8>, value: f64) {
+///
+/// Exponents in `expanded` are spelled out.
+fn put_shortest(out: &mut Vec<u8>, value: f64, expanded: std::ops::Range<i32>) {
     let mut buffer = ryu::Buffer::new();
     let text = buffer.format_finite(value);
     if (1e-5..1e16).contains(&value.abs()) {
@@ -79,7 +89,7 @@ fn put_shortest(out: &mut Vec<u8>, value: f64) {
         None => out.extend_from_slice(text.strip_suffix(".0").unwrap_or(text).as_bytes()),
         Some((mantissa, exponent)) => {
             let exponent: i32 = exponent.parse().expect("ryu writes a number behind the e");
-            if (-6..21).contains(&exponent) {
+            if expanded.contains(&exponent) {
                 put_expanded(out, mantissa, exponent);
             } else {
                 put_scientific(out, mantissa, exponent);

@@ -57,6 +57,13 @@ fn floats_are_written_as_go_writes_them() {
     }
     assert_eq!(float(f64::MAX), "1.7976931348623157e+308");
     assert_eq!(float(5e-324), "5e-324");
+    // Of scalars Prometheus spells exponents out.
+    let scalar = |value| text(|out| number::put_scalar(out, value));
+    assert_eq!(scalar(1e21), "1000000000000000000000");
+    assert_eq!(scalar(-1.25e-9), "-0.00000000125");
+    assert_eq!((scalar(2.0), scalar(f64::NAN)), ("2".into(), "NaN".into()));
+    let large = answer(QueryValue::Scalar { t: 0, v: 1e22 });
+    assert_eq!(large["data"]["result"][1], "10000000000000000000000");
 }
 
 #[test]

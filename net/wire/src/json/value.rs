@@ -5,7 +5,7 @@ use model::{
 };
 
 use super::histogram::put_histogram;
-use super::number::{put_float, put_time};
+use super::number::{put_float, put_scalar, put_time};
 use super::text::{put_string, put_utf8};
 
 /// Appends `{"__name__":"up","job":"a"}`.
@@ -80,7 +80,13 @@ where
 pub fn put_query_value(out: &mut Vec<u8>, value: &QueryValue) {
     put_result_head(out, value);
     match value {
-        QueryValue::Scalar { t, v } => put_point(out, *t, *v),
+        QueryValue::Scalar { t, v } => {
+            out.push(b'[');
+            put_time(out, *t);
+            out.extend_from_slice(b",\"");
+            put_scalar(out, *v);
+            out.extend_from_slice(b"\"]");
+        }
         QueryValue::String { t, s } => {
             out.push(b'[');
             put_time(out, *t);
