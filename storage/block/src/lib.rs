@@ -8,7 +8,9 @@
 //!           FileWriter  the bytes to disk, visible when durable                                    file.rs
 //!           merge  files of one tenant to one: later-logged wins, deletions, retention             merge.rs, tombstone.rs
 //! reading   Block, Index  footer; matchers -> series -> pages -> columns                           reader.rs
+//!           HeldRun  a run on a page that is kept packed until somebody wants its samples          held.rs
 //!           Source  where the bytes are: a file, memory, an object                                 source.rs
+//!           Catalog  the blocks of a directory, open; their indexes, cached; which have expired    catalog.rs
 //!           verify  all of it against itself                                                       verify.rs
 //! codecs    times.rs, values.rs over ints.rs over bits.rs; page.rs is frame and checksum
 //! index     symbols.rs, series.rs, postings.rs, directory.rs; meta.rs is header, footer, trailer
@@ -26,9 +28,11 @@
 
 mod bits;
 mod builder;
+mod catalog;
 mod directory;
 mod error;
 mod file;
+mod held;
 mod ints;
 mod limits;
 mod merge;
@@ -46,8 +50,10 @@ mod values;
 mod verify;
 
 pub use builder::{Builder, Built, Options, Spent};
+pub use catalog::{Catalog, EXTENSION, StoredBlock, Summary};
 pub use error::{Error, Malformed};
 pub use file::{FileWriter, Progress, remove_unfinished};
+pub use held::{FoundRun, HeldRun};
 pub use ints::Effort;
 pub use limits::{
     DIRECTORY_BYTES_MAX, GAP_BYTES_MAX, LABELS_MAX, PAGE_BYTES, PAGE_BYTES_MAX, READ_BYTES_MAX,
@@ -58,7 +64,7 @@ pub use meta::{FileKind, Info, Meta, Part, VERSION};
 pub use pack::{Run, SealedRun};
 pub use page::Kind;
 pub use reader::{Block, Index};
-pub use source::{LocalFile, Memory, Source, coalesce};
+pub use source::{LocalFile, Memory, SharedFile, Source, coalesce};
 pub use tombstone::{Gone, Tombstone};
 pub use values::Coding;
 pub use verify::{Verified, verify};

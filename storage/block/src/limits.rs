@@ -33,6 +33,11 @@ pub(crate) const SERIES_PER_PAGE: usize = 1024;
 /// Payload of a page of symbols or postings at which the next one begins.
 pub(crate) const INDEX_PAGE_BYTES: usize = 64 << 10;
 
+/// Bytes of indexes that a catalog keeps, and how many: those of a day of blocks of some hundred thousand series. What is used at the moment comes on top.
+pub(crate) const INDEX_CACHE_BYTES: usize = 128 << 20;
+/// See [`INDEX_CACHE_BYTES`].
+pub(crate) const INDEX_CACHE_ENTRIES: usize = 8192;
+
 /// Tenants of one file.
 pub const TENANTS_MAX: usize = 1 << 19;
 

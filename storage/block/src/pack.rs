@@ -344,16 +344,7 @@ impl<'a> Unpacker<'a> {
                 bytes: rest,
             })));
         }
-        if self.current != Some(entry.column) {
-            self.current = None;
-            self.times.clear();
-            let mut column = self.columns[entry.column as usize];
-            times::decode(&mut column, self.base, &mut self.times)?;
-            if !column.is_empty() {
-                return Err(Malformed::new("bytes behind times", 0, column.len()));
-            }
-            self.current = Some(entry.column);
-        }
+        self.times_of(index)?;
         let from = self.times.partition_point(|&t| t < min);
         let to = self.times.partition_point(|&t| t <= max);
         if from >= to {
@@ -374,7 +365,23 @@ impl<'a> Unpacker<'a> {
         }))
     }
 
-    /// Bytes of the body of an entry, for reports.
+    /// The times of an entry of floats. There is at least one.
+    pub(crate) fn times_of(&mut self, index: usize) -> Result<&[i64], Malformed> {
+        let entry = self.entries[index];
+        if self.current != Some(entry.column) {
+            self.current = None;
+            self.times.clear();
+            let mut column = self.columns[entry.column as usize];
+            times::decode(&mut column, self.base, &mut self.times)?;
+            if !column.is_empty() {
+                return Err(Malformed::new("bytes behind times", 0, column.len()));
+            }
+            self.current = Some(entry.column);
+        }
+        Ok(&self.times)
+    }
+
+    /// Bytes of the body of an entry.
     pub(crate) fn body_len(&self, index: usize) -> usize {
         self.entries[index].body.len()
     }

@@ -11,7 +11,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use model::sorted::{intersect, subtract};
 use model::{Labels, Matcher, TenantId, put_label};
@@ -120,7 +120,7 @@ pub struct Index {
     /// Number of the first series of each page of series.
     series_starts: Vec<u32>,
     /// Pages of postings.
-    kept: HashMap<usize, Rc<postings::Page>>,
+    kept: HashMap<usize, Arc<postings::Page>>,
     kept_bytes: usize,
 }
 
@@ -279,15 +279,15 @@ impl Index {
         &mut self,
         source: &mut dyn Source,
         page: usize,
-    ) -> Result<Rc<postings::Page>, Error> {
+    ) -> Result<Arc<postings::Page>, Error> {
         if let Some(kept) = self.kept.get(&page) {
-            return Ok(Rc::clone(kept));
+            return Ok(Arc::clone(kept));
         }
         let count = self.directory.postings.counts[page] as usize;
         let symbols = self.symbols.count();
         let mut decoded = None;
         self.for_each_page(source, Which::Postings, &[page], &mut |_, payload| {
-            decoded = Some(Rc::new(postings::Page::decode(payload, count, symbols)?));
+            decoded = Some(Arc::new(postings::Page::decode(payload, count, symbols)?));
             Ok(())
         })?;
         let decoded = decoded.expect("one page was read");
@@ -296,7 +296,7 @@ impl Index {
             self.kept_bytes = 0;
         }
         self.kept_bytes += decoded.heap_bytes();
-        self.kept.insert(page, Rc::clone(&decoded));
+        self.kept.insert(page, Arc::clone(&decoded));
         Ok(decoded)
     }
 

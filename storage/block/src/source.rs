@@ -6,8 +6,9 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 
-use reactor::{File, Op, OpenMode, Reactor};
+use reactor::{File, Op, OpenMode, Reactor, Reader};
 
 use crate::error::{Error, Malformed};
 
@@ -141,6 +142,63 @@ impl Drop for LocalFile {
         if let Ok(mut reactor) = self.reactor.try_borrow_mut() {
             let _ = reactor.run(Op::Close { file: self.file });
         }
+    }
+}
+
+/// A file that any thread may read, past the loop of whoever opened it; it stays readable when it is removed meanwhile. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct SharedFile {
+    reader: Reader,
+    name: Arc<str>,
+    len: u64,
+}
+
+impl SharedFile {
+    /// Opens a file.
+    pub fn open(reactor: &mut Reactor, path: &Path) -> Result<SharedFile, Error> {
+        let path = path.to_owned();
+        let len = reactor.run(Op::Stat { path: path.clone() })?.stat().len;
+        let name = Arc::from(path.display().to_string());
+        let mode = OpenMode::read_only();
+        let file = reactor.run(Op::Open { path, mode })?.file();
+        let reader = reactor.reader(file);
+        reactor.run(Op::Close { file })?;
+        Ok(SharedFile { reader, name, len })
+    }
+
+    /// The same file, known under another name.
+    pub(crate) fn named(&self, path: &Path) -> SharedFile {
+        SharedFile {
+            name: Arc::from(path.display().to_string()),
+            ..self.clone()
+        }
+    }
+}
+
+impl Source for SharedFile {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read(&mut self, ranges: &[Range<u64>]) -> Result<Vec<Vec<u8>>, Error> {
+        let mut read = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            let mut bytes = vec![0; (range.end - range.start) as usize];
+            let got = self.reader.read_at(range.start, &mut bytes);
+            let got = got.map_err(|error| Error::Source {
+                file: self.name.to_string(),
+                reason: format!("at offset {}: {error}", range.start),
+            })?;
+            if got != bytes.len() {
+                return Err(cut_short(&self.name, range, range.start + got as u64));
+            }
+            read.push(bytes);
+        }
+        Ok(read)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Blocks as a whole: against a model, under damage, through crashes, and the fixture that must open for ever.
 
+mod catalog;
 mod crash;
 mod damage;
 mod fixture;

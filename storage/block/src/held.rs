@@ -1,0 +1,182 @@
+//! Chunk pages that a reader keeps, to decode runs out of them when it comes to their series.
+//!
+//! A query reads the pages that it needs in one go and evaluates series by series, on several threads. So the pages are shared and stay packed:
+//! a page of 16 KiB holds some ten thousand samples, which would be sixteen times as many bytes as columns.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::{Error, Malformed};
+use crate::pack::{Run, Unpacker};
+use crate::reader::{Index, Which};
+use crate::source::Source;
+use crate::values::Coding;
+
+/// The payload of a chunk page, verified.
+pub(crate) struct HeldPage {
+    file: Arc<str>,
+    /// Of the page in its file, for messages.
+    offset: u64,
+    /// Of the file: of two samples of a series and time that of the greater order counts.
+    order: u64,
+    payload: Vec<u8>,
+}
+
+/// A run on a page: one series over some time.
+#[derive(Debug, Clone)]
+pub struct HeldRun {
+    page: Arc<HeldPage>,
+    /// Its place among the entries of the page.
+    at: u32,
+    bytes: u32,
+}
+
+/// What [`Index::runs`] finds.
+#[derive(Debug, Clone)]
+pub struct FoundRun {
+    /// Number of its series.
+    pub series: u32,
+    /// Time of its first sample, milliseconds.
+    pub min_time: i64,
+    /// Time of its last sample.
+    pub max_time: i64,
+    /// Where its samples are.
+    pub run: HeldRun,
+}
+
+impl HeldRun {
+    /// Bytes that it takes on its page.
+    pub fn len(&self) -> usize {
+        self.bytes as usize
+    }
+
+    /// Never: a run has samples.
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Place of its file in the order of logging.
+    pub fn order(&self) -> u64 {
+        self.page.order
+    }
+
+    /// Hands out the samples of `min..=max`, if there are any. A sealed chunk comes whole.
+    ///
+    /// Errors: [`Error::Corrupt`] naming file and page. Cost: some ns for each entry of the page, 2 to 6 ns for each sample of the run.
+    pub fn decode(
+        &self,
+        (min, max): (i64, i64),
+        each: &mut dyn FnMut(Run<'_>),
+    ) -> Result<(), Error> {
+        let page = &*self.page;
+        let mut unpack = || -> Result<(), Malformed> {
+            if let Some(run) = Unpacker::new(&page.payload)?.run(self.at as usize, min, max)? {
+                each(run);
+            }
+            Ok(())
+        };
+        unpack().map_err(|malformed| malformed.at(&page.file, page.offset))
+    }
+}
+
+impl Index {
+    /// Finds the runs of the series (ascending) that have samples in `min..=max`; pages are handed to `hold` with their bytes, which may refuse.
+    ///
+    /// Runs come by series, those of floats of one series by time. `None`: `hold` has said no.
+    /// Memory: the pages, for as long as a run of them is kept. Cost: reads each page once, decodes its times.
+    pub fn runs(
+        &self,
+        source: &mut dyn Source,
+        order: u64,
+        series: &[u32],
+        (min, max): (i64, i64),
+        hold: &mut dyn FnMut(usize) -> bool,
+        each: &mut dyn FnMut(FoundRun),
+    ) -> Result<Option<()>, Error> {
+        let file: Arc<str> = source.name().into();
+        let pages = self.pages(series, min, max);
+        let mut refused = false;
+        // In bounded pieces, so that a refusal comes soon.
+        for some in pages.chunks(PAGES_AT_ONCE) {
+            self.for_each_page(source, Which::Chunks, some, &mut |page, payload| {
+                if refused || !hold(payload.len()) {
+                    refused = true;
+                    return Ok(());
+                }
+                let page = Arc::new(HeldPage {
+                    file: Arc::clone(&file),
+                    offset: self.page_range(page).start,
+                    order,
+                    payload: payload.to_vec(),
+                });
+                page.find(series, (min, max), each)
+            })?;
+            if refused {
+                return Ok(None);
+            }
+        }
+        Ok(Some(()))
+    }
+}
+
+/// Pages between two looks at whether to go on: 4 MiB of the usual ones.
+const PAGES_AT_ONCE: usize = 256;
+
+impl HeldPage {
+    fn find(
+        self: &Arc<HeldPage>,
+        series: &[u32],
+        (min, max): (i64, i64),
+        each: &mut dyn FnMut(FoundRun),
+    ) -> Result<(), Malformed> {
+        let mut unpacker = Unpacker::new(&self.payload)?;
+        let mut wanted = series;
+        for at in 0..unpacker.entries.len() {
+            let number = unpacker.entries[at].series;
+            let skipped = wanted.partition_point(|&one| one < number);
+            wanted = &wanted[skipped..];
+            match wanted.first() {
+                None => break,
+                Some(&first) if first > number => continue,
+                Some(_) => {}
+            }
+            let Some((min_time, max_time)) = unpacker.span(at, min, max)? else {
+                continue;
+            };
+            let run = HeldRun {
+                page: Arc::clone(self),
+                at: at as u32,
+                bytes: unpacker.body_len(at) as u32,
+            };
+            each(FoundRun {
+                series: number,
+                min_time,
+                max_time,
+                run,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Unpacker<'_> {
+    /// First and last time of an entry that has a sample in `min..=max`; of a sealed chunk its ends count.
+    fn span(&mut self, index: usize, min: i64, max: i64) -> Result<Option<(i64, i64)>, Malformed> {
+        if self.entries[index].coding == Coding::Sealed {
+            return Ok(match self.run(index, min, max)? {
+                Some(Run::Sealed(sealed)) => Some((sealed.min_time, sealed.max_time)),
+                _ => None,
+            });
+        }
+        let times = self.times_of(index)?;
+        let from = times.partition_point(|&t| t < min);
+        let inside = times.get(from).is_some_and(|&t| t <= max);
+        Ok(inside.then(|| (times[0], times[times.len() - 1])))
+    }
+}
+
+impl fmt::Debug for HeldPage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HeldPage({} at {})", self.file, self.offset)
+    }
+}
