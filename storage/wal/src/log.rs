@@ -580,6 +580,15 @@ impl Log {
             || self.spare.no_space().is_some()
     }
 
+    /// A bound of the sequences of checkpoints: those that begin from now on have this one or a greater, and those that began before have a lesser
+    /// one, unless nothing was appended since the last of them began, which then has this one.
+    pub fn next_checkpoint_sequence(&self) -> u32 {
+        match self.is_untouched() {
+            true => self.cursor.sequence,
+            false => self.cursor.sequence.saturating_add(1),
+        }
+    }
+
     /// Begins a checkpoint: all that was appended so far belongs into it, all that is appended from now on goes to a later segment.
     ///
     /// Only one at a time. Feed it while [`Checkpoint::is_ready`], then finish it; see there.
