@@ -1,6 +1,7 @@
 //! The engine: admission, deadline, bounds, and the stages of a query in order.
 
 use std::cell::OnceCell;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use promql::{Budget, Evaluated, Params, Plan, Profile};
 use shard::{Mailboxes, ReadError, TenantStats};
 use tokio::time::{Instant, timeout_at};
 
+use crate::blocks::Look;
 use crate::error::Error;
 use crate::fanout::{self, Allowance, Canceled, Reach};
 use crate::inflight::{Inflight, Listed, Running, Written};
@@ -260,6 +262,11 @@ impl Engine {
         Ok(answers.into_iter().flatten().collect())
     }
 
+    /// Asks all cores to copy what they hold into blocks, at once; the future tells when they have, or why one has not.
+    pub fn flush(&self) -> impl Future<Output = Result<(), String>> + Send + use<> {
+        fanout::flush(&self.mailboxes)
+    }
+
     pub(crate) async fn plan(
         &self,
         caller: &Caller,
@@ -392,10 +399,15 @@ impl Engine {
             let pending: Vec<_> = some.iter().map(select).collect();
             for (reach, answers) in some.iter().zip(pending) {
                 let answers = match answers {
-                    Some(answers) => answers.all(turn).await?,
+                    Some(answers) => {
+                        let mut answers = answers.all(turn).await?;
+                        let select = move |look: &Look<'_>| look.select(true, allowance);
+                        answers.extend(self.in_blocks(caller, reach, turn, select).await?);
+                        answers
+                    }
                     None => Vec::new(),
                 };
-                let size = Size::of(answers.iter().flatten());
+                let size = Size::of_lists(&answers, self.mailboxes.count());
                 all.add(size);
                 allowance.check(all)?;
                 sizes.push(size);
@@ -418,6 +430,40 @@ impl Engine {
             answers: lists,
             sizes,
             of_selector,
+        })
+    }
+
+    /// Looks into the blocks on a worker, if one of them may have something. The cores have answered before.
+    pub(crate) async fn in_blocks<T: Default + Send + 'static>(
+        &self,
+        caller: &Caller,
+        reach: &Reach,
+        turn: &Turn,
+        look: impl FnOnce(&Look<'_>) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (tenant, catalog) = (caller.tenant.clone(), self.mailboxes.blocks().clone());
+        if catalog
+            .overlapping(&tenant, reach.min_time, reach.max_time)
+            .is_empty()
+        {
+            return Ok(T::default());
+        }
+        let reach = reach.clone();
+        let (canceled, deadline) = (turn.canceled.flag(), turn.deadline);
+        let account = turn.account.clone();
+        let found = self.run(move || {
+            let canceled = || canceled.load(Ordering::Relaxed) || Instant::now() >= deadline;
+            look(&Look {
+                catalog: &catalog,
+                tenant: &tenant,
+                reach: &reach,
+                hold: &|bytes| account.take(bytes),
+                canceled: &canceled,
+            })
+        });
+        found.await?.map_err(|error| match error {
+            ReadError::NoMemory => turn.account.refusal(),
+            error => error.into(),
         })
     }
 
@@ -687,6 +733,21 @@ impl Size {
                 chunk_bytes: bytes,
                 data_bytes: bytes + one.labels.packed().len() as u64,
             });
+        }
+        size
+    }
+
+    /// Of the answers of so many cores and of blocks: a series that is in several of them counts once.
+    pub(crate) fn of_lists(lists: &[Vec<shard::SelectedSeries>], cores: u16) -> Size {
+        let mut size = Size::of(lists.iter().flatten());
+        if lists.len() > usize::from(cores) {
+            let mut known = HashSet::new();
+            for one in lists.iter().flatten() {
+                if !known.insert(one.id) {
+                    size.series -= 1;
+                    size.data_bytes -= one.labels.packed().len() as u64;
+                }
+            }
         }
         size
     }

@@ -109,7 +109,7 @@ impl Error {
             Error::TooLong { .. } | Error::QueryMemory { .. } => Class::Limit,
             Error::TooManyOutstanding { .. } => Class::Rate,
             Error::Read(ReadError::Canceled) | Error::Killed => Class::Canceled,
-            Error::Read(ReadError::Chunk(_)) => Class::Internal,
+            Error::Read(ReadError::Chunk(_) | ReadError::Block(_)) => Class::Internal,
             Error::Read(_) | Error::Busy { .. } | Error::Memory | Error::MemoryOfAll { .. } => {
                 Class::Overload
             }

@@ -249,6 +249,27 @@ pub(crate) fn estimate(
     })
 }
 
+/// Has every core copy what it holds into blocks; the messages are sent by the call, not by the future.
+pub(crate) fn flush(
+    mailboxes: &Mailboxes,
+) -> impl Future<Output = Result<(), String>> + Send + use<> {
+    let ask_one = |core| {
+        let (sender, receiver) = oneshot::channel();
+        // A receiver that is gone means that nobody wants the answer.
+        let reply = Box::new(move |result| drop(sender.send(result)));
+        mailboxes.send(CoreId(core), Message::Flush(reply));
+        receiver
+    };
+    let pending: Vec<_> = (0..mailboxes.count()).map(ask_one).collect();
+    async move {
+        for receiver in pending {
+            let ended = |_| Err("a core has ended".to_owned());
+            receiver.await.unwrap_or_else(ended)?;
+        }
+        Ok(())
+    }
+}
+
 /// Counts of one tenant or of all.
 pub(crate) async fn stats(
     mailboxes: &Mailboxes,

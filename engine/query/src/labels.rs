@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use model::{Labels, Matcher, Projection};
 
+use crate::blocks::Look;
 use crate::engine::{Caller, Engine, Size, Turn};
 use crate::error::Error;
 use crate::fanout::{self, Allowance, Reach};
@@ -87,9 +88,11 @@ impl Engine {
                 let select =
                     |reach| fanout::select(self.mailboxes(), caller, reach, false, allowance, turn);
                 let pending: Vec<_> = some.iter().map(select).collect();
-                for answers in pending {
-                    let answers = answers.all(turn).await?;
-                    size.add(Size::of(answers.iter().flatten()));
+                for (reach, answers) in some.iter().zip(pending) {
+                    let mut answers = answers.all(turn).await?;
+                    let select = move |look: &Look<'_>| look.select(false, allowance);
+                    answers.extend(self.in_blocks(caller, reach, turn, select).await?);
+                    size.add(Size::of_lists(&answers, self.mailboxes().count()));
                     allowance.check(size)?;
                     let series = answers.into_iter().flatten();
                     all.extend(series.map(|series| series.labels));
@@ -135,8 +138,11 @@ impl Engine {
             for some in reaches.chunks(SELECTORS_AT_ONCE) {
                 let labels = |reach| fanout::labels(self.mailboxes(), caller, name, reach, turn);
                 let pending: Vec<_> = some.iter().map(labels).collect();
-                for answers in pending {
+                for (reach, answers) in some.iter().zip(pending) {
                     all.extend(answers.all(turn).await?.into_iter().flatten());
+                    let name = name.map(str::to_owned);
+                    let labels = move |look: &Look<'_>| look.labels(name.as_deref());
+                    all.extend(self.in_blocks(caller, reach, turn, labels).await?);
                 }
             }
             let sort = move || {

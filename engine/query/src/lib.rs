@@ -8,7 +8,8 @@
 //! 2. `workers`: threads of low priority; everything that costs CPU happens there: parsing, planning, sorting, evaluation. A
 //!    panic there is an error of this query, and its text is refused for a minute (`quarantine`);
 //! 3. `fanout`: each selector of the plan goes to the mailboxes of all cores; the answers come back through oneshots;
-//! 4. `merge`: sorted by labels, the same series joined, and thereby a [`promql::Source`]: chunks are decoded only when a
+//! 4. `blocks`: when the cores have answered, the blocks of this node are asked the same, on a worker;
+//! 5. `merge`: sorted by labels, the same series joined, and thereby a [`promql::Source`]: chunks are decoded only when a
 //!    worker evaluates their series.
 //!
 //! Nothing here names a series without its tenant. Every wait ends at the deadline. Limits of a query (series, bytes, samples,
@@ -16,6 +17,7 @@
 
 #![forbid(unsafe_code)]
 
+mod blocks;
 mod cardinality;
 mod engine;
 mod error;

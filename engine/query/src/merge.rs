@@ -1,14 +1,16 @@
 //! The answers of the cores, joined: what evaluation reads from.
 //!
 //! Step 7 of the way of a query. A series lives on one core, so joining is nearly always concatenation and a sort; where the
-//! same series comes twice all the same (blocks and replicas will do that), its chunks are put together and overlaps are
-//! decoded into one ascending column, in which the first sample of a time wins.
+//! same series comes twice all the same (from a core and from blocks), its chunks are put together and overlaps are
+//! decoded into one ascending column, in which the sample that was logged later wins.
 
+use std::cmp::Reverse;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use block::Run;
 use model::{CounterReset, Labels};
 use promql::{Columns, Executor, Source, SourceError};
-use shard::{ChunkSlice, ReadError, SelectedSeries, load_chunks};
+use shard::{ChunkBytes, ChunkSlice, ReadError, SelectedSeries, load_chunks};
 
 /// The series of all selectors of a plan; identical selectors share one list.
 #[derive(Default)]
@@ -21,9 +23,9 @@ pub(crate) struct Fetched {
     floor: i64,
 }
 
-/// What the cores answered to one question.
+/// What the cores answered to one question, and what blocks add.
 pub(crate) struct Answers {
-    /// One for each core.
+    /// One for each core, and for each block that has some.
     pub(crate) series: Vec<Vec<SelectedSeries>>,
     /// Whether all labels were asked for, so that no two series have the same.
     pub(crate) all_labels: bool,
@@ -62,8 +64,7 @@ impl Fetched {
     /// Whether any chunk holds native histograms. A chunk that cannot be read is told when it is decoded.
     pub(crate) fn holds_histograms(&self) -> bool {
         let mut chunks = self.lists.iter().flatten().flat_map(|one| &one.chunks);
-        chunks
-            .any(|chunk| (chunk.bytes.read()).is_ok_and(|sealed| chunk::holds_histograms(&sealed)))
+        chunks.any(|chunk| holds_histograms(&chunk.bytes))
     }
 
     fn list(&self, selector: usize) -> &[SelectedSeries] {
@@ -173,19 +174,19 @@ impl Source for Fetched {
         let series = &self.list(selector)[series];
         let min = min.max(self.floor);
         let wanted = |c: &&ChunkSlice| c.max_time >= min && c.min_time <= max;
-        for chunk in series.chunks.iter().filter(wanted) {
-            let failed = |reason: String| SourceError {
+        let mut chunks: Vec<&ChunkSlice> = series.chunks.iter().filter(wanted).collect();
+        let overlaps = overlaps(&series.chunks);
+        if overlaps {
+            // What was logged later comes first, and so it wins.
+            chunks.sort_by_key(|chunk| Reverse(chunk.bytes.order()));
+        }
+        for chunk in chunks {
+            decode_chunk(&chunk.bytes, (min, max), out).map_err(|reason| SourceError {
                 series: series.id,
                 reason,
-            };
-            let sealed = chunk.bytes.read().map_err(|e| failed(e.to_string()))?;
-            match chunk::holds_histograms(&sealed) {
-                false => chunk::decode_range(&sealed, min, max, &mut out.times, &mut out.values),
-                true => decode_histograms(&sealed, min, max, out),
-            }
-            .map_err(|e| failed(e.to_string()))?;
+            })?;
         }
-        if overlaps(&series.chunks) {
+        if overlaps {
             straighten(out);
         }
         debug_assert!(
@@ -194,6 +195,50 @@ impl Source for Fetched {
         );
         Ok(())
     }
+}
+
+/// Appends what a chunk has in a range. Errors: why it cannot be read.
+fn decode_chunk(
+    bytes: &ChunkBytes,
+    (min, max): (i64, i64),
+    out: &mut Columns,
+) -> Result<(), String> {
+    let Some(run) = bytes.packed() else {
+        let sealed = bytes.read().map_err(|e| e.to_string())?;
+        return decode_sealed(&sealed, (min, max), out);
+    };
+    let mut inner = Ok(());
+    let decoded = run.decode((min, max), &mut |run| match run {
+        Run::Floats { times, values } => {
+            out.times.extend_from_slice(times);
+            out.values.extend_from_slice(values);
+        }
+        Run::Sealed(sealed) => inner = decode_sealed(sealed.bytes, (min, max), out),
+    });
+    decoded.map_err(|e| e.to_string())?;
+    inner
+}
+
+fn decode_sealed(sealed: &[u8], (min, max): (i64, i64), out: &mut Columns) -> Result<(), String> {
+    let decoded = match chunk::holds_histograms(sealed) {
+        false => chunk::decode_range(sealed, min, max, &mut out.times, &mut out.values),
+        true => decode_histograms(sealed, min, max, out),
+    };
+    decoded.map_err(|e| e.to_string())
+}
+
+/// Whether a chunk of a block, or one from a core, is of native histograms.
+fn holds_histograms(bytes: &ChunkBytes) -> bool {
+    let Some(run) = bytes.packed() else {
+        return (bytes.read()).is_ok_and(|sealed| chunk::holds_histograms(&sealed));
+    };
+    let mut holds = false;
+    let mut look = |run: Run<'_>| {
+        if let Run::Sealed(sealed) = run {
+            holds = chunk::holds_histograms(sealed.bytes);
+        }
+    };
+    run.decode((i64::MIN, i64::MAX), &mut look).is_ok() && holds
 }
 
 /// Whether a chunk begins before the one before it has ended.

@@ -2,8 +2,8 @@
 //!
 //! A checkpoint is due when the log has grown by more than the threshold and by more than the last checkpoint was long, so
 //! that checkpoints never write more than the log itself; on request; and at a graceful stop, so that the next start reads one
-//! file. It walks the series table in order of numbers: a series record, the places of its closed chunks, its open chunk sealed in a copy, its
-//! exemplars. When all rows are written the chunk files are synced as far as they are named, and only then the checkpoint is completed.
+//! file. It walks the series table in order of numbers: a series record, the places of its closed chunks (but for those that a cut has moved into blocks), its
+//! open chunk sealed in a copy, its exemplars. When all rows are written the chunk files are synced as far as they are named, and only then the checkpoint is completed.
 //! It is fuzzy: what changes behind the walk is in the segments behind the checkpoint too, and replay skips what it knows.
 
 use std::borrow::Cow;
@@ -16,6 +16,7 @@ use wal::{Checkpoint, CheckpointState, ChunkRecord, Log, Record, SeriesRecord, S
 use crate::Error;
 use crate::chunkfile::{Broken, SyncPoint};
 use crate::core::{Core, TOKEN_CHUNKS};
+use crate::cut::Cut;
 use crate::limits::{CHECKPOINT_SLICE_BYTES, CHECKPOINT_SLICE_ROWS};
 use crate::memtable::{Memtable, NO_TENANT};
 
@@ -39,6 +40,8 @@ pub(crate) struct Checkpoints {
     log_bytes_then: u64,
     last_bytes: u64,
     pub(crate) begun: u64,
+    /// The number, by order of beginning, of the last one that is durable.
+    done: u64,
     pub(crate) failed: u64,
     pub(crate) bytes: u64,
 }
@@ -72,6 +75,7 @@ impl Checkpoints {
             log_bytes_then: 0,
             last_bytes: 0,
             begun: 0,
+            done: 0,
             failed: 0,
             bytes: 0,
         }
@@ -83,20 +87,32 @@ impl Checkpoints {
     }
 
     /// Whether a turn would get further without any event.
-    pub(crate) fn has_work(&self, memtable: &Memtable) -> bool {
+    ///
+    /// `held`: none may begin.
+    pub(crate) fn has_work(&self, memtable: &Memtable, held: bool) -> bool {
         match &self.running {
             Some(running) => match running.walk {
                 Walk::Row(_) => running.writer.is_ready(),
                 Walk::Chunks(point) => memtable.chunks.is_synced(point),
                 Walk::Over => false,
             },
-            None => !self.requests.is_empty(),
+            None => !self.requests.is_empty() && !held,
         }
     }
 
     /// Whether none is running or asked for.
     pub(crate) fn is_idle(&self) -> bool {
         self.running.is_none() && self.requests.is_empty()
+    }
+
+    /// Whether one is being written.
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// How many had begun when the last one began that is durable, itself included.
+    pub(crate) fn done(&self) -> u64 {
+        self.done
     }
 
     /// Numbers of series that died in segments before this one are named by no checkpoint and no segment that is kept.
@@ -125,12 +141,13 @@ impl Checkpoints {
         !self.requests.is_empty() || (grown && log.can_turn())
     }
 
-    /// Begins one if it is due, and writes a slice of the one that runs.
+    /// Begins one if it is due, and writes a slice of the one that runs. It leaves out what `cut` has moved.
     pub(crate) fn advance(
         &mut self,
         reactor: &mut Reactor,
         log: &mut Log,
         memtable: &mut Memtable,
+        cut: Option<&Cut>,
     ) {
         if self.running.is_none() && self.is_due(log) {
             self.log_bytes_then = self.log_bytes_found + log.stats().commit_bytes;
@@ -146,7 +163,7 @@ impl Checkpoints {
         let Some(running) = &mut self.running else {
             return;
         };
-        if let Err(error) = running.slice(reactor, memtable) {
+        if let Err(error) = running.slice(reactor, memtable, cut) {
             self.fail(&error.to_string());
         }
     }
@@ -167,6 +184,8 @@ impl Checkpoints {
                 } = self.running.take().expect("looked at above");
                 self.last_bytes = bytes;
                 self.bytes += bytes;
+                // One runs at a time.
+                self.done = self.begun;
                 self.kept.push(writer.sequence());
                 if self.kept.len() > 2 {
                     self.kept.remove(0);
@@ -197,7 +216,7 @@ impl Checkpoints {
         }));
         let mut events = Vec::new();
         loop {
-            self.advance(reactor, log, memtable);
+            self.advance(reactor, log, memtable, None);
             if let Ok(result) = result.try_recv() {
                 return result.map_err(|reason| failed(log, reason));
             }
@@ -207,7 +226,7 @@ impl Checkpoints {
             if let Some(op) = memtable.chunks.next_op(reactor) {
                 reactor.submit(op, TOKEN_CHUNKS);
             }
-            if self.has_work(memtable) {
+            if self.has_work(memtable, false) {
                 continue;
             }
             reactor.wait(None, &mut events);
@@ -243,7 +262,12 @@ impl Checkpoints {
 }
 
 impl Running {
-    fn slice(&mut self, reactor: &mut Reactor, memtable: &mut Memtable) -> Result<(), wal::Error> {
+    fn slice(
+        &mut self,
+        reactor: &mut Reactor,
+        memtable: &mut Memtable,
+        cut: Option<&Cut>,
+    ) -> Result<(), wal::Error> {
         if let Walk::Chunks(point) = self.walk
             && memtable.chunks.is_synced(point)
         {
@@ -260,7 +284,7 @@ impl Running {
                 self.walk = Walk::Chunks(memtable.chunks.request_sync());
                 return Ok(());
             }
-            bytes += put_series(&mut self.writer, reactor, memtable, series)?;
+            bytes += put_series(&mut self.writer, reactor, memtable, series, cut)?;
             rows += 1;
             self.walk = Walk::Row(series + 1);
         }
@@ -274,6 +298,7 @@ fn put_series(
     reactor: &mut Reactor,
     memtable: &Memtable,
     series: u32,
+    cut: Option<&Cut>,
 ) -> Result<usize, wal::Error> {
     let row = &memtable.rows[series];
     if row.tenant == NO_TENANT {
@@ -291,13 +316,22 @@ fn put_series(
     };
     writer.append(reactor, &Record::Series(record))?;
     let mut bytes = packed.len();
-    for chunk in &cold.sealed {
+    let parked = memtable.is_parked(series);
+    for (at, &chunk) in cold.sealed.iter().enumerate() {
+        let mut chunk = chunk;
+        if cut.is_some_and(|cut| cut.moves(row.tenant, &chunk)) {
+            // As the cut leaves it: a live row has a sample.
+            if !parked || at + 1 < cold.sealed.len() {
+                continue;
+            }
+            chunk.mark_in_block();
+        }
         let place = chunk.place();
         let record = StoredChunkRecord {
             series: SeriesRef(series),
             first: TimeMs(chunk.min_time()),
             last: TimeMs(chunk.max_time()),
-            count: chunk.count(),
+            count: chunk.marked_count(),
             file: place.file,
             offset: place.offset,
             len: place.len,
@@ -306,7 +340,7 @@ fn put_series(
         bytes += STORED_CHUNK_BYTES;
     }
     // Of a parked series all chunks are closed.
-    if !memtable.is_parked(series) {
+    if !parked {
         let open = memtable.open(series);
         let sealed = open.seal();
         let record = ChunkRecord {
@@ -333,8 +367,12 @@ fn put_series(
 
 impl Core {
     pub(crate) fn slice_checkpoint(&mut self) {
+        if self.cuts.holds_checkpoints() && !self.checkpoints.is_running() {
+            return;
+        }
+        let cut = self.cuts.moved();
         self.checkpoints
-            .advance(&mut self.reactor, &mut self.log, &mut self.memtable);
+            .advance(&mut self.reactor, &mut self.log, &mut self.memtable, cut);
     }
 
     pub(crate) fn checkpoint_event(&mut self, event: Event) {

@@ -321,6 +321,11 @@ impl ChunkFiles {
         self.no_space.as_deref()
     }
 
+    /// Where the next chunk goes: all that lie before it are here.
+    pub(crate) fn tail(&self) -> SyncPoint {
+        SyncPoint(self.tail)
+    }
+
     /// Wants everything up to now durable; returns what to ask [`ChunkFiles::is_synced`] for.
     pub(crate) fn request_sync(&mut self) -> SyncPoint {
         self.wanted = self.tail;
@@ -589,9 +594,17 @@ impl ChunkFiles {
     }
 }
 
-/// A point that a checkpoint waits for.
+/// A point in the stream of all files: that a checkpoint waits for, or before which a cut moves chunks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SyncPoint(Position);
+
+impl SyncPoint {
+    /// Whether a chunk lies before it.
+    pub(crate) fn covers(self, place: Place) -> bool {
+        let Place { file, offset, .. } = place;
+        Position { file, offset } < self.0
+    }
+}
 
 /// What is wrong with a file, and where.
 type Damage = (u64, String);

@@ -20,6 +20,7 @@ use wal::Log;
 use crate::Memory;
 use crate::checkpoint::Checkpoints;
 use crate::chunkfile::Broken;
+use crate::cut::Cuts;
 use crate::health::Published;
 use crate::limits::{CHUNK_LOOKUPS_MAX, GC_INTERVAL_S, GC_SLICE_ROWS, STALL_MS};
 use crate::mailbox::Mailboxes;
@@ -48,6 +49,7 @@ pub(crate) struct Core {
     pub(crate) release: Release,
     pub(crate) reads: Reads,
     pub(crate) checkpoints: Checkpoints,
+    pub(crate) cuts: Cuts,
     collection: Option<Collection>,
     collection_due: bool,
     poison: Option<Refusal>,
@@ -89,6 +91,7 @@ pub(crate) struct Parts {
     pub(crate) memtable: Memtable,
     pub(crate) log: Log,
     pub(crate) checkpoints: Checkpoints,
+    pub(crate) cuts: Cuts,
     pub(crate) published: Arc<Published>,
     pub(crate) observers: Observers,
     pub(crate) poison_linger: Duration,
@@ -105,6 +108,7 @@ impl Core {
             memtable,
             log,
             checkpoints,
+            cuts,
             ..
         } = parts;
         let bell = reactor.doorbell();
@@ -124,6 +128,7 @@ impl Core {
             release: Release::default(),
             reads: Reads::default(),
             checkpoints,
+            cuts,
             collection: None,
             collection_due: false,
             poison: None,
@@ -203,7 +208,8 @@ impl Core {
             .is_some_and(|push| self.admit(push).is_some());
         let collection = self.collection.is_some() || self.collection_due;
         let background = collection
-            || self.checkpoints.has_work(&self.memtable)
+            || (self.checkpoints).has_work(&self.memtable, self.cuts.holds_checkpoints())
+            || self.cut_has_work()
             || self.memtable.chunks.has_work();
         pushes || !self.reads.is_idle() || (background && self.poison.is_none())
     }
@@ -213,6 +219,7 @@ impl Core {
             Event::Doorbell => {} // The mailbox is looked at in every turn.
             Event::Timer(TOKEN_GC) => {
                 self.collection_due = true;
+                self.tick_cuts();
                 let at = self.reactor.now().after(Duration::from_secs(GC_INTERVAL_S));
                 self.reactor.set_timer(at, TOKEN_GC);
             }
@@ -258,8 +265,14 @@ impl Core {
                 Some(refusal) => reply(Err(refusal.to_string())),
                 None => self.checkpoints.request(reply),
             },
+            Message::Flush(reply) => match &self.poison {
+                Some(refusal) => reply(Err(refusal.to_string())),
+                None => self.request_flush(reply),
+            },
+            Message::Blocks(news) => self.cut_event(news.0),
             Message::Stop(reply) => {
                 self.mailboxes.of(self.id).close();
+                self.give_up_cut("the node stops");
                 if self.poison.is_none() {
                     self.checkpoints.request(Box::new(|_| {}));
                 }
@@ -310,6 +323,7 @@ impl Core {
         }
         if self.poison.is_none() {
             self.slice_checkpoint();
+            self.slice_cut();
             self.slice_collection();
             if let Some(op) = self.memtable.chunks.next_op(&mut self.reactor) {
                 self.reactor.submit(op, TOKEN_CHUNKS);
@@ -381,6 +395,7 @@ impl Core {
             deliver(Err(ReadError::Refused(refusal.clone())));
         }
         self.checkpoints.abort(&refusal.to_string());
+        self.give_up_cut(&refusal.to_string());
         self.poison = Some(refusal);
         let _ = self.published.poison.set(reason);
         self.reactor
@@ -454,6 +469,9 @@ impl Core {
                 chunks.pending_bytes() as u64,
             ),
             (&published.chunk_lookups, chunks.stats.looked_up),
+            (&published.cuts, self.cuts.made),
+            (&published.cuts_failed, self.cuts.failed),
+            (&published.cut_chunks, self.cuts.moved_chunks),
             (&published.samples, totals.samples),
             (&published.tenants, self.memtable.tenant_count() as u64),
             (&published.samples_rejected, counts.rejected),

@@ -17,6 +17,8 @@ use prometheus::Registry;
 use reactor::Reactor;
 
 use crate::core::{Core, Parts};
+use crate::cut::write::Order;
+use crate::cut::{self, Cuts};
 use crate::health::{Health, Published};
 use crate::mailbox::Mailboxes;
 use crate::message::Message;
@@ -67,7 +69,7 @@ pub struct Cores {
 }
 
 /// What a thread says once it has recovered.
-type Report = Result<Started, Error>;
+type Report = Result<(Started, Vec<cut::Replayed>), Error>;
 
 impl Cores {
     /// Starts the cores and returns when all of them serve.
@@ -99,6 +101,7 @@ impl Cores {
             quotas: Arc::default(),
             mailboxes: mailboxes.clone(),
             progress: Box::new(progress),
+            orders: keeper.orders.clone(),
         });
         let mut cores = Cores {
             mailboxes,
@@ -130,13 +133,16 @@ impl Cores {
             reports.push((reported, go));
         }
         // On an error the senders of `go` are dropped: threads that wait for it end.
+        let mut logs = Vec::new();
         for (report, _) in &reports {
-            let started = report
+            let (started, found) = report
                 .recv()
                 .expect("a core reports, or the process aborts")?;
             cores.started.take_in(started);
+            logs.extend(found);
         }
-        cores.keeper.conclude()?;
+        let notes = cores.keeper.conclude(logs, &cores.mailboxes)?;
+        cores.started.notes.extend(notes);
         for (_, go) in &reports {
             go.send(()).expect("a core that has reported waits");
         }
@@ -199,18 +205,19 @@ impl Cores {
 }
 
 /// The thread that holds the lock on the data directory, since a reactor and its files belong to one thread. It also reads the
-/// manifest at start and switches it.
+/// manifest at start and switches it, and writes the blocks of all cores, one after another (`cut`).
 struct Keeper {
     thread: JoinHandle<()>,
-    conclude: Sender<()>,
-    concluded: Receiver<Result<(), Error>>,
+    orders: Sender<Order>,
 }
 
+/// How much nicer the keeper is than cores and gateway threads: it encodes blocks, for which there are hours of time.
+const NICENESS: i32 = 10;
+
 impl Keeper {
-    /// Takes the lock and finds out what the cores have to do.
+    /// Takes the lock and tells what the cores have to do. Errors: as of [`Node::open`].
     fn start(options: &Options) -> Result<(Keeper, Plan), Error> {
-        let (conclude, wait) = channel();
-        let (report, concluded) = channel();
+        let (orders, queue) = channel::<Order>();
         let (send_plan, plan) = channel();
         let options = options.clone();
         let body = move || {
@@ -226,40 +233,42 @@ impl Keeper {
                 Err(error) => return send_plan.send(Err(error)).unwrap_or_default(),
             };
             send_plan.send(Ok(node.plan())).unwrap_or_default();
-            // Once to conclude, then until the handle is dropped.
-            while wait.recv().is_ok() {
-                report.send(node.conclude()).unwrap_or_default();
-            }
+            // Where this is refused, blocks compete on equal terms, which costs latency only.
+            let _ = rustix::process::nice(NICENESS);
+            // Until the handle and all cores are gone.
+            queue.iter().for_each(|order| node.serve(order));
         };
         let builder = std::thread::Builder::new().name("myelin-keeper".to_owned());
         let thread = builder
             .spawn(body)
             .map_err(|source| Error::Thread { core: 0, source })?;
         let plan = plan.recv().expect("the keeper answers or has panicked")?;
-        Ok((
-            Keeper {
-                thread,
-                conclude,
-                concluded,
-            },
-            plan,
-        ))
+        Ok((Keeper { thread, orders }, plan))
     }
 
-    /// All cores have recovered: what they wrote is in force from now on.
-    fn conclude(&self) -> Result<(), Error> {
-        self.conclude.send(()).expect("the keeper waits");
-        self.concluded
+    /// Makes what the cores found and wrote the truth. Returns notes for the operator.
+    fn conclude(
+        &self,
+        logs: Vec<cut::Replayed>,
+        mailboxes: &Mailboxes,
+    ) -> Result<Vec<String>, Error> {
+        let (sender, concluded) = channel();
+        let order = Order::Conclude {
+            logs,
+            mailboxes: mailboxes.clone(),
+            reply: Box::new(move |result| sender.send(result).unwrap_or_default()),
+        };
+        let sent = self.orders.send(order);
+        assert!(sent.is_ok(), "the keeper serves until this is dropped");
+        concluded
             .recv()
             .expect("the keeper answers or has panicked")
     }
 
-    /// Gives the lock back.
+    /// Lets the lock go; the cores have stopped.
     fn release(self) {
-        let Keeper {
-            thread, conclude, ..
-        } = self;
-        drop(conclude);
+        let Keeper { thread, orders } = self;
+        drop(orders);
         // A panic would have been met by `conclude`.
         let _ = thread.join();
     }
@@ -299,6 +308,7 @@ struct Start {
     quotas: Arc<Quotas>,
     mailboxes: Mailboxes,
     progress: Box<dyn Fn(ReplayProgress) + Send + Sync>,
+    orders: Sender<Order>,
 }
 
 impl Start {
@@ -315,7 +325,7 @@ impl Start {
             Ok(prepared) => prepared,
             Err(error) => return report.send(Err(error)).unwrap_or_default(),
         };
-        let reported = report.send(Ok(started));
+        let reported = report.send(Ok((started, recovered.logs.clone())));
         if reported.is_err() || go.recv().is_err() {
             return; // Another core could not start.
         }
@@ -326,13 +336,15 @@ impl Start {
             memtable: recovered.memtable,
             log: recovered.log,
             checkpoints: recovered.checkpoints,
+            cuts: Cuts::new(self.orders.clone(), recovered.generation),
             published,
             observers,
             poison_linger: self.options.poison_linger,
             memory: self.options.memory.clone(),
         });
         core.mark_serving();
-        report.send(Ok(Started::default())).unwrap_or_default();
+        let serves = (Started::default(), Vec::new());
+        report.send(Ok(serves)).unwrap_or_default();
         core.run();
     }
 

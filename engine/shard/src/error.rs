@@ -54,6 +54,9 @@ pub enum Error {
     /// A chunk file cannot be read or written; names file and offset.
     #[error(transparent)]
     Chunk(crate::ReadError),
+    /// The directory of blocks cannot be read or made; names it.
+    #[error("blocks: {0}")]
+    Block(String),
     /// The data directory holds something that cannot be used.
     #[error("{}: {reason}", path.display())]
     Data {

@@ -3,7 +3,7 @@
 //! A core is one struct ([`core::Core`]), its loop is *select an event, apply it*. No locks, no async runtime, nothing shared but
 //! the mailbox in front of it, published counters and the node-wide series counts (`quota`). Read on in this order:
 //! `message` (what comes in and goes out), `mailbox`, `core`, `commit` (the promise on one screen), `release`, then `memtable`
-//! and `index` (what is held), `chunkfile` (what has left memory), `read`, `checkpoint`, `recovery`, and `cores` (threads, start, stop, health).
+//! and `index` (what is held), `chunkfile` (what has left memory), `cut` (what has left the head), `read`, `checkpoint`, `recovery`, and `cores` (threads, start, stop, health).
 //!
 //! Invariants: no reply leaves before the log is durable up to what it shows or acknowledges; a series belongs to one core
 //! (`model::identity::core_of`); samples of one push on one core become visible together; a tenant's series are reachable only
@@ -16,6 +16,7 @@ mod chunkfile;
 mod commit;
 mod core;
 mod cores;
+mod cut;
 mod error;
 mod health;
 mod index;

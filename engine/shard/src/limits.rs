@@ -28,6 +28,19 @@ pub(crate) const CHECKPOINT_SLICE_BYTES: usize = 512 << 10;
 /// Rows that the collection of old data looks at in a slice.
 pub const GC_SLICE_ROWS: usize = 1024;
 
+/// How far the newest sample of a tenant is behind a multiple of [`CUT_MS`] when the chunks before it are cut. Source: Prometheus, half a chunk range; late samples
+/// find their chunks open until then.
+pub const CUT_LAG_MS: i64 = CUT_MS / 2;
+
+/// Series of one file of a cut, and bytes of memory that their labels and places take: two dozen MiB, and as much again while the file's index is made.
+/// Larger cores write several files.
+pub(crate) const CUT_BATCH_SERIES: usize = 64 << 10;
+/// See [`CUT_BATCH_SERIES`].
+pub(crate) const CUT_BATCH_BYTES: usize = 24 << 20;
+
+/// Seconds from a failed cut to the next that is not asked for.
+pub(crate) const CUT_RETRY_S: u64 = 60;
+
 /// Samples after which an open chunk is sealed. Source: Prometheus; more saves little (the chunk's header is 7 bytes) and
 /// makes reads of short ranges decode more.
 pub const CHUNK_SAMPLES_DEFAULT: u16 = 120;
@@ -93,3 +106,4 @@ const _: () = assert!(CUT_MS % 1000 == 0 && CUT_MS > 0);
 const _: () = assert!(CUT_MS < u32::MAX as i64);
 const _: () = assert!(CHUNK_BLOCK_BYTES * 8 <= CHUNK_FILE_BYTES_DEFAULT as usize);
 const _: () = assert!(CHUNK_SAMPLES_DEFAULT > 1);
+const _: () = assert!(CUT_LAG_MS > 0 && CUT_BATCH_SERIES <= block::SERIES_MAX as usize);

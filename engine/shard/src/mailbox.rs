@@ -14,6 +14,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
+use block::Catalog;
 use crossbeam::queue::SegQueue;
 use model::CoreId;
 use smallvec::SmallVec;
@@ -30,8 +31,14 @@ const WAKE_SAMPLES: u32 = 1000;
 pub(crate) type Bell = Box<dyn Fn() + Send + Sync>;
 
 /// Handles on the mailboxes of all cores; cheap to clone, held by every gateway thread.
+///
+/// With them comes what the cores have written and let go: whoever reads asks the cores first and then looks into the blocks, so that a sample that
+/// moves meanwhile is seen twice rather than not at all.
 #[derive(Clone)]
-pub struct Mailboxes(Arc<[Mailbox]>);
+pub struct Mailboxes {
+    cores: Arc<[Mailbox]>,
+    blocks: Arc<Catalog>,
+}
 
 pub(crate) struct Mailbox {
     core: CoreId,
@@ -71,12 +78,20 @@ impl Mailboxes {
             samples: AtomicU32::new(0),
             bell: OnceLock::new(),
         };
-        Mailboxes((0..count).map(mailbox).collect())
+        Mailboxes {
+            cores: (0..count).map(mailbox).collect(),
+            blocks: Arc::default(),
+        }
+    }
+
+    /// The blocks of this node.
+    pub fn blocks(&self) -> &Arc<Catalog> {
+        &self.blocks
     }
 
     /// How many cores there are.
     pub fn count(&self) -> u16 {
-        self.0.len() as u16
+        self.cores.len() as u16
     }
 
     /// Takes credits on all of these cores, or on none. `wanted` is bytes per core, no core twice.
@@ -122,7 +137,7 @@ impl Mailboxes {
     }
 
     pub(crate) fn of(&self, core: CoreId) -> &Mailbox {
-        &self.0[usize::from(core.0)]
+        &self.cores[usize::from(core.0)]
     }
 }
 
@@ -310,7 +325,9 @@ impl Message {
             Message::Stats(query) => (query.reply)(Err(ReadError::Refused(refusal))),
             Message::Cardinality(query) => (query.reply)(Err(ReadError::Refused(refusal))),
             Message::Estimate(query) => (query.reply)(Err(ReadError::Refused(refusal))),
-            Message::Checkpoint(reply) => reply(Err(refusal.to_string())),
+            Message::Checkpoint(reply) | Message::Flush(reply) => reply(Err(refusal.to_string())),
+            // The core has stopped and wants nothing more of the keeper.
+            Message::Blocks(_) => {}
             Message::Stop(reply) => reply(),
         }
     }

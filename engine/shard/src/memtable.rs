@@ -100,6 +100,9 @@ pub(crate) struct Sealed {
 
 const _: () = assert!(size_of::<Sealed>() == 28);
 
+/// In the count of a chunk: the chunk is in a block too, and stays only because a live row has a sample. Chunks have at most 4096 samples.
+const IN_BLOCK: u16 = 1 << 15;
+
 impl Sealed {
     /// `None` for times that no chunk can have.
     pub(crate) fn new(min_time: i64, max_time: i64, count: u16, place: Place) -> Option<Sealed> {
@@ -125,7 +128,22 @@ impl Sealed {
 
     /// Samples in it.
     pub(crate) fn count(&self) -> u16 {
+        self.count & !IN_BLOCK
+    }
+
+    /// Samples, and [`IN_BLOCK`], as a checkpoint has them.
+    pub(crate) fn marked_count(&self) -> u16 {
         self.count
+    }
+
+    /// Whether a cut has moved it: no other cut takes it again.
+    pub(crate) fn is_in_block(&self) -> bool {
+        self.count & IN_BLOCK != 0
+    }
+
+    /// See [`Sealed::is_in_block`].
+    pub(crate) fn mark_in_block(&mut self) {
+        self.count |= IN_BLOCK;
     }
 
     pub(crate) fn place(&self) -> Place {
@@ -172,6 +190,8 @@ pub(crate) struct Tenant {
     pub(crate) tail: Lsn,
     /// As of the last push, or the default.
     pub(crate) retention_ms: i64,
+    /// What is before this time has been cut, but for what came later.
+    pub(crate) cut_until: i64,
     /// Empty where none were sent.
     pub(crate) exemplars: Exemplars,
 }
@@ -278,6 +298,7 @@ impl Memtable {
             ack: Ack::default(),
             tail: Lsn::default(),
             retention_ms: self.retention_default_ms,
+            cut_until: i64::MIN,
             exemplars: Exemplars::default(),
         };
         let slot = match self.tenants.iter().position(Option::is_none) {
@@ -306,6 +327,14 @@ impl Memtable {
         self.tenants[slot as usize]
             .as_mut()
             .expect("slots in use have a tenant")
+    }
+
+    /// How long tenants keep their samples, milliseconds: those that differ from the default.
+    pub(crate) fn retentions(&self) -> HashMap<TenantId, i64> {
+        let tenants = self.tenants.iter().flatten();
+        let own = tenants.filter(|tenant| tenant.retention_ms != self.retention_default_ms);
+        own.map(|tenant| (tenant.id.clone(), tenant.retention_ms))
+            .collect()
     }
 
     /// Live tenants.

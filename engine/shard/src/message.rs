@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::ChunkBytes;
+use crate::cut::write::Outcome;
 use model::{
     Exemplar, HistogramSample, Labels, Matcher, Projection, SeriesId, SeriesKey, TenantId,
     TenantLimits,
@@ -30,9 +31,17 @@ pub enum Message {
     Estimate(EstimateQuery),
     /// A checkpoint now, for shutdown and tests; answered when it is durable.
     Checkpoint(Box<dyn FnOnce(Result<(), String>) + Send>),
+    /// Writes all that the core holds into blocks.
+    Flush(Box<dyn FnOnce(Result<(), String>) + Send>),
+    /// What the keeper answers to a core.
+    #[doc(hidden)]
+    Blocks(BlockNews),
     /// Finish what is queued, sync, stop the loop. Answered last.
     Stop(Box<dyn FnOnce() + Send>),
 }
+
+/// Nothing that a gateway could make: answers of the keeper to a core's cut.
+pub struct BlockNews(pub(crate) Outcome);
 
 /// Samples of one body for one core, all of one tenant.
 pub struct Push {
@@ -461,6 +470,9 @@ pub enum ReadError {
     /// A chunk cannot be read, or is damaged: file, offset and reason.
     #[error("chunk file {0}")]
     Chunk(String),
+    /// A block could not be read, or is damaged; names it and the place.
+    #[error("block {0}")]
+    Block(String),
     /// More bytes of labels and chunks than allowed.
     #[error(
         "the query hit the aggregated data size limit (limit: {limit} bytes, at least {found} found; \

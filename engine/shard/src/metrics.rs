@@ -138,6 +138,27 @@ fn rows() -> Vec<Row> {
             |p| &p.chunk_lookups,
         ),
         row(
+            "myelin_cuts_total",
+            "Times that a core has moved closed chunks into blocks.",
+            COUNTER,
+            true,
+            |p| &p.cuts,
+        ),
+        row(
+            "myelin_cuts_failed_total",
+            "Cuts that ended with an error; the chunks stay in the head until one succeeds.",
+            COUNTER,
+            true,
+            |p| &p.cuts_failed,
+        ),
+        row(
+            "myelin_cut_chunks_total",
+            "Closed chunks that a core has let go of because blocks hold them.",
+            COUNTER,
+            true,
+            |p| &p.cut_chunks,
+        ),
+        row(
             "myelin_core_memory_bytes",
             "Heap bytes of each core's memtable, as of its last round of collection.",
             GAUGE,
@@ -336,6 +357,7 @@ impl CoreCollector {
             .collect();
         descs.push(desc(QUEUE.0, QUEUE.1, true));
         descs.push(desc(REPLAY.0, REPLAY.1, false));
+        descs.extend(BLOCKS.iter().map(|(name, help, _)| desc(name, help, false)));
         CoreCollector {
             published,
             mailboxes,
@@ -344,6 +366,44 @@ impl CoreCollector {
         }
     }
 }
+
+/// A gauge of the blocks: name, help, value.
+type OfBlocks = (&'static str, &'static str, fn(&block::Summary) -> f64);
+
+/// Of the blocks of the node. Times are 0 where there are no samples.
+const BLOCKS: [OfBlocks; 7] = [
+    ("myelin_blocks", "Blocks on local disk.", |s| {
+        s.blocks as f64
+    }),
+    ("myelin_block_bytes", "Bytes of all blocks.", |s| {
+        s.bytes as f64
+    }),
+    (
+        "myelin_block_samples",
+        "Samples in blocks; one that is in two blocks counts twice.",
+        |s| s.samples as f64,
+    ),
+    (
+        "myelin_block_oldest_time_seconds",
+        "Time of the earliest sample in blocks.",
+        |s| s.times.map_or(0.0, |(oldest, _)| oldest as f64 / 1000.0),
+    ),
+    (
+        "myelin_block_newest_time_seconds",
+        "Time of the latest sample in blocks.",
+        |s| s.times.map_or(0.0, |(_, newest)| newest as f64 / 1000.0),
+    ),
+    (
+        "myelin_blocks_damaged",
+        "Files that the last start left out because their end or their begin is damaged.",
+        |s| s.damaged as f64,
+    ),
+    (
+        "myelin_block_index_bytes",
+        "Bytes of indexes of blocks that are kept in memory.",
+        |s| s.index_bytes as f64,
+    ),
+];
 
 impl Collector for CoreCollector {
     fn desc(&self) -> Vec<&Desc> {
@@ -382,6 +442,11 @@ impl Collector for CoreCollector {
             GAUGE,
             replay.unwrap_or(0) as f64 / 1000.0,
         ));
+        let summary = self.mailboxes.blocks().summary();
+        let of_blocks = BLOCKS.iter();
+        families.extend(
+            of_blocks.map(|(name, help, value)| single(name, help, GAUGE, value(&summary))),
+        );
         families
     }
 }

@@ -31,6 +31,9 @@ use crate::Error;
 use crate::checkpoint::Checkpoints;
 use crate::chunkfile::ChunkFiles;
 use crate::cores::ReplayProgress;
+use crate::cut;
+use crate::cut::write::{Blocks, Order};
+use crate::mailbox::Mailboxes;
 use crate::memtable::Memtable;
 use crate::memtable::gc::seconds;
 use crate::memtable::replay::{Keep, Malformed, Replay};
@@ -62,6 +65,7 @@ pub(crate) struct Node {
     root: PathBuf,
     cores: u16,
     plan: Plan,
+    blocks: Blocks,
     /// Held until the reactor is dropped.
     _lock: Lock,
 }
@@ -73,6 +77,10 @@ pub(crate) struct Recovered {
     pub(crate) checkpoints: Checkpoints,
     pub(crate) corruptions: u64,
     pub(crate) not_direct: Option<String>,
+    /// Of the log that it writes from now on.
+    pub(crate) generation: u32,
+    /// What was found in the logs that it has read.
+    pub(crate) logs: Vec<cut::Replayed>,
     /// For the operator.
     pub(crate) notes: Vec<String>,
 }
@@ -116,11 +124,14 @@ impl Node {
                 direct,
             },
         };
+        let retention = i64::try_from(options.retention.as_millis()).unwrap_or(i64::MAX);
+        let blocks = Blocks::new(cut::directory(&options.data_dir), retention);
         Ok(Node {
             reactor,
             root,
             cores,
             plan,
+            blocks,
             _lock: lock,
         })
     }
@@ -130,10 +141,18 @@ impl Node {
         self.plan.clone()
     }
 
-    /// All cores have recovered: what they wrote is in force from now on.
-    pub(crate) fn conclude(&mut self) -> Result<(), Error> {
+    /// All cores have recovered: what they wrote is in force from now on, and so are the blocks that the logs they read rely on. Returns notes
+    /// for the operator.
+    pub(crate) fn conclude(
+        &mut self,
+        mailboxes: &Mailboxes,
+        logs: &[cut::Replayed],
+    ) -> Result<Vec<String>, Error> {
+        self.blocks.connect(mailboxes);
+        let notes = self.blocks.open(&mut self.reactor, logs);
+        let notes = notes.map_err(|error| Error::Block(error.to_string()))?;
         let Plan::Replace { old, .. } = self.plan else {
-            return Ok(());
+            return Ok(notes);
         };
         let generation = old.generation + 1;
         Manifest {
@@ -143,7 +162,19 @@ impl Node {
         .write(&mut self.reactor, &self.root)?;
         // What cannot be removed now is removed by the next start.
         let _ = wal::remove_generation(&mut self.reactor, &self.root, old.generation);
-        Ok(())
+        Ok(notes)
+    }
+
+    /// Does what a core has ordered, or concludes.
+    pub(crate) fn serve(&mut self, order: Order) {
+        match order {
+            Order::Conclude {
+                logs,
+                mailboxes,
+                reply,
+            } => reply(self.conclude(&mailboxes, &logs)),
+            order => self.blocks.serve(&mut self.reactor, order),
+        }
     }
 }
 
@@ -184,7 +215,7 @@ pub(crate) fn recover(
     wal::create_dirs(reactor, &dir)?;
     memtable.chunks = ChunkFiles::open(reactor, &dir, id.0, options.chunk_file_bytes)?;
     let replay = RefCell::new(Replay::new(&mut memtable, keep, now_s));
-    let mut last = None;
+    let (mut last, mut logs) = (None, Vec::new());
     for (generation, core) in sources {
         let dir = wal::core_dir(&root, generation, core);
         let malformed = |Malformed(reason)| Error::Data {
@@ -213,6 +244,14 @@ pub(crate) fn recover(
         let replayed = wal::replay(reactor, &dir, &replay_options, &mut sink, &mut between)?;
         describe(&replayed, &mut notes);
         salvaged += replayed.salvaged.len() as u64;
+        logs.push(cut::Replayed {
+            generation,
+            core: CoreId(core),
+            checkpoint: replayed.checkpoint,
+            doubtful: replayed.is_new()
+                || !replayed.damaged_checkpoints.is_empty()
+                || !replayed.salvaged.is_empty(),
+        });
         last = Some(replayed);
     }
     let replay = replay.into_inner();
@@ -278,6 +317,8 @@ pub(crate) fn recover(
         checkpoints,
         corruptions: salvaged,
         not_direct,
+        generation,
+        logs,
         notes,
     })
 }

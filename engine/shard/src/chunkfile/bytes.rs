@@ -7,6 +7,8 @@ use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use block::{HeldRun, Run};
+use chunk::XorAppender;
 use reactor::Reader;
 
 use crate::message::{ReadError, SelectedSeries};
@@ -47,6 +49,14 @@ enum Repr {
         offset: u32,
         len: u32,
     },
+    /// On a page of a block.
+    Packed(HeldRun),
+}
+
+impl From<HeldRun> for ChunkBytes {
+    fn from(run: HeldRun) -> ChunkBytes {
+        ChunkBytes(Repr::Packed(run))
+    }
 }
 
 impl From<&[u8]> for ChunkBytes {
@@ -76,7 +86,27 @@ impl ChunkBytes {
     pub fn len(&self) -> usize {
         match &self.0 {
             Repr::Held { len, .. } | Repr::Stored { len, .. } => *len as usize,
+            Repr::Packed(run) => run.len(),
         }
+    }
+
+    /// Whether the bytes are in memory of their own.
+    pub(crate) fn is_held(&self) -> bool {
+        matches!(self.0, Repr::Held { .. })
+    }
+
+    /// The run of a block that this is, if it is one.
+    pub fn packed(&self) -> Option<&HeldRun> {
+        match &self.0 {
+            Repr::Packed(run) => Some(run),
+            _ => None,
+        }
+    }
+
+    /// Place in the order of logging: of two samples of one series and time that of the greater order counts. What comes from a core was
+    /// logged later than what lies in blocks.
+    pub fn order(&self) -> u64 {
+        self.packed().map_or(u64::MAX, HeldRun::order)
     }
 
     /// The bytes; read from their file, with one system call, where they are not in memory.
@@ -92,6 +122,7 @@ impl ChunkBytes {
                 fill(file, u64::from(*offset), &mut bytes)?;
                 Ok(Cow::Owned(bytes))
             }
+            Repr::Packed(run) => Ok(Cow::Owned(seal(run)?)),
         }
     }
 
@@ -108,8 +139,25 @@ impl ChunkBytes {
         match &self.0 {
             Repr::Held { .. } => ReadError::Chunk(format!("a chunk in memory: {reason}")),
             Repr::Stored { file, offset, .. } => damaged(file, u64::from(*offset), &reason),
+            Repr::Packed(_) => ReadError::Block(reason),
         }
     }
+}
+
+/// The samples of a run as a chunk. Cost: encodes them anew; who wants many had better decode the run.
+fn seal(run: &HeldRun) -> Result<Vec<u8>, ReadError> {
+    let mut sealed = Vec::new();
+    let decoded = run.decode((i64::MIN, i64::MAX), &mut |run| match run {
+        Run::Floats { times, values } => {
+            let mut chunk = XorAppender::new();
+            let samples = times.iter().zip(values);
+            samples.for_each(|(&time, &value)| chunk.append(time, value));
+            sealed = chunk.seal();
+        }
+        Run::Sealed(run) => sealed = run.bytes.to_vec(),
+    });
+    decoded.map_err(|error| ReadError::Block(error.to_string()))?;
+    Ok(sealed)
 }
 
 fn damaged(file: &StoredFile, offset: u64, reason: &str) -> ReadError {

@@ -9,7 +9,7 @@
 //! was just acknowledged must be readable for a while.
 //!
 //! A series that has not been written for [`PARK_AFTER_S`] is *parked*: its open chunk goes to the chunk file, and of its memory the row, the cold row
-//! and the index remain. Its samples stay readable for as long as they are kept; when blocks hold them, it can leave whole.
+//! and the index remain. Its samples stay readable for as long as they are kept; when blocks hold them, it leaves whole (`cut`).
 //!
 //! A round visits all rows in slices, then sweeps the postings of what has died, tenant by tenant, in slices. The numbers of
 //! the dead then wait in `retired` until neither a segment nor a checkpoint names them.
@@ -134,9 +134,16 @@ impl Memtable {
             if idle_s >= OLD_SERIES_LINGER_S {
                 return self.remove_series(series);
             }
+        } else if idle_s >= PARK_AFTER_S && self.is_in_blocks(series) {
+            return self.remove_series(series);
         } else {
+            let parked = self.is_parked(series);
             let sealed = &mut self.colds[series].sealed;
             let old = sealed.partition_point(|chunk| chunk.max_time() < horizon);
+            // The series was written again, and need not keep what is in a block.
+            let moved = sealed.first().is_some_and(Sealed::is_in_block);
+            let spare = moved && (sealed.len() > 1 || !parked);
+            let old = old.max(usize::from(spare));
             if old > 0 {
                 self.totals.sealed_chunks -= old as u64;
                 for chunk in sealed.drain(..old) {
@@ -165,7 +172,7 @@ impl Memtable {
         accounts.pairs += size_of_val(&*cold.pairs);
     }
 
-    pub(super) fn remove_series(&mut self, series: u32) {
+    pub(crate) fn remove_series(&mut self, series: u32) {
         let row = &mut self.rows[series];
         let slot = row.tenant;
         row.tenant = NO_TENANT;

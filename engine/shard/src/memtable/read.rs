@@ -79,7 +79,7 @@ impl Memtable {
         Ok(slices)
     }
 
-    fn slice_of(&self, chunk: &Sealed) -> ChunkSlice {
+    pub(crate) fn slice_of(&self, chunk: &Sealed) -> ChunkSlice {
         ChunkSlice {
             min_time: chunk.min_time(),
             max_time: chunk.max_time(),

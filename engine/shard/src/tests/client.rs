@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
+use block::{Catalog, FoundRun, Run};
+
 use ::model::{
     Ack, CoreId, Exemplar, FloatHistogram, Histogram, HistogramSample, Labels, Matcher, SeriesKey,
     Span, TenantId, TenantLimits, TimeMs, identity,
@@ -123,6 +125,16 @@ impl Client {
             aliases: Mutex::default(),
             limits,
         }
+    }
+
+    /// A client of tenants who keep everything.
+    pub(crate) fn keeping(mut self) -> Client {
+        let limits = TenantLimits {
+            retention: std::time::Duration::ZERO,
+            ..(*self.limits).clone()
+        };
+        self.limits = Arc::new(limits);
+        self
     }
 
     pub(crate) fn relaxed(mailboxes: Mailboxes) -> Client {
@@ -361,12 +373,38 @@ impl Client {
             };
             self.mailboxes.send(CoreId(core), Message::Select(select));
         }
+        // Exemplars are in heads alone.
+        let blocks = (!with_exemplars).then(|| Blocks {
+            catalog: self.mailboxes.blocks().clone(),
+            tenant: tenant.clone(),
+            matchers: matchers.to_vec(),
+            range: (min_time, max_time),
+        });
         Asked {
             missing: self.mailboxes.count(),
             series: BTreeMap::new(),
             failed: None,
+            blocks,
             replies,
         }
+    }
+
+    /// Labels of the series that blocks have samples of in a range.
+    pub(crate) fn in_blocks(
+        &self,
+        tenant: &TenantId,
+        matchers: &[Matcher],
+        range: (i64, i64),
+    ) -> impl Iterator<Item = Labels> {
+        let blocks = Blocks {
+            catalog: self.mailboxes.blocks().clone(),
+            tenant: tenant.clone(),
+            matchers: matchers.to_vec(),
+            range,
+        };
+        let mut found = Found::default();
+        blocks.add_to(&mut found).expect("sound blocks");
+        found.into_keys()
     }
 
     /// Sends a label query to every core.
@@ -401,9 +439,74 @@ impl Client {
 /// What a read found: per series its samples.
 pub(crate) type Found = BTreeMap<Labels, BTreeMap<i64, u64>>;
 
+/// What a read is to find in the blocks.
+struct Blocks {
+    catalog: Arc<Catalog>,
+    tenant: TenantId,
+    matchers: Vec<Matcher>,
+    range: (i64, i64),
+}
+
+impl Blocks {
+    /// Adds what cores have not answered: of two blocks the one that was logged later counts.
+    fn add_to(&self, found: &mut Found) -> Result<(), block::Error> {
+        let (min, max) = self.range;
+        for block in self
+            .catalog
+            .overlapping(&self.tenant, min, max)
+            .iter()
+            .rev()
+        {
+            let mut file = block.source();
+            let slot = self.catalog.index(block, &self.tenant)?.expect("a part");
+            let mut index = slot.write().unwrap();
+            let index = index.as_mut().expect("loaded");
+            let series = index.select(&mut file, &self.matchers)?;
+            let labels = index.labels(&mut file, &series)?;
+            let mut runs = Vec::new();
+            let range = (min, max);
+            let order = block.meta().info.order;
+            let all = index.runs(
+                &mut file,
+                order,
+                &series,
+                range,
+                &mut |_| true,
+                &mut |run| {
+                    runs.push(run);
+                },
+            )?;
+            assert!(all.is_some(), "nobody refused memory");
+            for FoundRun {
+                series: number,
+                run,
+                ..
+            } in runs
+            {
+                let at = series.binary_search(&number).expect("asked for");
+                let into = found.entry(labels[at].clone()).or_default();
+                run.decode((i64::MIN, i64::MAX), &mut |run| {
+                    let samples = match run {
+                        Run::Floats { times, values } => {
+                            let bits = values.iter().map(|value| value.to_bits());
+                            times.iter().copied().zip(bits).collect()
+                        }
+                        Run::Sealed(sealed) => decode(sealed.bytes),
+                    };
+                    for (time, bits) in samples {
+                        into.entry(time).or_insert(bits);
+                    }
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A read on its way.
 pub(crate) struct Asked {
     missing: u16,
+    blocks: Option<Blocks>,
     series: Found,
     failed: Option<ReadError>,
     replies: Receiver<Result<Vec<SelectedSeries>, ReadError>>,
@@ -422,9 +525,17 @@ impl Asked {
         if self.missing > 0 {
             return None;
         }
-        Some(match self.failed.take() {
-            Some(error) => Err(error),
-            None => Ok(std::mem::take(&mut self.series)),
+        if let Some(error) = self.failed.take() {
+            return Some(Err(error));
+        }
+        let mut found = std::mem::take(&mut self.series);
+        let added = self
+            .blocks
+            .take()
+            .map_or(Ok(()), |blocks| blocks.add_to(&mut found));
+        Some(match added {
+            Ok(()) => Ok(found),
+            Err(error) => Err(ReadError::Block(error.to_string())),
         })
     }
 

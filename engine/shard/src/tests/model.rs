@@ -1,6 +1,7 @@
 //! Random operations against a plain model, compared exactly after each step: no crashes here, every answer is known.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ::model::{Labels, MatchOp, Matcher, TenantId};
 use rand::rngs::SmallRng;
@@ -82,7 +83,8 @@ fn random_matchers(rng: &mut SmallRng) -> Vec<Matcher> {
 fn random_time(rng: &mut SmallRng, now: i64) -> i64 {
     match rng.random_range(0..10) {
         0 => now - rng.random_range(0..200_000),
-        1 => now + rng.random_range(0..3_600_000),
+        // What is late is still behind every cut then, and whatever it is compared with in memory.
+        1 => now + rng.random_range(0..3_000_000),
         _ => now,
     }
 }
@@ -92,8 +94,10 @@ fn run(seed: u64) {
     let sim = Sim::new(seed);
     let mut config = options(rng.random_range(1..4));
     config.chunk_samples_max = *[2, 5, 120].choose(&mut rng).unwrap();
+    // Of what a start finds; runs jump over hours.
+    config.retention = std::time::Duration::from_secs(30 * 24 * 3600);
     let mut node = TestNode::start(&sim, &config).unwrap();
-    let client = Client::new(node.mailboxes.clone());
+    let client = Client::new(node.mailboxes.clone()).keeping();
     let (mut ledger, mut store) = (Ledger::default(), Store::default());
     let tenants = [TenantId::fake(), TenantId::new("other").unwrap()];
     let mut now = 0;
@@ -101,6 +105,9 @@ fn run(seed: u64) {
         let tenant = tenants.choose(&mut rng).unwrap();
         if rng.random_bool(0.7) {
             now += rng.random_range(0..30_000);
+            if rng.random_bool(0.1) {
+                now += rng.random_range(0..3 * crate::limits::CUT_MS);
+            }
             let body: Body = (0..rng.random_range(1..25))
                 .map(|_| {
                     let value = f64::from(rng.random_range(-2..3));
@@ -117,6 +124,9 @@ fn run(seed: u64) {
             };
             check_select(&mut node, &client, &store, tenant, &matchers, range);
             check_labels(&mut node, &client, &store, tenant, &matchers, range);
+        }
+        if rng.random_bool(0.1) {
+            force_cut(&mut node, &mut rng);
         }
         if step % 40 == 39 && rng.random_bool(0.5) {
             if rng.random_bool(0.5) {
@@ -136,6 +146,23 @@ fn run(seed: u64) {
     }
 }
 
+/// Cuts what is due, or flushes everything, and goes on before that is over or behind it.
+fn force_cut(node: &mut TestNode, rng: &mut SmallRng) {
+    for core in &mut node.cores {
+        match rng.random_bool(0.7) {
+            true => core.tick_cuts(),
+            false => core.request_flush(Box::new(drop)),
+        }
+    }
+    let rounds = *[0, 5, 20, 200].choose(rng).unwrap();
+    node.turn_until(rounds, || false);
+    let cuts: u64 = node.cores.iter().map(|core| core.cuts.made).sum();
+    CUTS.fetch_add(cuts, Ordering::Relaxed);
+}
+
+/// Cuts that were over, in all runs.
+static CUTS: AtomicU64 = AtomicU64::new(0);
+
 /// The rest of a run, behind a restart.
 fn run_on(
     seed: u64,
@@ -147,7 +174,7 @@ fn run_on(
     mut now: i64,
 ) {
     let mut node = TestNode::start(&sim, &config).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
-    let client = Client::new(node.mailboxes.clone());
+    let client = Client::new(node.mailboxes.clone()).keeping();
     let fake = TenantId::fake();
     for tenant in [&fake, &TenantId::new("other").unwrap()] {
         check_select(
@@ -309,17 +336,12 @@ fn check_labels(
             missing == 0
         });
         assert!(answered, "a label query is answered");
+        let in_blocks = client.in_blocks(tenant, matchers, (min, max));
+        found.extend(in_blocks.flat_map(|labels| texts_of(&labels, name)));
         let texts = |in_range: bool| -> std::collections::BTreeSet<String> {
             matching(store, tenant, matchers)
                 .filter(|(_, samples)| !in_range || samples.range(min..=max).next().is_some())
-                .flat_map(|(labels, _)| match name {
-                    None => labels.iter().map(|(name, _)| name.to_owned()).collect(),
-                    Some(name) => labels
-                        .get(name)
-                        .map(str::to_owned)
-                        .into_iter()
-                        .collect::<Vec<_>>(),
-                })
+                .flat_map(|(labels, _)| texts_of(labels, name))
                 .collect()
         };
         // A chunk that overlaps the range need not have a sample in it.
@@ -331,6 +353,13 @@ fn check_labels(
             found.is_subset(&texts(false)),
             "{name:?} {matchers:?}: {found:?}"
         );
+    }
+}
+
+fn texts_of(labels: &Labels, name: Option<&str>) -> Vec<String> {
+    match name {
+        None => labels.iter().map(|(name, _)| name.to_owned()).collect(),
+        Some(name) => labels.get(name).map(str::to_owned).into_iter().collect(),
     }
 }
 
@@ -355,4 +384,9 @@ fn matching<'a>(
 #[test]
 fn random_operations_agree_with_the_model() {
     seeds("random_operations_agree_with_the_model", 20, run);
+    let cuts = CUTS.load(Ordering::Relaxed);
+    assert!(
+        cuts > 0 || std::env::var("MYELIN_SEED").is_ok(),
+        "nothing was cut"
+    );
 }

@@ -1,12 +1,15 @@
 //! A node of several cores on a simulated machine, driven by hand: no threads, the same recovery as in `Cores::start`.
 
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use ::model::CoreId;
 use reactor::{Reactor, Sim, World};
 
 use crate::core::{Core, Parts};
+use crate::cut::Cuts;
+use crate::cut::write::Order;
 use crate::health::Published;
 use crate::message::Message;
 use crate::metrics::Observers;
@@ -20,7 +23,9 @@ pub(crate) struct TestNode {
     pub(crate) published: Vec<Arc<Published>>,
     pub(crate) samples_replayed: u64,
     pub(crate) notes: Vec<String>,
-    _keeper: Node,
+    keeper: Node,
+    /// What the cores have ordered of it.
+    orders: Receiver<Order>,
 }
 
 /// Small segments and checkpoints, so that short runs roll and recycle.
@@ -55,22 +60,25 @@ impl TestNode {
             options.reads_max_per_core,
         );
         let quotas = Arc::default();
-        let mut recovered = Vec::new();
+        let (mut recovered, mut logs) = (Vec::new(), Vec::new());
+        let (ordering, orders) = channel();
         for core in 0..count {
             let mut reactor = open();
             let id = CoreId(core);
             let state = recovery::recover(&mut reactor, options, &plan, id, &quotas, &mut |_| {})?;
+            logs.extend(state.logs.clone());
             recovered.push((reactor, state));
         }
-        keeper.conclude()?;
+        let notes = keeper.conclude(&mailboxes, &logs)?;
         let observers = Observers::register(&prometheus::Registry::new(), count);
         let mut node = TestNode {
             cores: Vec::new(),
             mailboxes: mailboxes.clone(),
             published: (0..count).map(|_| Arc::default()).collect(),
             samples_replayed: 0,
-            notes: Vec::new(),
-            _keeper: keeper,
+            notes,
+            keeper,
+            orders,
         };
         for (core, ((reactor, state), observers)) in
             recovered.into_iter().zip(observers).enumerate()
@@ -84,6 +92,7 @@ impl TestNode {
                 memtable: state.memtable,
                 log: state.log,
                 checkpoints: state.checkpoints,
+                cuts: Cuts::new(ordering.clone(), state.generation),
                 published: node.published[core].clone(),
                 observers,
                 poison_linger: options.poison_linger,
@@ -93,12 +102,20 @@ impl TestNode {
         Ok(node)
     }
 
+    /// Does the next thing that a core has ordered of the keeper, if there is one.
+    pub(crate) fn turn_keeper(&mut self) {
+        if let Ok(order) = self.orders.try_recv() {
+            self.keeper.serve(order);
+        }
+    }
+
     /// Turns the cores in turn until `done`, at most so many rounds. False: it did not happen.
     pub(crate) fn turn_until(&mut self, rounds: usize, mut done: impl FnMut() -> bool) -> bool {
         for _ in 0..rounds {
             if done() {
                 return true;
             }
+            self.turn_keeper();
             for core in &mut self.cores {
                 // In the real worlds one core must not sleep while another has work.
                 let soon = core.reactor.now().after(Duration::from_micros(100));

@@ -10,7 +10,7 @@
 
 use std::io::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ::model::{Labels, Matcher, TenantId, TenantLimits};
@@ -21,6 +21,7 @@ use reactor::{Fault, Sim, SimOptions};
 
 use super::client::{Asked, Body, Client, Found, Ledger, Sent, histogram_of};
 use super::node::{TestNode, options};
+use crate::limits::CUT_MS;
 use crate::message::{ReadError, Refusal};
 use crate::{Error, Options};
 
@@ -92,6 +93,8 @@ impl Run {
         options.segment_bytes = *[64 << 10, 256 << 10].choose(&mut rng).unwrap();
         options.checkpoint_log_bytes = options.segment_bytes;
         options.chunk_file_bytes = *[4096, 32 << 10, 1 << 20].choose(&mut rng).unwrap();
+        // Of what a start finds; runs jump over hours.
+        options.retention = Duration::from_secs(30 * 24 * 3600);
         Run {
             rng,
             sim,
@@ -114,10 +117,11 @@ impl Run {
     fn start(&mut self) -> bool {
         match TestNode::start(&self.sim, &self.options) {
             Ok(node) => {
-                self.client = Some(match self.relaxed {
+                let client = match self.relaxed {
                     true => Client::relaxed(node.mailboxes.clone()),
                     false => Client::new(node.mailboxes.clone()),
-                });
+                };
+                self.client = Some(client.keeping());
                 self.node = Some(node);
                 true
             }
@@ -147,6 +151,12 @@ impl Run {
     fn push(&mut self) {
         let tenant = self.tenant();
         self.now += self.rng.random_range(0..20_000);
+        if self.rng.random_bool(0.03) {
+            // Behind the next cut, or several.
+            let jump = self.rng.random_range(0..2 * CUT_MS);
+            self.now += jump;
+            self.sim.advance(Duration::from_millis(jump as u64));
+        }
         // Mostly one sample of each series, as a scrape; sometimes anything, of which parts are refused.
         let scrape = self.rng.random_bool(0.9);
         let body: Body = (0..self.rng.random_range(1..12))
@@ -214,7 +224,7 @@ impl Run {
                     false
                 }
                 Some(Err(error)) => {
-                    let off = matches!(&error, ReadError::Chunk(e) if e.contains("no power"));
+                    let off = matches!(&error, ReadError::Chunk(e) | ReadError::Block(e) if e.contains("no power"));
                     assert!(off || matches!(error, ReadError::Refused(_)), "{error}");
                     false
                 }
@@ -228,10 +238,30 @@ impl Run {
     fn turn(&mut self) {
         let node = self.node.as_mut().expect("the node serves");
         let core = self.rng.random_range(0..node.cores.len());
+        if self.rng.random_bool(0.3) {
+            node.turn_keeper();
+        }
         node.cores[core].turn();
         let worked = self.rng.random_range(0..100);
         self.sim.advance(Duration::from_micros(worked));
         self.settle();
+    }
+
+    /// Has a core look whether a cut is due, or move or copy all that it holds into blocks.
+    fn cut(&mut self) {
+        let all = self.rng.random_bool(0.3);
+        let node = self.node.as_mut().expect("the node serves");
+        let core = self.rng.random_range(0..node.cores.len());
+        let core = &mut node.cores[core];
+        if core.is_poisoned_by().is_some() {
+            return;
+        }
+        match all {
+            true => core.request_flush(Box::new(drop)),
+            false => core.tick_cuts(),
+        }
+        CUTS.fetch_add(core.cuts.made, Ordering::Relaxed);
+        CUTS_FAILED.fetch_add(core.cuts.failed, Ordering::Relaxed);
     }
 
     /// Everything is read and compared.
@@ -310,6 +340,7 @@ impl Run {
                 0..=4 => self.push(),
                 5..=6 => self.retry(),
                 7 => self.ask(),
+                8 if self.rng.random_bool(0.3) => self.cut(),
                 _ => self.turn(),
             }
             if self.sim.is_off() {
@@ -508,6 +539,10 @@ fn churn(seed: u64) {
     REUSED.fetch_add(reused, Ordering::Relaxed);
 }
 
+/// Cuts of all runs that were over, and that failed, as of later cuts.
+static CUTS: AtomicU64 = AtomicU64::new(0);
+static CUTS_FAILED: AtomicU64 = AtomicU64::new(0);
+
 /// How many cores of all runs of `churn` gave a number out again.
 static REUSED: AtomicUsize = AtomicUsize::new(0);
 
@@ -613,6 +648,11 @@ fn what_was_acknowledged_survives_crashes_and_nothing_else_appears() {
         "what_was_acknowledged_survives_crashes_and_nothing_else_appears",
         20,
         crashes,
+    );
+    let cuts = CUTS.load(Ordering::Relaxed);
+    assert!(
+        cuts > 0 || std::env::var("MYELIN_SEED").is_ok(),
+        "nothing was cut"
     );
 }
 

@@ -114,7 +114,7 @@ fn process() -> Vec<Key> {
             "data.dir",
             data_dir,
             "/var/lib/myelin",
-            "Directory of the write-ahead log. Locked against a second process."
+            "Directory of the write-ahead log, chunk files and blocks. Locked against a second process."
         ),
         key!(
             "memory.limit",
@@ -365,7 +365,7 @@ fn paths() -> Vec<Key> {
             "ingester.retention",
             limits.retention,
             "6h",
-            "How much sample time of each tenant is kept, counted back from its newest sample; also of tenants that a start finds on disk and that push no more."
+            "How much sample time of each tenant is kept, in memory and in blocks, counted back from its newest sample; also of tenants that a start finds on disk and that push no more."
         ),
     ]
 }

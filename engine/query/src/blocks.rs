@@ -1,0 +1,268 @@
+//! What lies in the blocks of this node: what the cores have written and let go.
+//!
+//! The cores are asked first and the list of blocks is taken when they have answered ([`shard::Mailboxes::blocks`]); so what moves from a core into a
+//! block meanwhile is seen twice, which merging takes out again, and never not at all.
+//!
+//! All of this reads files and is done on a worker. A block that is damaged fails the queries that need what is damaged in it, by name and place;
+//! queries over other times and tenants do not notice.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use block::{Catalog, FoundRun, Index, SharedFile, StoredBlock};
+use model::{Labels, TenantId, identity};
+use shard::{ChunkSlice, ReadError, SelectedSeries};
+
+use crate::fanout::{Allowance, Reach};
+
+/// Bytes of a series in a result beside its labels and chunks, and of a chunk beside its bytes.
+const SERIES_BYTES: u64 = 128;
+const CHUNK_BYTES: u64 = 64;
+
+/// What a look into the blocks works for.
+pub(crate) struct Look<'a> {
+    pub(crate) catalog: &'a Catalog,
+    pub(crate) tenant: &'a TenantId,
+    pub(crate) reach: &'a Reach,
+    /// Takes memory for what is found.
+    pub(crate) hold: &'a dyn Fn(u64) -> bool,
+    /// Asked between two blocks.
+    pub(crate) canceled: &'a dyn Fn() -> bool,
+}
+
+impl Look<'_> {
+    /// The blocks that may have something.
+    fn blocks(&self) -> Vec<Arc<StoredBlock>> {
+        let Reach {
+            min_time, max_time, ..
+        } = *self.reach;
+        self.catalog.overlapping(self.tenant, min_time, max_time)
+    }
+
+    /// The series, `with_chunks` with their runs; a list for each block.
+    ///
+    /// Errors: a block that cannot be read; the bounds of `allowance`, by block; no memory; canceled.
+    pub(crate) fn select(
+        &self,
+        with_chunks: bool,
+        allowance: Allowance,
+    ) -> Result<Vec<Vec<SelectedSeries>>, ReadError> {
+        let mut lists = Vec::new();
+        for block in self.blocks() {
+            let found = self.with_index(&block, |index, file, series| {
+                self.select_in(&block, (index, file), series, with_chunks, allowance)
+            })?;
+            lists.push(found);
+        }
+        Ok(lists)
+    }
+
+    /// Names of labels (`name` is `None`) or values of one, each once.
+    ///
+    /// Errors: as [`Look::select`].
+    pub(crate) fn labels(&self, name: Option<&str>) -> Result<BTreeSet<String>, ReadError> {
+        let mut texts = BTreeSet::new();
+        for block in self.blocks() {
+            let found = match self.covers(&block) && self.reach.matchers.is_empty() {
+                true => self.all_labels(&block, name)?,
+                false => self.with_index(&block, |index, file, series| {
+                    self.labels_in(&block, (index, file), series, name)
+                })?,
+            };
+            let before = texts.len();
+            texts.extend(found);
+            let fresh = texts.len() - before;
+            self.take((fresh * size_of::<String>()) as u64)?;
+        }
+        Ok(texts)
+    }
+
+    /// Whether all that the block has of the tenant lies in the range.
+    fn covers(&self, block: &StoredBlock) -> bool {
+        let part = block.meta().part(self.tenant);
+        part.is_some_and(|part| {
+            self.reach.min_time <= part.min_time && part.max_time <= self.reach.max_time
+        })
+    }
+
+    /// Resolves the matchers and calls `work` with index, file and series.
+    fn with_index<T: Default>(
+        &self,
+        block: &StoredBlock,
+        work: impl FnOnce(&Index, &mut SharedFile, &[u32]) -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
+        let Some(slot) = self.index(block)? else {
+            return Ok(T::default());
+        };
+        let mut file = block.source();
+        // Resolving keeps pages of postings in the index; all else leaves it as it is, and others may use it.
+        let series = self.resolve(&slot, &mut file)?;
+        let result = {
+            let index = slot.read().unwrap_or_else(PoisonError::into_inner);
+            match (&*index, series.is_empty()) {
+                (Some(index), false) => work(index, &mut file, &series),
+                _ => Ok(T::default()),
+            }
+        };
+        self.catalog.settle(block, self.tenant, &slot);
+        result
+    }
+
+    fn resolve(&self, slot: &Slot, file: &mut SharedFile) -> Result<Vec<u32>, ReadError> {
+        let mut index = slot.write().unwrap_or_else(PoisonError::into_inner);
+        match &mut *index {
+            Some(index) => index.select(file, &self.reach.matchers).map_err(failed),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn index(&self, block: &StoredBlock) -> Result<Option<Slot>, ReadError> {
+        if (self.canceled)() {
+            return Err(ReadError::Canceled);
+        }
+        self.catalog.index(block, self.tenant).map_err(failed)
+    }
+
+    fn take(&self, bytes: u64) -> Result<(), ReadError> {
+        (self.hold)(bytes).then_some(()).ok_or(ReadError::NoMemory)
+    }
+
+    fn select_in(
+        &self,
+        block: &StoredBlock,
+        (index, file): (&Index, &mut SharedFile),
+        series: &[u32],
+        with_chunks: bool,
+        allowance: Allowance,
+    ) -> Result<Vec<SelectedSeries>, ReadError> {
+        let mut chunks: HashMap<u32, Vec<ChunkSlice>> = HashMap::new();
+        let within = match !with_chunks && self.covers(block) {
+            true => series.to_vec(),
+            false => {
+                // Whoever wants no samples holds no pages.
+                let mut hold = |bytes| !with_chunks || (self.hold)(bytes as u64);
+                let mut within = Vec::new();
+                self.runs(block, (index, file), series, &mut hold, &mut |found| {
+                    if within.last() != Some(&found.series) {
+                        within.push(found.series);
+                    }
+                    if with_chunks {
+                        chunks.entry(found.series).or_default().push(ChunkSlice {
+                            min_time: found.min_time,
+                            max_time: found.max_time,
+                            bytes: found.run.into(),
+                        });
+                    }
+                })?;
+                within
+            }
+        };
+        let count = within.len() as u64;
+        if allowance.series_max > 0 && count > allowance.series_max {
+            return Err(ReadError::TooManySeries {
+                limit: allowance.series_max,
+                found: count,
+            });
+        }
+        let (mut scratch, mut selected) = (Vec::new(), Vec::with_capacity(within.len()));
+        for some in within.chunks(LABELS_AT_ONCE) {
+            let mut bytes = 0;
+            for (number, labels) in some.iter().zip(index.labels(file, some).map_err(failed)?) {
+                let id = identity::series_id(self.tenant, labels.packed(), &mut scratch);
+                let labels = self.reach.projection.apply(&labels);
+                let mut chunks = chunks.remove(number).unwrap_or_default();
+                // Histograms lie behind floats.
+                chunks.sort_by_key(|chunk| chunk.min_time);
+                bytes += SERIES_BYTES + labels.packed().len() as u64;
+                bytes += CHUNK_BYTES * chunks.len() as u64;
+                selected.push(SelectedSeries {
+                    id,
+                    labels,
+                    chunks,
+                    exemplars: Vec::new(),
+                });
+            }
+            self.take(bytes)?;
+        }
+        Ok(selected)
+    }
+
+    fn runs(
+        &self,
+        block: &StoredBlock,
+        (index, file): (&Index, &mut SharedFile),
+        series: &[u32],
+        hold: &mut dyn FnMut(usize) -> bool,
+        each: &mut dyn FnMut(FoundRun),
+    ) -> Result<(), ReadError> {
+        let range = (self.reach.min_time, self.reach.max_time);
+        let order = block.meta().info.order;
+        match index.runs(file, order, series, range, hold, each) {
+            Ok(Some(())) => Ok(()),
+            Ok(None) => Err(ReadError::NoMemory),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// All names or values of a block, without a look at series.
+    fn all_labels(
+        &self,
+        block: &StoredBlock,
+        name: Option<&str>,
+    ) -> Result<Vec<String>, ReadError> {
+        let Some(slot) = self.index(block)? else {
+            return Ok(Vec::new());
+        };
+        let mut file = block.source();
+        let texts = {
+            let mut index = slot.write().unwrap_or_else(PoisonError::into_inner);
+            match (&mut *index, name) {
+                (None, _) => Ok(Vec::new()),
+                (Some(index), None) => index.label_names(&mut file),
+                (Some(index), Some(name)) => index.label_values(&mut file, name),
+            }
+        };
+        self.catalog.settle(block, self.tenant, &slot);
+        texts.map_err(failed)
+    }
+
+    fn labels_in(
+        &self,
+        block: &StoredBlock,
+        (index, file): (&Index, &mut SharedFile),
+        series: &[u32],
+        name: Option<&str>,
+    ) -> Result<Vec<String>, ReadError> {
+        let mut within = Vec::new();
+        match self.covers(block) {
+            true => within.extend_from_slice(series),
+            false => self.runs(block, (index, file), series, &mut |_| true, &mut |found| {
+                if within.last() != Some(&found.series) {
+                    within.push(found.series);
+                }
+            })?,
+        }
+        let mut texts = BTreeSet::new();
+        for some in within.chunks(LABELS_AT_ONCE) {
+            for labels in index.labels(file, some).map_err(failed)? {
+                let wanted = |labels: &Labels| match name {
+                    Some(name) => labels.get(name).map(str::to_owned).into_iter().collect(),
+                    None => labels.iter().map(|(name, _)| name.to_owned()).collect(),
+                };
+                let found: Vec<String> = wanted(&labels);
+                texts.extend(found);
+            }
+        }
+        Ok(texts.into_iter().collect())
+    }
+}
+
+/// An index that several readers share.
+type Slot = Arc<RwLock<Option<Index>>>;
+
+/// Series whose labels are decoded before their memory is taken.
+const LABELS_AT_ONCE: usize = 4096;
+
+fn failed(error: block::Error) -> ReadError {
+    ReadError::Block(error.to_string())
+}

@@ -1,0 +1,311 @@
+//! Answers do not change by a flush: a node that moves what it holds into blocks at random moments is compared with a twin that never does.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use model::{CoreId, Labels, MatchOp, QueryValue, TenantId, TenantLimits, identity};
+use prometheus::Registry;
+use query::{Caller, Engine, Lookup, Options, Query, ReadSelector, Times};
+use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use shard::{Cores, FreshSamples, FreshSeries, Message, Push};
+
+const HOUR: i64 = 3_600_000;
+
+/// Cores, an engine over them, and the directory they live in.
+struct Node {
+    cores: Cores,
+    engine: Engine,
+    dir: tempfile::TempDir,
+}
+
+impl Node {
+    fn start() -> Node {
+        Node::start_in(tempfile::tempdir().unwrap())
+    }
+
+    fn start_in(dir: tempfile::TempDir) -> Node {
+        let cpus = shard::topology::cores(Some(1), None).unwrap();
+        let options = shard::Options {
+            chunk_samples_max: 20,
+            retention: Duration::from_secs(30 * 24 * 3600),
+            ..shard::Options::new(dir.path(), cpus)
+        };
+        let cores = Cores::start(options, |_| {}).unwrap();
+        let registry = Registry::new();
+        let engine = Engine::start(Options::new(2), cores.mailboxes().clone(), &registry);
+        Node { cores, engine, dir }
+    }
+
+    fn restart(self) -> Node {
+        let Node { cores, engine, dir } = self;
+        drop(engine);
+        cores.stop();
+        Node::start_in(dir)
+    }
+
+    /// Stores samples of one series.
+    fn push(&self, tenant: &TenantId, labels: &Labels, samples: &[(i64, f64)]) {
+        let mut scratch = Vec::new();
+        let id = identity::series_id(tenant, labels.packed(), &mut scratch);
+        let placement = identity::placement(tenant, labels, &mut scratch);
+        let core = identity::core_of(placement, self.cores.count());
+        let (sender, receiver) = channel();
+        let fresh = FreshSamples {
+            series: vec![FreshSeries {
+                id,
+                labels_end: labels.packed().len() as u32,
+                samples_end: samples.len() as u32,
+            }],
+            labels: labels.packed().to_vec(),
+            times: samples.iter().map(|s| s.0).collect(),
+            values: samples.iter().map(|s| s.1).collect(),
+        };
+        let mut permits = self.cores.mailboxes().reserve(&[(core, 1000)]).unwrap();
+        let push = Push {
+            tenant: tenant.clone(),
+            limits: Arc::new(keeping()),
+            known: Default::default(),
+            fresh,
+            others: Default::default(),
+            credits: 0,
+            reply: Box::new(move |outcome| sender.send(outcome).unwrap()),
+        };
+        permits.send(core, push);
+        let outcome = receiver.recv().unwrap();
+        assert_eq!(outcome.stored as usize, samples.len(), "{outcome:?}");
+    }
+
+    fn flush(&self) {
+        let (sender, receiver) = channel();
+        for core in 0..self.cores.count() {
+            let sender = sender.clone();
+            let reply = Box::new(move |result| sender.send(result).unwrap());
+            self.cores
+                .mailboxes()
+                .send(CoreId(core), Message::Flush(reply));
+        }
+        for _ in 0..self.cores.count() {
+            receiver.recv().unwrap().unwrap();
+        }
+    }
+
+    fn blocks(&self) -> u64 {
+        self.cores.mailboxes().blocks().summary().blocks
+    }
+
+    /// Whatever can be asked about one range, as text. Sums are of whole numbers alone: others depend on the order of their terms.
+    async fn answers(&self, caller: &Caller, (start, end): (i64, i64)) -> Vec<String> {
+        let mut answers = Vec::new();
+        for text in [
+            "up",
+            "max by (job) (rate(http_total[20m]))",
+            "sum by (i) (count_over_time(up[40m]))",
+            "max_over_time(up{job!=\"a\"}[1h:7m])",
+            "count(count_over_time({__name__=~\".+\"}[30m])) by (job)",
+            "quantile(0.5, up) or absent(nothing)",
+        ] {
+            let step = ((end - start) / 40).max(1000);
+            let query = Query {
+                text: text.to_owned(),
+                times: Times::Range { start, end, step },
+                timeout: None,
+                lookback: None,
+                per_step: false,
+            };
+            let answer = self.engine.query(caller, query).await.unwrap();
+            answers.push(format!("{text}: {:?} {:?}", answer.value, answer.warnings));
+            let query = Query {
+                text: text.to_owned(),
+                times: Times::Instant(end),
+                timeout: None,
+                lookback: None,
+                per_step: false,
+            };
+            let answer = self.engine.query(caller, query).await.unwrap();
+            // The samples of an instant have no order.
+            let QueryValue::Vector(samples) = answer.value else {
+                panic!("{text} is a vector");
+            };
+            let mut samples: Vec<String> = samples.iter().map(|s| format!("{s:?}")).collect();
+            samples.sort();
+            answers.push(format!("{text}: {samples:?}"));
+        }
+        let matchers = vec![(MatchOp::Regex, "job".to_owned(), "a|b".to_owned())];
+        let selector = ReadSelector {
+            start,
+            end,
+            matchers,
+        };
+        let mut cursor = self.engine.read(caller, vec![selector]).await.unwrap();
+        let mut read = Vec::new();
+        while let Some(series) = cursor.advance().unwrap() {
+            let bits: Vec<u64> = series.values.iter().map(|v| v.to_bits()).collect();
+            read.push(format!("{} {:?} {bits:?}", series.labels, series.times));
+        }
+        read.sort();
+        answers.extend(read);
+        answers
+    }
+
+    /// Labels over all time: a chunk of a head that overlaps a range need not have a sample in it, so shorter ranges may tell more before a flush.
+    async fn labels(&self, caller: &Caller) -> Vec<String> {
+        let lookup = |selectors: &[&str]| Lookup {
+            selectors: selectors.iter().map(|s| (*s).to_owned()).collect(),
+            start: i64::MIN,
+            end: i64::MAX,
+            limit: 0,
+        };
+        let engine = &self.engine;
+        let mut all = engine.label_names(caller, lookup(&[])).await.unwrap().texts;
+        for name in ["job", "i", "__name__", "none"] {
+            let values = engine.label_values(caller, name, lookup(&[])).await;
+            all.extend(values.unwrap().texts);
+            let some = lookup(&["{job=\"b\"}", "up{i=~\"[12]\"}"]);
+            all.extend(engine.label_values(caller, name, some).await.unwrap().texts);
+        }
+        let sets = engine
+            .series(caller, lookup(&["{job!=\"\"}"]))
+            .await
+            .unwrap();
+        all.extend(sets.sets.iter().map(|set| set.to_string()));
+        all
+    }
+}
+
+/// Limits of a tenant who keeps everything.
+fn keeping() -> TenantLimits {
+    TenantLimits {
+        retention: Duration::ZERO,
+        ..TenantLimits::unlimited()
+    }
+}
+
+fn caller(tenant: &str, now_ms: i64) -> Caller {
+    Caller {
+        tenant: TenantId::new(tenant).unwrap(),
+        limits: Arc::new(TenantLimits::unlimited()),
+        now_ms,
+    }
+}
+
+fn series(rng: &mut SmallRng) -> Labels {
+    let name = *["up", "http_total"].choose(rng).unwrap();
+    let job = *["a", "b", "c"].choose(rng).unwrap();
+    let i = rng.random_range(0..4).to_string();
+    Labels::from_pairs([("__name__", name), ("i", &i), ("job", job)]).unwrap()
+}
+
+#[tokio::test]
+async fn answers_do_not_change_by_a_flush_and_a_restart() {
+    let mut rng = SmallRng::seed_from_u64(7);
+    // In the past of the wall clock, on which the limit of a cut depends.
+    let begin = 1_700_000_000_000 / HOUR * HOUR;
+    let (mut cut, twin) = (Node::start(), Node::start());
+    let callers = [caller("t", begin), caller("u", begin)];
+    let mut now = begin;
+    let mut lasts: HashMap<(TenantId, Labels), i64> = HashMap::new();
+    let mut compared = 0;
+    for step in 0..60 {
+        now += rng.random_range(0..HOUR);
+        for caller in &callers {
+            for _ in 0..rng.random_range(1..8) {
+                let labels = series(&mut rng);
+                let last = lasts.entry((caller.tenant.clone(), labels.clone()));
+                let last = last.or_insert(i64::MIN);
+                let from = now.max(last.saturating_add(60_000));
+                // Whole minutes, values with and without many digits, staleness now and then.
+                let count = rng.random_range(1..40);
+                let samples: Vec<(i64, f64)> = (0..count)
+                    .map(|n| {
+                        let value = match rng.random_range(0..20) {
+                            0 => f64::from_bits(0x7ff0_0000_0000_0002),
+                            1..5 => rng.random(),
+                            _ => f64::from(rng.random_range(0..100)),
+                        };
+                        (from + n * 60_000, value)
+                    })
+                    .collect();
+                *last = from + (count - 1) * 60_000;
+                cut.push(&caller.tenant, &labels, &samples);
+                twin.push(&caller.tenant, &labels, &samples);
+            }
+        }
+        if rng.random_bool(0.3) {
+            cut.flush();
+        }
+        if step == 30 {
+            cut = cut.restart();
+        }
+        if rng.random_bool(0.3) {
+            let end = rng.random_range(begin..now + HOUR);
+            let range = (end - rng.random_range(HOUR / 2..12 * HOUR), end);
+            for caller in &callers {
+                let expected = twin.answers(caller, range).await;
+                let found = cut.answers(caller, range).await;
+                assert_eq!(found, expected, "step {step}, {range:?}");
+                assert_eq!(cut.labels(caller).await, twin.labels(caller).await);
+                compared += expected.len();
+            }
+        }
+    }
+    assert!(cut.blocks() > 5 && twin.blocks() == 0);
+    let moved = cut.cores.registry().gather();
+    let moved = moved.iter().find(|f| f.name() == "myelin_cut_chunks_total");
+    let moved: f64 = moved
+        .unwrap()
+        .get_metric()
+        .iter()
+        .map(|m| m.get_counter().get_value())
+        .sum();
+    assert!(moved > 50.0, "{moved} chunks left the head");
+    assert!(compared > 100, "{compared}");
+    cut.cores.stop();
+    twin.cores.stop();
+}
+
+#[expect(clippy::disallowed_methods, reason = "it damages a file")]
+#[tokio::test]
+async fn a_damaged_block_is_named_and_fails_only_what_needs_it() {
+    let begin = 1_700_000_000_000 / HOUR * HOUR;
+    let node = Node::start();
+    let caller = caller("t", begin);
+    let labels = Labels::from_pairs([("__name__", "up"), ("job", "a")]).unwrap();
+    for hours in [0, 6] {
+        let from = begin + hours * HOUR;
+        let samples: Vec<(i64, f64)> = (0..300).map(|n| (from + n * 60_000, n as f64)).collect();
+        node.push(&caller.tenant, &labels, &samples);
+        node.flush();
+    }
+    let list = node.cores.mailboxes().blocks().list();
+    let old = list
+        .iter()
+        .min_by_key(|block| block.meta().parts[0].min_time)
+        .unwrap();
+    let path = old.path().to_owned();
+    // A byte of its first page, behind header and frame.
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[80] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let ask = async |end: i64| {
+        let query = Query {
+            text: "count_over_time(up[1h])".to_owned(),
+            times: Times::Instant(end),
+            timeout: None,
+            lookback: None,
+            per_step: false,
+        };
+        node.engine.query(&caller, query).await
+    };
+    let error = ask(begin + 2 * HOUR).await.unwrap_err().to_string();
+    let name = path.file_name().unwrap().to_str().unwrap();
+    assert!(
+        error.contains(name) && error.contains("corrupt at offset"),
+        "{error}"
+    );
+    ask(begin + 8 * HOUR).await.unwrap();
+    node.cores.stop();
+}

@@ -1,0 +1,394 @@
+//! The keeper's side of a cut: batches of chunks become files, files become part of the node or go.
+//!
+//! All of it runs on the keeper's thread with its own reactor, at low priority, and waits for its disk; cores only order and are answered through
+//! their mailbox. Memory: one batch, a group of its chunks, and what a builder needs for its series.
+
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{BuildHasher, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use block::{Catalog, Effort, FileKind, FileWriter, Info, SealedRun};
+use chunk::Encoding;
+use model::{CoreId, TenantId};
+use reactor::{Op, Reactor};
+
+use super::{final_path, pending_path};
+use crate::chunkfile::Place;
+use crate::chunkfile::bytes::{check, load_chunks};
+use crate::mailbox::Mailboxes;
+use crate::message::{BlockNews, ChunkSlice, Message, SelectedSeries};
+
+/// What cores order.
+pub(crate) enum Order {
+    /// A core wants to cut: [`Outcome::Turn`] when no other does.
+    Begin { core: CoreId },
+    /// It is done; the turn goes on.
+    End { core: CoreId },
+    /// Writes a file: [`Outcome::Written`] when it is durable and shown, [`Outcome::Failed`] when nothing of it is left.
+    Write(Box<Job>),
+    /// The head has let go of what these hold: a start keeps them from now on.
+    Adopt { paths: Vec<PathBuf> },
+    /// The head still has what these hold: they go.
+    Discard { paths: Vec<PathBuf> },
+    /// Removes what has expired. `retentions`: milliseconds, of tenants of this core that keep another time than usual.
+    Expire {
+        core: CoreId,
+        retentions: HashMap<TenantId, i64>,
+    },
+    /// All cores have recovered (`recovery`); nothing of the above comes before it.
+    Conclude {
+        logs: Vec<super::Replayed>,
+        mailboxes: Mailboxes,
+        reply: Box<dyn FnOnce(Result<Vec<String>, crate::Error>) + Send>,
+    },
+}
+
+/// What the keeper answers.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The core may cut.
+    Turn,
+    /// A file is durable and shown to readers.
+    Written {
+        path: PathBuf,
+        /// Chunks that could not be read and are not in it.
+        kept: Vec<Place>,
+    },
+    /// Why there is no file.
+    Failed(String),
+}
+
+/// Chunks that become one file.
+#[derive(Default)]
+pub(crate) struct Batch {
+    tenants: BTreeMap<TenantId, Vec<Entry>>,
+    series: usize,
+    bytes: usize,
+}
+
+/// A series with the places of its first chunks; what has no place is a copy of the open chunk.
+struct Entry {
+    series: SelectedSeries,
+    places: Vec<Place>,
+}
+
+impl Batch {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.series == 0
+    }
+
+    pub(crate) fn has_room(&self, bytes_max: usize, series_max: usize) -> bool {
+        self.bytes < bytes_max && self.series < series_max
+    }
+
+    /// Adds a series. Its memory is counted, not that of chunks in files.
+    pub(crate) fn add(&mut self, tenant: &TenantId, series: SelectedSeries, places: Vec<Place>) {
+        self.series += 1;
+        self.bytes += size_of::<Entry>() + series.labels.packed().len();
+        self.bytes += series.chunks.len() * (size_of::<ChunkSlice>() + size_of::<Place>());
+        let held = series.chunks.iter().filter(|chunk| chunk.bytes.is_held());
+        self.bytes += held.map(|chunk| chunk.bytes.len()).sum::<usize>();
+        let entry = Entry { series, places };
+        match self.tenants.get_mut(tenant) {
+            Some(list) => list.push(entry),
+            None => drop(self.tenants.insert(tenant.clone(), vec![entry])),
+        }
+    }
+}
+
+/// A file to write.
+pub(crate) struct Job {
+    pub(crate) core: CoreId,
+    pub(crate) generation: u32,
+    pub(crate) sequence: u32,
+    pub(crate) created_ms: i64,
+    pub(crate) batch: Batch,
+    /// The core does not want it any more.
+    pub(crate) canceled: Arc<AtomicBool>,
+}
+
+/// Series whose chunks are in memory at the same time: a few megabytes.
+const GROUP_SERIES: usize = 1024;
+
+/// The keeper's state.
+pub(crate) struct Blocks {
+    dir: PathBuf,
+    catalog: Arc<Catalog>,
+    mailboxes: Option<Mailboxes>,
+    turn: Option<CoreId>,
+    waiting: VecDeque<CoreId>,
+    retention_ms: i64,
+    /// By core.
+    retentions: HashMap<CoreId, HashMap<TenantId, i64>>,
+}
+
+impl Blocks {
+    pub(crate) fn new(dir: PathBuf, retention_ms: i64) -> Blocks {
+        Blocks {
+            dir,
+            catalog: Arc::default(),
+            mailboxes: None,
+            turn: None,
+            waiting: VecDeque::new(),
+            retention_ms,
+            retentions: HashMap::new(),
+        }
+    }
+
+    /// Where answers go, and the blocks of the node.
+    pub(crate) fn connect(&mut self, mailboxes: &Mailboxes) {
+        self.catalog = mailboxes.blocks().clone();
+        self.mailboxes = Some(mailboxes.clone());
+    }
+
+    /// Opens what former lives have left. Returns notes for the operator.
+    pub(crate) fn open(
+        &mut self,
+        reactor: &mut Reactor,
+        logs: &[super::Replayed],
+    ) -> Result<Vec<String>, block::Error> {
+        let is_orphan = |name: &str| super::is_orphan(name, logs);
+        let notes = self.catalog.open(reactor, &self.dir, &is_orphan)?;
+        let pending = self.catalog.list();
+        let pending = pending.iter().map(|block| block.path().to_owned());
+        self.adopt(
+            reactor,
+            pending.filter(|p| final_path(p).is_some()).collect(),
+        );
+        Ok(notes)
+    }
+
+    /// Does what a core has ordered.
+    pub(crate) fn serve(&mut self, reactor: &mut Reactor, order: Order) {
+        match order {
+            Order::Begin { core } => {
+                self.waiting.push_back(core);
+                self.next_turn();
+            }
+            Order::End { core } => {
+                if self.turn == Some(core) {
+                    self.turn = None;
+                }
+                self.next_turn();
+            }
+            Order::Write(job) => {
+                let core = job.core;
+                let outcome = match self.write(reactor, *job) {
+                    Ok((path, kept)) => Outcome::Written { path, kept },
+                    Err(reason) => Outcome::Failed(reason),
+                };
+                self.answer(core, outcome);
+            }
+            Order::Adopt { paths } => self.adopt(reactor, paths),
+            Order::Discard { paths } => {
+                for path in paths {
+                    self.remove(reactor, &path);
+                }
+            }
+            Order::Expire { core, retentions } => {
+                self.retentions.insert(core, retentions);
+                self.expire(reactor);
+            }
+            Order::Conclude { .. } => unreachable!("concluded by the node"),
+        }
+    }
+
+    fn answer(&self, core: CoreId, outcome: Outcome) {
+        let mailboxes = self.mailboxes.as_ref().expect("connected before it serves");
+        mailboxes.send(core, Message::Blocks(BlockNews(outcome)));
+    }
+
+    fn next_turn(&mut self) {
+        if self.turn.is_none()
+            && let Some(core) = self.waiting.pop_front()
+        {
+            self.turn = Some(core);
+            self.answer(core, Outcome::Turn);
+        }
+    }
+
+    /// Errors: why there is no file; what could be removed of it has been.
+    fn write(&mut self, reactor: &mut Reactor, job: Job) -> Result<(PathBuf, Vec<Place>), String> {
+        let chance = RandomState::new();
+        let id = [0, 1].map(|salt| {
+            let mut hasher = chance.build_hasher();
+            hasher.write_u8(salt);
+            hasher.write_u32(job.sequence);
+            hasher.write_u16(job.core.0);
+            hasher.write_i64(job.created_ms);
+            u128::from(hasher.finish())
+        });
+        // Chance is in the hasher's keys.
+        let id = (id[0] << 64) | id[1];
+        let path = pending_path(&self.dir, &job, id);
+        let info = Info {
+            id,
+            kind: FileKind::Cut,
+            level: 0,
+            order: self.catalog.next_order(),
+            created_ms: job.created_ms,
+            origin: String::new(),
+            core: job.core.0,
+            sources: Vec::new(),
+        };
+        let options = block::Options {
+            effort: Effort::Fast,
+            ..block::Options::default()
+        };
+        let failed = |error: block::Error| error.to_string();
+        let mut writer = FileWriter::begin(reactor, &path, info, options, 0).map_err(failed)?;
+        match fill(&mut writer, reactor, job) {
+            Ok(kept) => {
+                let written = writer.complete(reactor);
+                // A file that cannot be read again is not relied on.
+                let shown = written.and_then(|_| self.catalog.add(reactor, &path));
+                if let Err(error) = shown {
+                    // It may be there under its name all the same.
+                    self.remove(reactor, &path);
+                    return Err(error.to_string());
+                }
+                Ok((path, kept))
+            }
+            Err(reason) => {
+                writer.discard_now(reactor);
+                Err(reason)
+            }
+        }
+    }
+
+    /// Gives blocks the names that say that they stay. What cannot be renamed now is by the next start.
+    fn adopt(&self, reactor: &mut Reactor, paths: Vec<PathBuf>) {
+        for from in paths {
+            let Some(to) = final_path(&from) else {
+                continue;
+            };
+            let renamed = reactor.run(Op::Rename {
+                from: from.clone(),
+                to: to.clone(),
+            });
+            if renamed.is_ok() {
+                self.catalog.renamed(&from, &to);
+            }
+        }
+        self.sync(reactor);
+    }
+
+    fn sync(&self, reactor: &mut Reactor) {
+        // Names are a matter of tidiness here: a start finds out by itself what they should be.
+        let _ = reactor.run(Op::SyncDir {
+            path: self.dir.clone(),
+        });
+    }
+
+    /// Takes a block from readers and from the disk. What cannot be removed is found again by the next start.
+    fn remove(&self, reactor: &mut Reactor, path: &Path) {
+        let list = self.catalog.list();
+        let known = list.iter().find(|block| block.path() == path);
+        if let Some(block) = known {
+            self.catalog.remove(block);
+        }
+        let _ = reactor.run(Op::Remove {
+            path: path.to_owned(),
+        });
+    }
+
+    fn expire(&self, reactor: &mut Reactor) {
+        let retention = |tenant: &TenantId| {
+            let own = self.retentions.values().filter_map(|of| of.get(tenant));
+            own.copied().max().unwrap_or(self.retention_ms)
+        };
+        let expired = self.catalog.expired(reactor.wall_ms(), &retention);
+        for block in &expired {
+            self.remove(reactor, block.path());
+        }
+        if !expired.is_empty() {
+            self.sync(reactor);
+        }
+    }
+}
+
+/// Adds all that is in a job; returns the chunks that could not be read.
+///
+/// Errors: the disk; the job is canceled; more chunks are damaged than a disk with a few bad spots has.
+fn fill(writer: &mut FileWriter, reactor: &mut Reactor, job: Job) -> Result<Vec<Place>, String> {
+    let failed = |error: block::Error| error.to_string();
+    let mut kept = Vec::new();
+    let mut scratch = (Vec::new(), Vec::new());
+    for (tenant, mut list) in job.batch.tenants {
+        writer.builder().tenant(&tenant).map_err(failed)?;
+        list.sort_by(|a, b| a.series.labels.cmp(&b.series.labels));
+        let mut list = list.into_iter();
+        loop {
+            if job.canceled.load(Ordering::Relaxed) {
+                return Err("the cut was given up".to_owned());
+            }
+            let (mut group, places): (Vec<SelectedSeries>, Vec<Vec<Place>>) = list
+                .by_ref()
+                .take(GROUP_SERIES)
+                .map(|entry| (entry.series, entry.places))
+                .unzip();
+            if group.is_empty() {
+                break;
+            }
+            // Neighbours in few reads. What is damaged is found below.
+            let _ = load_chunks(&mut group, &|| false);
+            for (series, places) in group.iter().zip(places) {
+                writer.builder().series(&series.labels).map_err(failed)?;
+                for (at, chunk) in series.chunks.iter().enumerate() {
+                    if let Err(error) = add_chunk(writer, chunk, &mut scratch)? {
+                        let place = places.get(at).ok_or(error)?;
+                        kept.push(*place);
+                    }
+                }
+            }
+            if kept.len() > DAMAGED_MAX {
+                return Err(format!("{} chunks cannot be read", kept.len()));
+            }
+            writer.settle(reactor).map_err(failed)?;
+        }
+    }
+    Ok(kept)
+}
+
+/// Chunks that a cut leaves where they are because they cannot be read, before it gives up.
+const DAMAGED_MAX: usize = 10_000;
+
+/// Adds a chunk. The inner error is the chunk's: nothing was added; the outer one the block's.
+fn add_chunk(
+    writer: &mut FileWriter,
+    chunk: &ChunkSlice,
+    (times, values): &mut (Vec<i64>, Vec<f64>),
+) -> Result<Result<(), String>, String> {
+    let sealed = match chunk.bytes.read() {
+        Ok(sealed) => sealed,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    let counted = check(&sealed, chunk.min_time)
+        .and_then(|()| chunk::encoding(&sealed).map_err(|e| e.to_string()))
+        .and_then(|encoding| Ok((encoding, chunk::count(&sealed).map_err(|e| e.to_string())?)));
+    let (encoding, count) = match counted {
+        Ok(counted) => counted,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    let builder = writer.builder();
+    let added = match encoding {
+        Encoding::Xor => {
+            times.clear();
+            values.clear();
+            if let Err(error) = chunk::decode(&sealed, times, values) {
+                return Ok(Err(error.to_string()));
+            }
+            builder.samples(times, values)
+        }
+        Encoding::Histogram | Encoding::FloatHistogram => builder.sealed(&SealedRun {
+            min_time: chunk.min_time,
+            max_time: chunk.max_time,
+            count: u64::from(count),
+            bytes: &sealed,
+        }),
+    };
+    added.map(Ok).map_err(|error| error.to_string())
+}
