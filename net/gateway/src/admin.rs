@@ -1,10 +1,12 @@
 //! Pages for operators and probes. None needs a tenant; none may be open to tenants.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use http::{HeaderMap, Response, StatusCode};
 use prometheus::{Encoder, TextEncoder};
 
+use crate::params::Form;
 use crate::reply::{self, Body};
 use crate::state::{Gateway, Phase};
 
@@ -20,10 +22,57 @@ fn why_not_ready(gateway: &Gateway) -> Option<String> {
     if gateway.phase() == Phase::Stopping {
         return Some("shutting down".to_owned());
     }
+    if gateway.is_drained() {
+        return Some(DRAINED.to_owned());
+    }
     gateway
         .services()
         .and_then(|services| (services.health)())
         .err()
+}
+
+/// Why a node that was told to shut down takes no writes.
+pub(crate) const DRAINED: &str = "told to shut down: writes are refused";
+
+/// Copies all that is in memory into blocks. 204 at once, or, with `wait=true`, when it is done; 500 and why it was not. `tenant=` is taken and
+/// no restriction: a flush is of all tenants.
+pub(crate) async fn flush(gateway: &Arc<Gateway>, query: &str) -> Response<Body> {
+    let form = match Form::parse(query, &[]) {
+        Ok(form) => form,
+        Err(error) => return reply::text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+    };
+    match form.first("wait") {
+        Some("true") => return flushed(gateway).await,
+        None | Some("false") => {}
+        Some(other) => {
+            let reason = format!("wait is {other:?}, must be true or false\n");
+            return reply::text(StatusCode::BAD_REQUEST, reason);
+        }
+    }
+    let asked = match gateway.services() {
+        Ok(services) => services.engine.flush(),
+        Err(reason) => return reply::text(StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
+    };
+    // The cores have it; nobody waits for the answer.
+    drop(asked);
+    reply::text(StatusCode::NO_CONTENT, "")
+}
+
+/// Refuses writes from now on and copies all that is in memory into blocks: 204 when that is done. The node goes on answering queries.
+pub(crate) async fn shutdown(gateway: &Arc<Gateway>) -> Response<Body> {
+    gateway.drain();
+    flushed(gateway).await
+}
+
+async fn flushed(gateway: &Arc<Gateway>) -> Response<Body> {
+    let flush = match gateway.services() {
+        Ok(services) => services.engine.flush(),
+        Err(reason) => return reply::text(StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
+    };
+    match flush.await {
+        Ok(()) => reply::text(StatusCode::NO_CONTENT, ""),
+        Err(reason) => reply::text(StatusCode::INTERNAL_SERVER_ERROR, reason + "\n"),
+    }
 }
 
 /// All registries in Prometheus' text format, compressed for those who accept it.
@@ -78,6 +127,7 @@ pub(crate) fn index(gateway: &Gateway) -> Response<Body> {
         ("/config", "the configuration in force"),
         ("/services", "its parts and their states"),
         ("/querier/queries", "queries in flight, of all tenants"),
+        ("/ingester/flush", "copies what is in memory into blocks"),
     ] {
         let _ = write!(
             page,

@@ -132,6 +132,8 @@ async fn dispatch(thread: &Rc<Thread>, route: Route, request: Request<Received>)
         Route::Services => admin::services(gateway),
         Route::AllQueries => api::all_queries(gateway),
         Route::KillAny(id) => api::kill_any(gateway, id),
+        Route::Flush => admin::flush(gateway, request.uri().query().unwrap_or("")).await,
+        Route::Shutdown => admin::shutdown(gateway).await,
         Route::Index => admin::index(gateway),
         Route::Unknown => unreachable!("answered 404 before"),
     }
@@ -151,6 +153,9 @@ async fn push(thread: &Rc<Thread>, request: Request<Received>) -> Response<Body>
     // When the log of one core has failed the whole node refuses writes, also those that only healthy cores would get.
     if let Err(reason) = (services.health)() {
         return not_yet(reason);
+    }
+    if thread.gateway.is_drained() {
+        return not_yet(admin::DRAINED.to_owned());
     }
     let push = thread.push(services);
     let (head, body) = request.into_parts();

@@ -26,6 +26,10 @@ pub(crate) enum Route {
     AllQueries,
     /// Ends one of them.
     KillAny(u64),
+    /// Copies what is in memory into blocks.
+    Flush,
+    /// The same, and no more writes.
+    Shutdown,
     /// Links.
     Index,
     /// Nothing.
@@ -99,6 +103,8 @@ pub(crate) fn route(options: &Options, path: &str) -> Matched {
         "/services" => Some((Route::Services, "services")),
         "/querier/queries" => Some((Route::AllQueries, "querier_queries")),
         "/api/v1/push" => Some((Route::Push, "api_v1_push")),
+        "/flush" | "/ingester/flush" => Some((Route::Flush, "ingester_flush")),
+        "/shutdown" | "/ingester/shutdown" => Some((Route::Shutdown, "ingester_shutdown")),
         _ => None,
     };
     if let Some((route, name)) = fixed {
@@ -209,6 +215,7 @@ impl Route {
         const GET_POST: &[Method] = &[Method::GET, Method::HEAD, Method::POST];
         match self {
             Route::Push => &[Method::POST],
+            Route::Flush | Route::Shutdown => &[Method::GET, Method::POST],
             Route::KillAny(_) | Route::Api(Endpoint::Kill(_)) => &[Method::DELETE, Method::POST],
             Route::Api(
                 Endpoint::Query
@@ -299,6 +306,19 @@ mod tests {
             ("/prometheus/api/v1/queries/-1", Endpoint::Unknown),
         ] {
             assert_eq!(at(path), Route::Api(endpoint), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_flush_and_a_shutdown_are_no_matter_of_looking_at_them() {
+        for (path, route) in [
+            ("/flush", Route::Flush),
+            ("/ingester/flush", Route::Flush),
+            ("/shutdown", Route::Shutdown),
+            ("/ingester/shutdown", Route::Shutdown),
+        ] {
+            assert_eq!(super::route(&options(""), path).route, route, "{path}");
+            assert_eq!(route.methods(), [Method::GET, Method::POST], "no HEAD");
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::cell::OnceCell;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -85,6 +85,8 @@ pub struct Gateway {
     services: OnceLock<Services>,
     /// 0 to 100: replaying; 101: serving; 102: stopping.
     phase: AtomicU8,
+    /// An operator has ended writing; nothing leads back.
+    drained: AtomicBool,
     registries: Mutex<Vec<Registry>>,
 }
 
@@ -99,6 +101,7 @@ impl Gateway {
             options,
             services: OnceLock::new(),
             phase: AtomicU8::new(0),
+            drained: AtomicBool::new(false),
             registries: Mutex::new(vec![registry.clone()]),
         }
     }
@@ -145,6 +148,16 @@ impl Gateway {
             SERVING => Phase::Serving,
             percent => Phase::Replaying(percent),
         }
+    }
+
+    /// From now on writes are refused, for good.
+    pub(crate) fn drain(&self) {
+        self.drained.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether writes are refused because an operator said so.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.drained.load(Ordering::Relaxed)
     }
 
     /// Drops metadata that nobody repeats.

@@ -278,48 +278,63 @@ fn a_stop_ends_idle_connections_at_once_and_stuck_ones_after_the_grace() {
     drop(idle);
 }
 
-/// Regression test: the log of one core failed, and pushes for the others went on being taken. Their sender then believed that the node was
-/// well, while every body that touched the failed core was refused for good.
-#[test]
-fn when_the_log_of_one_core_has_failed_pushes_for_healthy_cores_are_refused_too() {
-    let dir = tempfile::tempdir().unwrap();
-    let cpus = shard::topology::cores(Some(2), None).expect("a CPU to pin to");
-    let cores = shard::Cores::start(shard::Options::new(dir.path(), cpus), |_| {}).unwrap();
-    let (server, gateway) = start(options());
-    let registry = Registry::new();
-    let overrides = Arc::new(crate::overrides::Overrides::new(
-        model::TenantLimits::unlimited(),
-    ));
-    let metadata = Arc::new(crate::metadata::MetadataStore::default());
-    let push = crate::push::PushService::new(
-        crate::push::PushOptions::default(),
-        Arc::new(cores.mailboxes().clone()),
-        overrides.clone(),
-        metadata.clone(),
-        &registry,
-        Arc::new(|| 1_700_000_000_000),
-    );
-    let failed = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let seen = failed.clone();
-    gateway.serve(crate::state::Services {
-        at_last_crash: Vec::new(),
-        engine: Arc::new(query::Engine::start(
-            query::Options::new(1),
-            cores.mailboxes().clone(),
+/// A server over two real cores.
+struct OverCores {
+    server: Server,
+    cores: shard::Cores,
+    /// Set: the node says that a log has failed.
+    failed: Arc<std::sync::atomic::AtomicBool>,
+    _dir: tempfile::TempDir,
+}
+
+impl OverCores {
+    fn start() -> OverCores {
+        let dir = tempfile::tempdir().unwrap();
+        let cpus = shard::topology::cores(Some(2), None).expect("a CPU to pin to");
+        let cores = shard::Cores::start(shard::Options::new(dir.path(), cpus), |_| {}).unwrap();
+        let (server, gateway) = start(options());
+        let registry = Registry::new();
+        let overrides = Arc::new(crate::overrides::Overrides::new(
+            model::TenantLimits::unlimited(),
+        ));
+        let metadata = Arc::new(crate::metadata::MetadataStore::default());
+        let push = crate::push::PushService::new(
+            crate::push::PushOptions::default(),
+            Arc::new(cores.mailboxes().clone()),
+            overrides.clone(),
+            metadata.clone(),
             &registry,
-        )),
-        push: Arc::new(push.unwrap()),
-        overrides,
-        metadata,
-        health: Box::new(
-            move || match seen.load(std::sync::atomic::Ordering::Relaxed) {
-                true => Err("the write-ahead log of core 1 failed: EIO".to_owned()),
-                false => Ok(()),
-            },
-        ),
-    });
-    // Series enough for both cores.
-    let send = |time: i64| {
+            Arc::new(|| 1_700_000_000_000),
+        );
+        let failed = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let seen = failed.clone();
+        gateway.serve(crate::state::Services {
+            at_last_crash: Vec::new(),
+            engine: Arc::new(query::Engine::start(
+                query::Options::new(1),
+                cores.mailboxes().clone(),
+                &registry,
+            )),
+            push: Arc::new(push.unwrap()),
+            overrides,
+            metadata,
+            health: Box::new(
+                move || match seen.load(std::sync::atomic::Ordering::Relaxed) {
+                    true => Err("the write-ahead log of core 1 failed: EIO".to_owned()),
+                    false => Ok(()),
+                },
+            ),
+        });
+        OverCores {
+            server,
+            cores,
+            failed,
+            _dir: dir,
+        }
+    }
+
+    /// Pushes a sample each of 20 series, enough for both cores.
+    fn send(&self, time: i64) -> String {
         let mut body = Vec::new();
         for job in 0..20 {
             let job = job.to_string();
@@ -327,7 +342,7 @@ fn when_the_log_of_one_core_has_failed_pushes_for_healthy_cores_are_refused_too(
             wire::remote_write::encode::put_series(&mut body, labels.into_iter(), &[(time, 1.0)]);
         }
         let body = wire::snappy::pack(&body);
-        let mut client = connect(&server);
+        let mut client = connect(&self.server);
         write!(
             client,
             "POST /api/v1/push HTTP/1.1\r\nHost: x\r\nX-Scope-OrgID: a\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
@@ -338,24 +353,75 @@ fn when_the_log_of_one_core_has_failed_pushes_for_healthy_cores_are_refused_too(
         let mut answer = String::new();
         client.read_to_string(&mut answer).unwrap();
         answer
-    };
-    assert!(send(1_700_000_000_000).starts_with("HTTP/1.1 200"));
-    failed.store(true, std::sync::atomic::Ordering::Relaxed);
-    let refused = send(1_700_000_001_000);
+    }
+
+    /// Expects that this many of the series have a sample.
+    fn expect_series(&self, count: usize) {
+        let query = get(
+            &self.server,
+            "/prometheus/api/v1/query?query=count(count_over_time(up%5B1h%5D)==1)&time=1700000010",
+        );
+        assert!(query.starts_with("HTTP/1.1 200"), "{query}");
+        assert!(
+            query.contains(&format!("\"{count}\"")),
+            "what is durable is served: {query}"
+        );
+    }
+
+    fn stop(self) {
+        self.server.stop(Duration::from_secs(1));
+        self.cores.stop();
+    }
+}
+
+/// Regression test: the log of one core failed, and pushes for the others went on being taken. Their sender then believed that the node was
+/// well, while every body that touched the failed core was refused for good.
+#[test]
+fn when_the_log_of_one_core_has_failed_pushes_for_healthy_cores_are_refused_too() {
+    let node = OverCores::start();
+    assert!(node.send(1_700_000_000_000).starts_with("HTTP/1.1 200"));
+    node.failed
+        .store(true, std::sync::atomic::Ordering::Relaxed);
+    let refused = node.send(1_700_000_001_000);
     assert!(
         refused.starts_with("HTTP/1.1 503") && refused.contains("retry-after:"),
         "{refused}"
     );
     assert!(refused.ends_with("the write-ahead log of core 1 failed: EIO"));
-    let query = get(
-        &server,
-        "/prometheus/api/v1/query?query=count(count_over_time(up%5B1h%5D)==1)&time=1700000010",
-    );
-    assert!(query.starts_with("HTTP/1.1 200"), "{query}");
+    node.expect_series(20);
+    node.stop();
+}
+
+#[test]
+fn a_flush_writes_blocks_and_a_shutdown_refuses_writes_and_goes_on_answering() {
+    let node = OverCores::start();
+    assert!(node.send(1_700_000_000_000).starts_with("HTTP/1.1 200"));
+    let get = |path| get(&node.server, path);
+    let wrong = get("/flush?wait=perhaps");
     assert!(
-        query.contains("\"20\""),
-        "what is durable is served: {query}"
+        wrong.starts_with("HTTP/1.1 400") && wrong.contains("wait is \"perhaps\""),
+        "{wrong}"
     );
-    server.stop(Duration::from_secs(1));
-    cores.stop();
+    let blocks = || node.cores.mailboxes().blocks().summary();
+    assert_eq!(blocks().blocks, 0);
+    let flushed = get("/ingester/flush?wait=true&tenant=a");
+    assert!(flushed.starts_with("HTTP/1.1 204"), "{flushed}");
+    assert_eq!(blocks().samples, 20);
+    node.expect_series(20);
+    assert!(get("/flush").starts_with("HTTP/1.1 204"));
+    assert!(get("/ready").starts_with("HTTP/1.1 200"));
+    let down = get("/ingester/shutdown");
+    assert!(down.starts_with("HTTP/1.1 204"), "{down}");
+    let refused = node.send(1_700_000_001_000);
+    assert!(
+        refused.starts_with("HTTP/1.1 503") && refused.contains("told to shut down"),
+        "{refused}"
+    );
+    let ready = get("/ready");
+    assert!(
+        ready.starts_with("HTTP/1.1 503") && ready.contains("told to shut down"),
+        "{ready}"
+    );
+    node.expect_series(20);
+    node.stop();
 }
