@@ -24,7 +24,7 @@ pub fn put_float(out: &mut Vec<u8>, value: f64) {
 }
 
 /// Appends a float as Prometheus writes a scalar: as [`put_float`], but never with an exponent.
-pub fn put_scalar(out: &mut Vec<u8>, value: f64) {
+pub(super) fn put_scalar(out: &mut Vec<u8>, value: f64) {
     match value.is_finite() {
         true => put_shortest(out, value, i32::MIN..i32::MAX),
         false => put_float(out, value),
