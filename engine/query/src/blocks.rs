@@ -180,6 +180,7 @@ impl Look<'_> {
                     labels,
                     chunks,
                     exemplars: Vec::new(),
+                    starts: Vec::new(),
                 });
             }
             self.take(bytes)?;

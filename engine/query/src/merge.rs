@@ -315,6 +315,7 @@ mod tests {
             labels: Labels::from_pairs([("__name__", name)]).unwrap(),
             chunks: chunks.iter().map(chunk).collect(),
             exemplars: Vec::new(),
+            starts: Vec::new(),
         }
     }
 

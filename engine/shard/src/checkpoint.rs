@@ -3,7 +3,7 @@
 //! A checkpoint is due when the log has grown by more than the threshold and by more than the last checkpoint was long, so
 //! that checkpoints never write more than the log itself; on request; and at a graceful stop, so that the next start reads one
 //! file. It walks the series table in order of numbers: a series record, the places of its closed chunks (but for those that a cut has moved into blocks), its
-//! open chunk sealed in a copy, its exemplars. When all rows are written the chunk files are synced as far as they are named, and only then the checkpoint is completed.
+//! open chunk sealed in a copy, its exemplars and starts. When all rows are written the chunk files are synced as far as they are named, and only then the checkpoint is completed.
 //! It is fuzzy: what changes behind the walk is in the segments behind the checkpoint too, and replay skips what it knows.
 
 use std::borrow::Cow;
@@ -22,6 +22,9 @@ use crate::memtable::{Memtable, NO_TENANT};
 
 /// About what naming a closed chunk takes.
 const STORED_CHUNK_BYTES: usize = 32;
+
+/// About what a start of a counter takes.
+const START_BYTES: usize = 20;
 
 /// Answered when the checkpoint is durable, or has failed.
 pub(crate) type Reply = Box<dyn FnOnce(Result<(), String>) + Send>;
@@ -360,6 +363,17 @@ fn put_series(
             };
             writer.append(reactor, &record)?;
             bytes += exemplar.labels.packed().len() + 32;
+        }
+    }
+    if !tenant.starts.is_empty() {
+        for start in tenant.starts.of(series) {
+            let record = Record::StartTimestamp {
+                series: SeriesRef(series),
+                time: start.from,
+                start: start.start,
+            };
+            writer.append(reactor, &record)?;
+            bytes += START_BYTES;
         }
     }
     Ok(bytes)

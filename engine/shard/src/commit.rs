@@ -6,7 +6,7 @@
 //!
 //! A sample of a known series costs its row (two cache lines, asked for some samples ahead), one to ten bytes of log and
 //! a few bits of chunk. Nothing is allocated, hashed or looked up. Native histograms and exemplars (`Pass::other`) cost a record of the log
-//! each and what their size asks for.
+//! each and what their size asks for, the start of a counter a record when it is news.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -24,8 +24,10 @@ use crate::memtable::append::{Admission, SeriesLimits, SeriesRefused};
 use crate::memtable::exemplars::Judgement;
 use crate::memtable::gc::seconds;
 use crate::memtable::native::Value;
+use crate::memtable::starts::Start;
 use crate::message::{
-    OtherSample, OtherValue, Push, PushOutcome, Refusal, RejectReason, Rejection,
+    CounterStart, OtherSample, OtherValue, Push, PushOutcome, Refusal, RejectReason, Rejection,
+    Zero,
 };
 use crate::read::Reads;
 use crate::release::{NOT_STORED, Reply};
@@ -90,6 +92,8 @@ impl Core {
             exemplars_max: exemplars_max(&push.limits, self.mailboxes.count()),
             stored: 0,
             histograms: 0,
+            zeros: 0,
+            zero_histograms: 0,
             newest: i64::MIN,
             oldest: i64::MAX,
         };
@@ -98,6 +102,8 @@ impl Core {
         let Pass {
             stored,
             histograms,
+            zeros,
+            zero_histograms,
             oldest,
             newest,
             ..
@@ -107,7 +113,9 @@ impl Core {
             self.memtable
                 .note_samples(slot, u64::from(stored + histograms), oldest, newest);
         }
-        (outcome.stored, outcome.histograms) = (stored, histograms);
+        // What nobody sent is not told as written.
+        outcome.stored = stored - zeros;
+        outcome.histograms = histograms - zero_histograms;
         for rejection in &outcome.rejected {
             let count = match rejection.reason {
                 RejectReason::NoMemory => &mut self.counts.no_memory,
@@ -168,6 +176,14 @@ fn other_bytes_max(value: &OtherValue) -> usize {
         + match value {
             OtherValue::Histogram(histogram) => chunk::histogram_bytes_max(histogram),
             OtherValue::Exemplar(exemplar) => exemplar.labels.packed().len() + 8,
+            OtherValue::Start(start) => {
+                wal::SAMPLE_ROOM
+                    + match &start.zero {
+                        Zero::None => 0,
+                        Zero::Float => wal::SAMPLE_BYTES_MAX,
+                        Zero::Histogram(histogram) => chunk::histogram_bytes_max(histogram),
+                    }
+            }
         }
 }
 
@@ -208,6 +224,10 @@ struct Pass<'a> {
     /// Floats.
     stored: u32,
     histograms: u32,
+    /// Of `stored`: zeros at the start of a counter.
+    zeros: u32,
+    /// Of `histograms`: the same.
+    zero_histograms: u32,
     newest: i64,
     oldest: i64,
 }
@@ -290,6 +310,7 @@ impl Pass<'_> {
             let mut series = Fresh {
                 entry: (&push.tenant, &push.limits, entry.id, packed),
                 series: Ok(found),
+                start: None,
                 at,
                 index,
             };
@@ -307,7 +328,11 @@ impl Pass<'_> {
                 let value = push.fresh.values[time];
                 self.fresh_float(&mut series, &mut push.fresh.times[time], value, outcome);
             }
+            let start = series.start;
             let series = series.series.ok().flatten();
+            if let (Some(series), Some(start)) = (series, start) {
+                self.keep_start(series, start, outcome);
+            }
             outcome
                 .keys
                 .push(series.map(|series| self.memtable.key(series)));
@@ -358,6 +383,13 @@ impl Pass<'_> {
                 if !self.begin(fresh, first, outcome) {
                     other.time = NOT_STORED;
                 }
+            }
+            OtherValue::Start(start) => {
+                let from = std::mem::replace(&mut other.time, NOT_STORED);
+                if self.begin_with_zero(fresh, from, start, outcome) {
+                    other.time = start.start;
+                }
+                fresh.start = Some(started(from, start.start));
             }
             // A series begins with a sample.
             OtherValue::Exemplar(_) => drop_exemplar(outcome, "unknown_series"),
@@ -430,7 +462,114 @@ impl Pass<'_> {
                 other.time = NOT_STORED;
                 self.exemplar(series, exemplar, outcome);
             }
+            OtherValue::Start(counter) => {
+                let from = std::mem::replace(&mut other.time, NOT_STORED);
+                if self.start(series, from, counter, outcome) {
+                    other.time = counter.start;
+                }
+            }
         }
+    }
+
+    /// When the counter of a sample to come began. If that is news it is logged and kept, and a zero is stored at the start where the
+    /// tenant wants it and it is in order; false without one.
+    fn start(
+        &mut self,
+        series: u32,
+        from: i64,
+        counter: &CounterStart,
+        outcome: &mut PushOutcome,
+    ) -> bool {
+        let start = started(from, counter.start);
+        let held = &self.memtable.tenant(self.slot).starts;
+        // In tight memory nothing is kept, as of exemplars: a repeat may be.
+        if !held.is_news(series, start) || from < self.memtable.last_time(series) || self.tight {
+            outcome.starts_ignored += u32::from(!held.is_known(series, start));
+            return false;
+        }
+        let zero =
+            self.wants_zero(from, counter) && counter.start > self.memtable.last_time(series);
+        let stored = zero && self.zero(series, counter);
+        self.keep_start(series, start, outcome);
+        stored
+    }
+
+    /// Whether a zero belongs at the start of a counter: it must be before the sample, and not older than what the tenant keeps.
+    fn wants_zero(&self, from: i64, counter: &CounterStart) -> bool {
+        let fits = match &counter.zero {
+            Zero::None => false,
+            Zero::Float => true,
+            Zero::Histogram(histogram) => self.fits(histogram),
+        };
+        fits && counter.start < from && counter.start >= self.horizon
+    }
+
+    /// Stores a zero behind the last sample of a series.
+    fn zero(&mut self, series: u32, counter: &CounterStart) -> bool {
+        let admission = match &counter.zero {
+            Zero::None => return false,
+            Zero::Float if self.memtable.is_parked(series) => {
+                self.sample_of_parked(series, counter.start, 0.0)
+            }
+            Zero::Float => self.sample(series, counter.start, 0.0),
+            Zero::Histogram(histogram) => self.histogram(series, counter.start, histogram),
+        };
+        let stored = admission == Admission::Append;
+        self.count_zero(&counter.zero, stored);
+        stored
+    }
+
+    fn count_zero(&mut self, zero: &Zero, stored: bool) {
+        match zero {
+            Zero::Float => self.zeros += u32::from(stored),
+            Zero::Histogram(_) => self.zero_histograms += u32::from(stored),
+            Zero::None => {}
+        }
+    }
+
+    /// Makes a series with the zero at the start of its counter; false where it is made already, or by its first sample. A refusal is
+    /// counted when that comes.
+    fn begin_with_zero(
+        &mut self,
+        fresh: &mut Fresh<'_>,
+        from: i64,
+        counter: &CounterStart,
+        outcome: &mut PushOutcome,
+    ) -> bool {
+        if !matches!(fresh.series, Ok(None)) || !self.wants_zero(from, counter) {
+            return false;
+        }
+        let value = match &counter.zero {
+            Zero::Histogram(histogram) => Value::Histogram(histogram),
+            Zero::Float | Zero::None => Value::Float(0.0),
+        };
+        fresh.series = self.create(fresh.entry, (counter.start, value)).map(Some);
+        match &fresh.series {
+            Err(refused) => {
+                let refused = (fresh.at as u32, refused.reason);
+                outcome.refused_series.push(refused);
+                false
+            }
+            Ok(_) => {
+                self.count_zero(&counter.zero, true);
+                true
+            }
+        }
+    }
+
+    fn keep_start(&mut self, series: u32, start: Start, outcome: &mut PushOutcome) {
+        let held = &mut self.memtable.tenant_mut(self.slot).starts;
+        if !held.is_news(series, start) {
+            outcome.starts_ignored += u32::from(!held.is_known(series, start));
+            return;
+        }
+        let logged = self.log.append(&Record::StartTimestamp {
+            series: SeriesRef(series),
+            time: start.from,
+            start: start.start,
+        });
+        logged.expect("it is a few bytes");
+        held.put(series, start);
     }
 
     /// As [`Pass::sample`].
@@ -662,10 +801,19 @@ struct Fresh<'a> {
     entry: (&'a TenantId, &'a TenantLimits, SeriesId, &'a [u8]),
     /// Its number, none yet, or why it cannot be made.
     series: Result<Option<u32>, SeriesRefused>,
+    /// When its counter began, if the series is not there yet.
+    start: Option<Start>,
     /// Its position in `fresh.series`.
     at: usize,
     /// How a rejection names it.
     index: usize,
+}
+
+fn started(from: i64, start: i64) -> Start {
+    Start {
+        from: TimeMs(from),
+        start: TimeMs(start),
+    }
 }
 
 fn drop_exemplar(outcome: &mut PushOutcome, reason: &'static str) {

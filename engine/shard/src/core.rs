@@ -250,7 +250,9 @@ impl Core {
                 self.counts.pushes += 1;
                 self.pushes.push_back(push);
             }
-            Message::Select(select) if select.with_exemplars && self.poison.is_some() => {
+            Message::Select(select)
+                if (select.with_exemplars || select.with_starts) && self.poison.is_some() =>
+            {
                 // Which of them became durable is not known.
                 let refusal = self.poison.clone().expect("looked at above");
                 self.mailboxes.of(self.id).read_done();

@@ -460,6 +460,7 @@ fn list_series(memtable: &Memtable, cut: &mut Cut, series: u32) {
         labels: memtable.labels(series),
         chunks,
         exemplars: Vec::new(),
+        starts: Vec::new(),
     };
     let tenant = &memtable.tenant(tenant).id;
     cut.batch.add(tenant, selected, places);

@@ -40,6 +40,7 @@ pub use error::Error;
 pub use health::Health;
 pub use mailbox::{Mailboxes, Permits};
 pub use memory::{HIGH_PERCENT, LOW_PERCENT, Memory};
+pub use memtable::starts::Start;
 pub use message::*;
 pub use options::Options;
 

@@ -3,7 +3,7 @@
 //! A series is two rows under one number ([`model::SeriesRef`]). The *row* is all that a sample of a known series touches: two
 //! cache lines, visited in the order of creation, which is the order of scrapes. The *cold row* is touched when a chunk is cut
 //! and by reads, and holds the open chunk of a series of native histograms (`native`). Tables are pages, so that growing them never
-//! copies. What is done to them: `append`, `native`, `read`, `replay`, `gc`; exemplars are kept apart (`exemplars`).
+//! copies. What is done to them: `append`, `native`, `read`, `replay`, `gc`; exemplars and the starts of counters are kept apart (`exemplars`, `starts`).
 //!
 //! | bytes per series | held by |
 //! | --- | --- |
@@ -29,6 +29,7 @@ pub(crate) mod gc;
 pub(crate) mod native;
 pub(crate) mod read;
 pub(crate) mod replay;
+pub(crate) mod starts;
 mod takeover;
 
 use std::collections::{HashMap, VecDeque};
@@ -40,6 +41,7 @@ use model::{Ack, Lsn, SeriesId, TenantId, TenantLimits};
 
 use self::exemplars::Exemplars;
 use self::native::Native;
+use self::starts::Starts;
 use crate::chunkfile::{ChunkFiles, Place};
 use crate::index::table::Sharded;
 use crate::index::{Index, PairId, Secret};
@@ -194,6 +196,8 @@ pub(crate) struct Tenant {
     pub(crate) cut_until: i64,
     /// Empty where none were sent.
     pub(crate) exemplars: Exemplars,
+    /// Empty where none were sent.
+    pub(crate) starts: Starts,
 }
 
 #[derive(Debug)]
@@ -300,6 +304,7 @@ impl Memtable {
             retention_ms: self.retention_default_ms,
             cut_until: i64::MIN,
             exemplars: Exemplars::default(),
+            starts: Starts::default(),
         };
         let slot = match self.tenants.iter().position(Option::is_none) {
             Some(slot) => slot,
@@ -412,6 +417,7 @@ pub(crate) struct Accounts {
     pub(crate) chunks: usize,
     /// Lists of pair numbers.
     pub(crate) pairs: usize,
+    /// Exemplars, and starts of counters.
     pub(crate) exemplars: usize,
     pub(crate) ids: usize,
     pub(crate) indexes: usize,

@@ -8,8 +8,8 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::ChunkBytes;
 use crate::cut::write::Outcome;
+use crate::{ChunkBytes, Start};
 use model::{
     Exemplar, HistogramSample, Labels, Matcher, Projection, SeriesId, SeriesKey, TenantId,
     TenantLimits,
@@ -141,6 +141,28 @@ pub enum OtherValue {
     Histogram(Box<HistogramSample>),
     /// An exemplar.
     Exemplar(Box<Exemplar>),
+    /// When the counter of the sample at this time began.
+    Start(CounterStart),
+}
+
+/// See [`OtherValue::Start`].
+#[derive(Debug)]
+pub struct CounterStart {
+    /// Milliseconds.
+    pub start: i64,
+    /// What to store at the start, if that is news and in order.
+    pub zero: Zero,
+}
+
+/// A sample that stands for a counter that has just begun.
+#[derive(Debug)]
+pub enum Zero {
+    /// None: the start is only kept.
+    None,
+    /// Of a series of floats.
+    Float,
+    /// A histogram without observations.
+    Histogram(Box<HistogramSample>),
 }
 
 impl OtherValue {
@@ -150,6 +172,10 @@ impl OtherValue {
             OtherValue::Exemplar(exemplar) => {
                 size_of::<Exemplar>() + exemplar.labels.packed().len()
             }
+            OtherValue::Start(start) => match &start.zero {
+                Zero::Histogram(histogram) => histogram.heap_bytes(),
+                Zero::None | Zero::Float => 0,
+            },
         }
     }
 }
@@ -169,6 +195,8 @@ pub struct PushOutcome {
     pub histograms_repeated: u32,
     /// Exemplars stored, or there already as the newest of their series.
     pub exemplars: u32,
+    /// Starts of counters that were not kept: before one that is known, behind their sample, or of an old one. Nobody gets an error for them.
+    pub starts_ignored: u32,
     /// Exemplars dropped, per reason. Nobody gets an error for them.
     pub exemplars_dropped: Vec<(&'static str, u32)>,
     /// Samples refused, per reason; the first of each reason is described.
@@ -284,6 +312,8 @@ pub struct Select {
     pub newest: bool,
     /// Instead of chunks: the exemplars within the range; series without any are no part of the result.
     pub with_exemplars: bool,
+    /// The starts of counters too; series without any are no part of the result.
+    pub with_starts: bool,
     /// Stop with an error beyond this many series on this core; 0 is unlimited.
     pub series_max: u64,
     /// Stop with an error beyond this many chunks on this core; 0 is unlimited.
@@ -311,6 +341,8 @@ pub struct SelectedSeries {
     pub chunks: Vec<ChunkSlice>,
     /// In the order of their times.
     pub exemplars: Vec<Exemplar>,
+    /// In the order of their times.
+    pub starts: Vec<Start>,
 }
 
 /// A chunk: of closed ones the place where they lie, of open ones a copy.

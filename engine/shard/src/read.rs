@@ -418,6 +418,10 @@ impl Read {
         };
     }
 
+    fn wants_starts(&self) -> bool {
+        matches!(&self.ask, Ask::Select(select) if select.with_starts)
+    }
+
     fn wants_exemplars(&self) -> bool {
         matches!(&self.ask, Ask::Select(select) if select.with_exemplars)
     }
@@ -434,7 +438,10 @@ impl Read {
         if memtable.find_tenant(self.ask.tenant()) != Some(self.slot) {
             return Ok(true); // Its last series has left.
         }
-        if self.wants_exemplars() && memtable.tenant(self.slot).exemplars.is_empty() {
+        let tenant = memtable.tenant(self.slot);
+        if self.wants_exemplars() && tenant.exemplars.is_empty()
+            || self.wants_starts() && tenant.starts.is_empty()
+        {
             return Ok(true);
         }
         let (min, max) = self.ask.range();
@@ -651,7 +658,8 @@ impl Sums {
         let bytes = bytes.sum::<u64>();
         let labels = series.labels.packed().len() as u64;
         let exemplar = |e: &Exemplar| (size_of::<Exemplar>() + e.labels.packed().len()) as u64;
-        let exemplars = series.exemplars.iter().map(exemplar).sum::<u64>();
+        let starts = size_of_val(&series.starts[..]) as u64;
+        let exemplars = series.exemplars.iter().map(exemplar).sum::<u64>() + starts;
         self.chunks += chunks;
         self.chunk_bytes += bytes + exemplars;
         self.data_bytes += bytes + exemplars + labels;
@@ -729,6 +737,16 @@ fn visit(
         }
         false => Vec::new(),
     };
+    let starts = match select.with_starts {
+        true => {
+            let tenant = memtable.tenant(memtable.rows[series].tenant);
+            tenant.starts.of(series).to_vec()
+        }
+        false => Vec::new(),
+    };
+    if select.with_starts && starts.is_empty() {
+        return Ok(None);
+    }
     // An exemplar may be in the range where no sample is.
     let is_part = match select.with_exemplars {
         true => !exemplars.is_empty(),
@@ -761,6 +779,7 @@ fn visit(
         labels: projector.labels(index, &select.projection, &cold.pairs),
         chunks,
         exemplars,
+        starts,
     }))
 }
 

@@ -37,6 +37,7 @@ use crate::mailbox::Mailboxes;
 use crate::memtable::Memtable;
 use crate::memtable::gc::seconds;
 use crate::memtable::replay::{Keep, Malformed, Replay};
+use crate::memtable::starts::Start;
 use crate::options::Options;
 use crate::quota::Quotas;
 
@@ -377,6 +378,14 @@ impl Replay<'_> {
                 histogram,
             } => self.histogram(series.0, time.0, histogram),
             Record::Exemplar { series, exemplar } => self.exemplar(series.0, exemplar),
+            Record::StartTimestamp {
+                series,
+                time,
+                start,
+            } => {
+                let (from, start) = (*time, *start);
+                self.start(series.0, Start { from, start })
+            }
             _ => Ok(()),
         };
         applied.map_err(|Malformed(reason)| reason)

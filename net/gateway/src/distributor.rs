@@ -4,7 +4,7 @@
 //! two protocols say which series it is; [`validate`] is what
 //! a series goes through that no alias knows; [`outcome`] turns replies into aliases, counters and the first error; [`tenants`]
 //! keeps what is shared between the gateway threads (limits, rate, counters), [`rate`] the token bucket, [`refused`] what is known of series
-//! that were refused before, [`texts`] the words of Cortex.
+//! that were refused before, [`started`] which starts of counters are, [`texts`] the words of Cortex.
 //!
 //! Order of checks as in Cortex: labels (each series by itself), then its sample times, then the rate of the tenant over all that is
 //! left, all or nothing, then the cores (limits of series, order in time). One bad sample refuses its series object, the
@@ -17,6 +17,7 @@ pub(crate) mod others;
 pub(crate) mod outcome;
 pub(crate) mod rate;
 pub(crate) mod refused;
+pub(crate) mod started;
 pub(crate) mod tenants;
 pub(crate) mod texts;
 pub(crate) mod validate;

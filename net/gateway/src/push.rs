@@ -634,14 +634,21 @@ impl PushService {
                     Some(refusal) => {
                         refused.get_or_insert_with(|| PushError::Refused(refusal.clone()));
                     }
-                    None => verdict.add(
-                        &tenant.id,
-                        *core,
-                        origins,
-                        outcome,
-                        (!tight).then_some(&mut distributor.aliases),
-                        tenant.refusals.refuser(),
-                    ),
+                    None => {
+                        verdict.add(
+                            &tenant.id,
+                            *core,
+                            origins,
+                            outcome,
+                            (!tight).then_some(&mut distributor.aliases),
+                            tenant.refusals.refuser(),
+                        );
+                        if outcome.starts_ignored == 0 && !tight {
+                            for &(key, start) in &origins.starts {
+                                distributor.scratch.started.learn(*core, key, start);
+                            }
+                        }
+                    }
                 },
             }
         }

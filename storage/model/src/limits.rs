@@ -42,6 +42,8 @@ pub struct TenantLimits {
     pub max_metadata_per_metric: u32,
     /// Exemplars kept of the tenant on this node, the oldest leave first; zero keeps none.
     pub max_exemplars: u32,
+    /// Whether a zero is stored where a sender says that a counter began.
+    pub enable_start_timestamp: bool,
     /// Buckets of one native histogram; its resolution is halved until it fits. 400 where it cannot. Zero is no limit.
     pub max_native_histogram_buckets: u32,
     /// Bytes of one native histogram, as sent. 400.
@@ -114,6 +116,7 @@ impl TenantLimits {
             max_metadata_per_user: 8000,
             max_metadata_per_metric: 10,
             max_exemplars: 100_000,
+            enable_start_timestamp: false,
             max_native_histogram_buckets: 0,
             max_native_histogram_sample_size_bytes: 0,
             enforce_metric_name: true,

@@ -160,6 +160,7 @@ fn a_chunk_of_histograms_is_loaded_and_one_named_with_another_time_is_not() {
                     bytes: files.read(place),
                 }],
                 exemplars: Vec::new(),
+                starts: Vec::new(),
             }]
         };
         let mut good = list(min_time);

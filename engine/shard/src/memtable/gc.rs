@@ -102,7 +102,7 @@ impl Memtable {
                 read,
             }));
             round.accounts.indexes += tenant.index.bytes() + size_of::<Tenant>();
-            round.accounts.exemplars += tenant.exemplars.bytes();
+            round.accounts.exemplars += tenant.exemplars.bytes() + tenant.starts.bytes();
             if tenant.series == 0 {
                 self.forget_tenant(slot);
             }
@@ -189,6 +189,7 @@ impl Memtable {
             .expect("a live row has a tenant");
         tenant.index.bury(series, &cold.pairs);
         tenant.exemplars.forget(series);
+        tenant.starts.forget(series);
         tenant.uncount_series(&cold.pairs);
         self.totals.series -= 1;
         self.totals.removed += 1;

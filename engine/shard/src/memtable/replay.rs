@@ -25,6 +25,7 @@ use wal::StoredChunkRecord;
 use super::append::SeriesLimits;
 use super::exemplars::Judgement;
 use super::native::{Native, Value};
+use super::starts::Start;
 use super::{Memtable, NO_TENANT, Retired, Sealed, cut_after};
 use crate::chunkfile::{ChunkFiles, Place};
 
@@ -353,6 +354,21 @@ impl<'a> Replay<'a> {
             let held = &mut self.memtable.tenant_mut(tenant).exemplars;
             if held.judge(series, exemplar) == Judgement::Keep {
                 held.put(series, exemplar.clone(), EXEMPLARS_REPLAYED_MAX);
+            }
+        }
+        Ok(())
+    }
+
+    /// The start of a counter. Those of series that are not there are passed over: they may have left.
+    pub(crate) fn start(&mut self, number: u32, start: Start) -> Result<(), Malformed> {
+        if self.loading.is_some() {
+            self.finish_loading()?;
+        }
+        if let Some(series) = self.number_of(number) {
+            let tenant = self.memtable.rows[series].tenant;
+            let held = &mut self.memtable.tenant_mut(tenant).starts;
+            if held.is_news(series, start) {
+                held.put(series, start);
             }
         }
         Ok(())

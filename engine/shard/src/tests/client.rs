@@ -354,6 +354,7 @@ impl Client {
                 max_time,
                 with_chunks: !with_exemplars,
                 with_exemplars,
+                with_starts: false,
                 projection: ::model::Projection::All,
                 newest: false,
                 series_max: 0,

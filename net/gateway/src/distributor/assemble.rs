@@ -10,9 +10,10 @@
 
 use std::sync::Arc;
 
-use model::{Metadata, MetricType, TenantId, TenantLimits, identity};
+use model::{Metadata, MetricType, SeriesKey, TenantId, TenantLimits, identity};
 use shard::{
-    FreshSamples, FreshSeries, KnownSamples, OtherSample, OtherSamples, OtherValue, RejectReason,
+    CounterStart, FreshSamples, FreshSeries, KnownSamples, OtherSample, OtherSamples, OtherValue,
+    RejectReason, Zero,
 };
 use smallvec::SmallVec;
 use wire::Malformed;
@@ -23,6 +24,7 @@ use super::names::{Names, Other, Rest, Series, SymbolTable};
 use super::others;
 use super::outcome;
 use super::refused::Cause;
+use super::started::Started;
 use super::validate::{self, Invalid, Pairs, Reason, TimeBounds, Unusable};
 use crate::alias::{AliasHash, AliasTable, Cursor, Refuser, Secret, Target};
 
@@ -64,6 +66,8 @@ pub(crate) struct Scratch {
     told: Vec<bool>,
     /// Known samples per core of the last body: what to make room for in the next.
     room: Vec<usize>,
+    /// Starts of counters that the cores know.
+    pub(crate) started: Started,
 }
 
 /// A core's share of a body.
@@ -82,8 +86,10 @@ pub(crate) struct Origins {
     pub(crate) known: Vec<u32>,
     /// Of each fresh series, offset and alias hash.
     pub(crate) fresh: Vec<(u32, AliasHash)>,
-    /// Of each histogram and exemplar of a known series.
+    /// Of each histogram, exemplar and start of a known series.
     pub(crate) others: Vec<u32>,
+    /// The starts of known series, to be remembered when the core has answered for them.
+    pub(crate) starts: Vec<(SeriesKey, i64)>,
 }
 
 impl Share {
@@ -486,7 +492,9 @@ impl Assembler<'_, '_> {
             return Ok(());
         }
         let names = gathered.unwrap_or(series.name_bytes());
-        if rest.has_others() {
+        let known_start = rest.start == 0
+            || !rest.starts_differ && self.scratch.started.is_known(target, rest.start);
+        if rest.has_others() || !known_start {
             self.take_known_others(series, names, at, target, before)?;
         }
         self.take_rest(&rest, names)
@@ -502,20 +510,29 @@ impl Assembler<'_, '_> {
         target: Target,
         begin: usize,
     ) -> Result<(), Malformed> {
-        let taken = self.read_others(series, names)?;
+        let mut taken = self.read_others(series, names)?;
+        taken.retain(|(_, other)| match other {
+            OtherValue::Start(counter) => !self.scratch.started.is_known(target, counter.start),
+            _ => true,
+        });
         let Share {
             known,
             others,
             origins,
             ..
         } = &mut self.out.shares[usize::from(target.core.0)];
+        let starts = taken.iter().filter_map(|(_, other)| match other {
+            OtherValue::Start(counter) => Some((target.key, counter.start)),
+            _ => None,
+        });
+        origins.starts.extend(starts);
         let placed = placed(taken, target.key, begin, &known.times[begin..]);
         others.known.extend(placed);
         origins.others.resize(others.known.len(), at);
         Ok(())
     }
 
-    /// Decodes and checks the histograms and exemplars of a series. What is refused is counted.
+    /// Decodes and checks the histograms and exemplars of a series, and what is said of the starts of its counters. What is refused is counted.
     fn read_others<S: Series>(
         &mut self,
         series: &S,
@@ -523,9 +540,10 @@ impl Assembler<'_, '_> {
     ) -> Result<Vec<(i64, OtherValue)>, Malformed> {
         let labels = self.names.labels(names);
         let mut taken = Vec::new();
+        let mut told = 0;
         series.others(|other| {
             match other {
-                Other::Histogram(message) => {
+                Other::Histogram(message, start) => {
                     self.out.samples_in += 1;
                     match others::histogram(message, labels.clone(), self.rules.limits) {
                         Ok((time, _)) if !self.rules.times.hold(time) => {
@@ -534,12 +552,22 @@ impl Assembler<'_, '_> {
                         Ok((time, histogram)) => {
                             self.out.samples += 1;
                             self.out.newest = self.out.newest.max(time);
+                            if start != 0 && std::mem::replace(&mut told, start) != start {
+                                let zero = self.zero(start, || others::zero(&histogram));
+                                let counter = CounterStart { start, zero };
+                                taken.push((time, OtherValue::Start(counter)));
+                            }
                             taken.push((time, OtherValue::Histogram(Box::new(histogram))));
                         }
                         Err(Unusable::Invalid(invalid)) => self.out.refuse(invalid, 1),
                         Err(Unusable::Malformed(what)) => return Err(what),
                     }
                 }
+                Other::Start(time, start) if self.rules.times.hold(time) => {
+                    let zero = self.zero(start, || Zero::Float);
+                    taken.push((time, OtherValue::Start(CounterStart { start, zero })));
+                }
+                Other::Start(..) => {}
                 Other::Exemplar(message) => {
                     self.out.exemplars_in += 1;
                     match others::exemplar(message, self.names, labels.clone())? {
@@ -558,6 +586,14 @@ impl Assembler<'_, '_> {
             Ok(())
         })?;
         Ok(taken)
+    }
+
+    /// What to store at the start of a counter: nothing unless the tenant wants it, and its samples may be that old.
+    fn zero(&self, start: i64, zero: impl FnOnce() -> Zero) -> Zero {
+        match self.rules.limits.enable_start_timestamp && self.rules.times.hold(start) {
+            true => zero(),
+            false => Zero::None,
+        }
     }
 
     /// Appends a series with its labels. `gathered` are its name bytes where they had to be gathered first.
@@ -584,7 +620,7 @@ impl Assembler<'_, '_> {
             match validate::labels(self.names.labels(names), self.rules.limits) {
                 Ok(pairs) if pairs.is_empty() => {}
                 Ok(pairs) => {
-                    let others = match rest.has_others() {
+                    let others = match rest.has_others() || rest.start != 0 {
                         true => self.read_others(series, names)?,
                         false => Vec::new(),
                     };
@@ -805,19 +841,24 @@ impl Assembler<'_, '_> {
 }
 
 /// Gives each its place among the floats of its series, which stand in the column from `begin` on: a histogram before those of later times,
-/// an exemplar behind all.
+/// the start of a counter before its sample, an exemplar behind all.
 fn placed<S: Copy>(
     mut others: Vec<(i64, OtherValue)>,
     series: S,
     begin: usize,
     floats: &[i64],
 ) -> impl Iterator<Item = OtherSample<S>> {
-    others.sort_by_key(|(time, value)| (matches!(value, OtherValue::Exemplar(_)), *time));
+    others.sort_by_key(|(time, value)| {
+        let behind = matches!(value, OtherValue::Exemplar(_));
+        (behind, *time, !matches!(value, OtherValue::Start(_)))
+    });
     let mut end = begin;
     let floats = floats.to_vec();
     others.into_iter().map(move |(time, value)| {
         let before = match &value {
-            OtherValue::Histogram(_) => begin + floats.partition_point(|float| *float < time),
+            OtherValue::Histogram(_) | OtherValue::Start(_) => {
+                begin + floats.partition_point(|float| *float < time)
+            }
             OtherValue::Exemplar(_) => begin + floats.len(),
         };
         // Ascends also where the sender's floats do not.

@@ -7,7 +7,7 @@
 
 use wire::Malformed;
 use wire::remote_write::v1::{self, RawMetadata};
-use wire::remote_write::{Error, v2};
+use wire::remote_write::{Error, histogram, v2};
 
 use crate::alias::{AliasHash, Secret};
 
@@ -169,7 +169,8 @@ pub(crate) trait Series: Copy {
     /// Calls `sample` with time and value of every float sample, and notes everything else.
     fn read(&self, rest: &mut Rest, sample: impl FnMut(i64, f64)) -> Result<(), Malformed>;
 
-    /// Calls `other` with every histogram and exemplar; of series that turned out to have some.
+    /// Calls `other` with every histogram and exemplar, and where the start of a counter is another than that of the sample before; of
+    /// series that turned out to have some.
     fn others(
         &self,
         other: impl FnMut(Other<'_>) -> Result<(), Malformed>,
@@ -179,8 +180,11 @@ pub(crate) trait Series: Copy {
 /// What a series has beside float samples and what it is, undecoded.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Other<'a> {
-    Histogram(&'a [u8]),
+    /// A histogram, and when its observations began; 0 where that is not said.
+    Histogram(&'a [u8], i64),
     Exemplar(&'a [u8]),
+    /// Time of a float sample, and when its counter began.
+    Start(i64, i64),
 }
 
 /// What a series has beside float samples.
@@ -191,6 +195,10 @@ pub(crate) struct Rest {
     pub(crate) metadata: Option<v2::RawMetadata>,
     /// The name bytes at its begin are not all of them.
     pub(crate) scattered: bool,
+    /// When the counter of a float sample began; 0 where nothing is said.
+    pub(crate) start: i64,
+    /// Another float sample says something else.
+    pub(crate) starts_differ: bool,
 }
 
 impl Rest {
@@ -202,7 +210,15 @@ impl Rest {
 
     #[inline]
     pub(crate) fn is_nothing(&self) -> bool {
-        self.histograms == 0 && self.exemplars == 0 && self.metadata.is_none()
+        self.histograms == 0 && self.exemplars == 0 && self.metadata.is_none() && self.start == 0
+    }
+
+    #[inline]
+    fn note_start(&mut self, start: i64) {
+        if start != 0 {
+            self.starts_differ |= self.start != 0 && self.start != start;
+            self.start = start;
+        }
     }
 }
 
@@ -237,7 +253,7 @@ impl Series for v1::RawSeries<'_> {
         let mut parts = self.parts();
         while let Some(part) = parts.next_part()? {
             match part {
-                v1::Part::Histogram(message) => other(Other::Histogram(message))?,
+                v1::Part::Histogram(message) => other(Other::Histogram(message, 0))?,
                 v1::Part::Exemplar(message) => other(Other::Exemplar(message))?,
                 _ => {}
             }
@@ -262,10 +278,12 @@ impl Series for v2::RawSeries<'_> {
         let mut is_empty = true;
         while let Some(part) = parts.next_part()? {
             match part {
-                v2::Part::Sample { time, value } => {
+                v2::Part::Sample { time, value, start } => {
                     sample(time, value);
+                    rest.note_start(start);
                     is_empty = false;
                 }
+                v2::Part::Created(start) => rest.note_start(start),
                 v2::Part::Histogram(_) => {
                     rest.histograms += 1;
                     is_empty = false;
@@ -286,10 +304,28 @@ impl Series for v2::RawSeries<'_> {
         &self,
         mut other: impl FnMut(Other<'_>) -> Result<(), Malformed>,
     ) -> Result<(), Malformed> {
+        let mut created = 0;
+        let mut parts = self.parts();
+        while let Some(part) = parts.next_part()? {
+            if let v2::Part::Created(start) = part {
+                created = start;
+            }
+        }
+        let or_created = |start: i64| if start == 0 { created } else { start };
+        let mut told = 0;
         let mut parts = self.parts();
         while let Some(part) = parts.next_part()? {
             match part {
-                v2::Part::Histogram(message) => other(Other::Histogram(message))?,
+                v2::Part::Sample { time, start, .. } => {
+                    let start = or_created(start);
+                    if start != 0 && std::mem::replace(&mut told, start) != start {
+                        other(Other::Start(time, start))?;
+                    }
+                }
+                v2::Part::Histogram(message) => {
+                    let start = or_created(histogram::start(message)?);
+                    other(Other::Histogram(message, start))?;
+                }
                 v2::Part::Exemplar(message) => other(Other::Exemplar(message))?,
                 _ => {}
             }

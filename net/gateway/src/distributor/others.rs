@@ -4,7 +4,11 @@
 //! Reasons as in Cortex. A histogram with more buckets than allowed is made coarser, by halving its resolution, until it fits;
 //! one with custom bounds cannot be.
 
-use model::{CUSTOM_BUCKETS_SCHEMA, Exemplar, HistogramError, HistogramSample, Span, TenantLimits};
+use model::{
+    CUSTOM_BUCKETS_SCHEMA, CounterReset, Exemplar, FloatHistogram, Histogram, HistogramError,
+    HistogramSample, Span, TenantLimits,
+};
+use shard::Zero;
 use wire::Malformed;
 use wire::remote_write::{exemplar, histogram};
 
@@ -60,6 +64,33 @@ pub(crate) fn histogram(
         }
     }
     Ok((time, sample))
+}
+
+/// What stands for a histogram that begins: the same layout without observations. One that is a gauge never begins.
+pub(crate) fn zero(sample: &HistogramSample) -> Zero {
+    let counter_reset = CounterReset::Yes;
+    let zero = match sample {
+        HistogramSample::Int(h) if h.counter_reset != CounterReset::Gauge => {
+            HistogramSample::Int(Histogram {
+                counter_reset,
+                schema: h.schema,
+                zero_threshold: h.zero_threshold,
+                custom_values: h.custom_values.clone(),
+                ..Histogram::default()
+            })
+        }
+        HistogramSample::Float(h) if h.counter_reset != CounterReset::Gauge => {
+            HistogramSample::Float(FloatHistogram {
+                counter_reset,
+                schema: h.schema,
+                zero_threshold: h.zero_threshold,
+                custom_values: h.custom_values.clone(),
+                ..FloatHistogram::default()
+            })
+        }
+        _ => return Zero::None,
+    };
+    Zero::Histogram(Box::new(zero))
 }
 
 /// The same observations at half the resolution.
@@ -177,8 +208,6 @@ pub(crate) fn exemplar(
 
 #[cfg(test)]
 mod tests {
-    use model::{FloatHistogram, Histogram};
-
     use super::*;
 
     fn spans(pairs: &[(i32, u32)]) -> Vec<Span> {

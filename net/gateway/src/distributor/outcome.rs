@@ -230,6 +230,7 @@ mod tests {
             known: vec![60],
             fresh: vec![(10, AliasHash(1)), (70, AliasHash(2))],
             others: vec![80],
+            starts: Vec::new(),
         };
         let near = PushOutcome {
             keys: vec![None, Some(SeriesKey::default())],

@@ -462,6 +462,13 @@ fn limits() -> Vec<Key> {
             "Exemplars kept of one tenant on a node; the oldest leave first. 0: none are kept."
         ),
         key!(
+            "limits.enable_start_timestamp",
+            "distributor.enable-start-timestamp",
+            limits.enable_start_timestamp,
+            "true",
+            "Store a zero at the time at which a counter began, where a sender of remote write 2.0 tells it. The start timestamps themselves are kept either way."
+        ),
+        key!(
             "limits.max_native_histogram_buckets",
             "validation.max-native-histogram-buckets",
             limits.max_native_histogram_buckets,

@@ -10,11 +10,11 @@
 //! Labels are references into the symbols of this request: the same series has other references in the next one. [`Symbols`] is read
 //! first, in a pass of its own (protobuf lets symbols follow series), into memory that is used again. A series' *reference bytes*
 //! are the packed varints of its label references: what a caller folds into a hash, and what [`labels`] turns into names and values.
-//! Start timestamps are skipped for now. The rules of version 2 that concern the whole request are checked here: symbol 0 is empty, each
+//! Field 6 is of an older draft. The rules of version 2 that concern the whole request are checked here: symbol 0 is empty, each
 //! reference names a symbol, a series has a sample or a histogram.
 
 use super::Error;
-use super::sample::read_sample;
+use super::sample::read_started_sample;
 use crate::proto::{self, BYTES, Malformed, Reader, VARINT, bytes_tag};
 
 const SYMBOLS: u32 = 4;
@@ -200,7 +200,11 @@ pub enum Part<'a> {
         time: i64,
         /// Value, any bits.
         value: f64,
+        /// When its counter began, in milliseconds; 0 where that is not said.
+        start: i64,
     },
+    /// When the counter of all samples of the series that do not say it themselves began, in milliseconds.
+    Created(i64),
     /// A native histogram, see [`super::histogram::decode`].
     Histogram(&'a [u8]),
     /// An exemplar; its labels are references.
@@ -222,8 +226,8 @@ impl<'a> Parts<'a> {
     #[inline]
     pub fn next_part(&mut self) -> Result<Option<Part<'a>>, Malformed> {
         if self.reader.eat(SAMPLES_TAG) {
-            let (time, value) = read_sample(self.reader.bytes()?)?;
-            return Ok(Some(Part::Sample { time, value }));
+            let (time, value, start) = read_started_sample(self.reader.bytes()?)?;
+            return Ok(Some(Part::Sample { time, value, start }));
         }
         self.next_other_part()
     }
@@ -237,6 +241,9 @@ impl<'a> Parts<'a> {
                 let len = before.len() - self.reader.rest().len();
                 return Ok(Some(Part::References(&before[..len])));
             }
+            if field == 6 && kind == VARINT {
+                return Ok(Some(Part::Created(self.reader.varint()? as i64)));
+            }
             if !(1..=5).contains(&field) {
                 self.reader.skip(field, kind)?;
                 continue;
@@ -246,8 +253,8 @@ impl<'a> Parts<'a> {
             return Ok(Some(match field {
                 1 => Part::References(content),
                 2 => {
-                    let (time, value) = read_sample(content)?;
-                    Part::Sample { time, value }
+                    let (time, value, start) = read_started_sample(content)?;
+                    Part::Sample { time, value, start }
                 }
                 3 => Part::Histogram(content),
                 4 => Part::Exemplar(content),

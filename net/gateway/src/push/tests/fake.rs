@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard};
 
 use model::{CoreId, Generation, Labels, SeriesId, SeriesKey, SeriesRef, TenantId, same_value};
-use shard::{OtherValue, Push, PushOutcome, Refusal, RejectReason, Rejection};
+use shard::{OtherValue, Push, PushOutcome, Refusal, RejectReason, Rejection, Zero};
 
 use super::super::{Cores, Sleepers};
 use crate::distributor::texts;
@@ -272,6 +272,15 @@ impl State {
             let kind = match value {
                 OtherValue::Histogram(_) => "histogram",
                 OtherValue::Exemplar(_) => "exemplar",
+                OtherValue::Start(counter) => {
+                    outcome.starts_ignored += u32::from(counter.start > time);
+                    let zero = match counter.zero {
+                        Zero::None => "",
+                        Zero::Float => " zero",
+                        Zero::Histogram(_) => " zero histogram",
+                    };
+                    &format!("start {}{zero} of", counter.start)
+                }
             };
             self.others.push(format!("{kind} {time} before {before}"));
             outcome.histograms += u32::from(kind == "histogram");

@@ -236,3 +236,77 @@ async fn a_small_body_cannot_be_written_out_to_a_large_one() {
     assert_eq!(send(&rig, &many(20)).await.0, 204);
     rig.assert_nothing_held();
 }
+
+/// A body of one series `up`: its samples, each with a start where it is not 0, and further fields.
+fn started(samples: &[(i64, i64)], further: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for symbol in ["", "__name__", "up"] {
+        field(&mut body, 4, symbol.as_bytes());
+    }
+    let mut series = Vec::new();
+    field(&mut series, 1, &[1, 2]);
+    for &(time, start) in samples {
+        let mut message = sample(time, time as f64);
+        if start != 0 {
+            message.push(3 << 3);
+            model::varint::put_u64(&mut message, start as u64);
+        }
+        field(&mut series, 2, &message);
+    }
+    series.extend_from_slice(further);
+    field(&mut body, 5, &series);
+    body
+}
+
+#[tokio::test]
+async fn a_start_is_sent_to_its_core_until_the_core_knows_it() {
+    let rig = Rig::new();
+    let push = async |samples: &[(i64, i64)], further: &[u8]| {
+        let before = rig.others().len();
+        let answer = send(&rig, &started(samples, further)).await;
+        assert_eq!(answer, (204, String::new(), counts(samples.len() as u64)));
+        rig.others()[before..].to_vec()
+    };
+    assert_eq!(push(&[(10, 5)], &[]).await, ["start 5 of 10 before 0"]);
+    assert_eq!(push(&[(20, 5)], &[]).await, ["start 5 of 20 before 0"]);
+    assert!(push(&[(30, 5)], &[]).await.is_empty(), "known by now");
+    assert!(push(&[(40, 5), (50, 5)], &[]).await.is_empty());
+    // A reset within a body, and one that is told for the whole series, as older senders do it.
+    assert_eq!(
+        push(&[(60, 5), (70, 65)], &[]).await,
+        ["start 65 of 70 before 1"]
+    );
+    assert_eq!(
+        push(&[(80, 0)], &[6 << 3, 75]).await,
+        ["start 75 of 80 before 0"]
+    );
+    assert!(push(&[(90, 75)], &[]).await.is_empty());
+    assert!(push(&[(100, 0)], &[]).await.is_empty(), "nothing is said");
+    // What the core did not take is asked again.
+    for time in [110, 120] {
+        let want = format!("start 500 of {time} before 0");
+        assert_eq!(push(&[(time, 500)], &[]).await, [want]);
+    }
+    rig.cores.kill("up");
+    assert_eq!(push(&[(130, 75)], &[]).await, ["start 75 of 130 before 0"]);
+}
+
+#[tokio::test]
+async fn zeros_are_wanted_by_the_tenant_and_for_histograms_are_histograms() {
+    let limits = TenantLimits {
+        enable_start_timestamp: true,
+        ..TenantLimits::cortex()
+    };
+    let rig = Rig::with(limits, PushOptions::default());
+    let mut message = histogram_message(0, 20);
+    message.extend([0x88, 1, 15]);
+    let mut further = Vec::new();
+    field(&mut further, 3, &message);
+    assert_eq!(send(&rig, &started(&[(10, 5)], &further)).await.0, 204);
+    let others = [
+        "start 5 zero of 10 before 0",
+        "start 15 zero histogram of 20 before 1",
+        "histogram 20 before 1",
+    ];
+    assert_eq!(rig.others(), others);
+}

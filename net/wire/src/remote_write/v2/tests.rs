@@ -19,7 +19,7 @@ fn read(body: &[u8]) -> Result<Vec<Owned>, Malformed> {
         let mut parts = series.parts();
         while let Some(part) = parts.next_part()? {
             match part {
-                Part::Sample { time, value } => samples.push((time, value)),
+                Part::Sample { time, value, .. } => samples.push((time, value)),
                 Part::References(_) => scattered = true,
                 _ => {}
             }
@@ -154,4 +154,70 @@ proptest! {
         request.put_series(pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())), &[(1, 2.0)], None);
         prop_assert_eq!(read(&request.finish()), Ok(vec![(pairs, vec![(1, 2.0)])]));
     }
+}
+
+/// Parts of a series with these fields behind its (no) labels.
+fn starts_of(fields: &[u8]) -> Result<Vec<(i64, i64)>, Malformed> {
+    let mut body = Vec::new();
+    field(&mut body, 4, b"");
+    field(&mut body, 5, fields);
+    let mut walk = Walk::new(&body);
+    let series = walk.next_series().unwrap().unwrap();
+    let (mut parts, mut all) = (series.parts(), Vec::new());
+    while let Some(part) = parts.next_part()? {
+        match part {
+            Part::Sample { time, start, .. } => all.push((time, start)),
+            Part::Created(start) => all.push((0, start)),
+            _ => {}
+        }
+    }
+    Ok(all)
+}
+
+#[test]
+fn starts_are_read_in_any_order_and_length() {
+    let sample = |time: i64, start: Option<i64>, start_first: bool| {
+        let mut message = Vec::new();
+        let put_start = |message: &mut Vec<u8>| {
+            if let Some(start) = start {
+                message.push(3 << 3);
+                varint::put_u64(message, start as u64);
+            }
+        };
+        if start_first {
+            put_start(&mut message);
+        }
+        message.push(1 << 3 | 1);
+        message.extend(1.5f64.to_le_bytes());
+        message.push(2 << 3);
+        varint::put_u64(&mut message, time as u64);
+        if !start_first {
+            put_start(&mut message);
+        }
+        message
+    };
+    let now = 1_700_000_000_000;
+    for (time, start) in [
+        (now, None),
+        (now, Some(now - 7)),
+        (now, Some(5)),
+        (9, Some(now)),
+        (9, Some(-1)),
+    ] {
+        for start_first in [false, true] {
+            let mut fields = Vec::new();
+            field(&mut fields, 2, &sample(time, start, start_first));
+            let want = vec![(time, start.unwrap_or(0))];
+            assert_eq!(starts_of(&fields), Ok(want), "{time} {start:?}");
+        }
+    }
+    let mut fields = vec![6 << 3];
+    varint::put_u64(&mut fields, now as u64);
+    field(&mut fields, 2, &sample(now, None, false));
+    assert_eq!(starts_of(&fields), Ok(vec![(0, now), (now, 0)]));
+    let mut broken = sample(now, Some(now), false);
+    broken.pop();
+    let mut fields = Vec::new();
+    field(&mut fields, 2, &broken);
+    assert_eq!(starts_of(&fields), Err(Malformed::Truncated));
 }
