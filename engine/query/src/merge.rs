@@ -174,20 +174,22 @@ impl Source for Fetched {
         let series = &self.list(selector)[series];
         let min = min.max(self.floor);
         let wanted = |c: &&ChunkSlice| c.max_time >= min && c.min_time <= max;
-        let mut chunks: Vec<&ChunkSlice> = series.chunks.iter().filter(wanted).collect();
-        let overlaps = overlaps(&series.chunks);
-        if overlaps {
-            // What was logged later comes first, and so it wins.
-            chunks.sort_by_key(|chunk| Reverse(chunk.bytes.order()));
-        }
-        for chunk in chunks {
-            decode_chunk(&chunk.bytes, (min, max), out).map_err(|reason| SourceError {
+        let mut decode = |chunk: &ChunkSlice| {
+            let range = (min, max.min(chunk.max_time));
+            decode_chunk(&chunk.bytes, range, out).map_err(|reason| SourceError {
                 series: series.id,
                 reason,
-            })?;
-        }
-        if overlaps {
+            })
+        };
+        let mut chunks = series.chunks.iter().filter(wanted);
+        if overlaps(&series.chunks) {
+            let mut chunks: Vec<&ChunkSlice> = chunks.collect();
+            // What was logged later comes first, and so it wins.
+            chunks.sort_by_key(|chunk| Reverse(chunk.bytes.order()));
+            chunks.into_iter().try_for_each(decode)?;
             straighten(out);
+        } else {
+            chunks.try_for_each(&mut decode)?;
         }
         debug_assert!(
             out.times.is_sorted_by(|a, b| a < b),

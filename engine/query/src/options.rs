@@ -22,7 +22,7 @@ pub(crate) const QUARANTINED_MAX: usize = 256;
 pub(crate) const STACK_BYTES: usize = 16 << 20;
 
 /// How much nicer workers are than cores and gateway threads.
-pub(crate) const NICENESS: i32 = 5;
+pub(crate) const NICENESS: i32 = 15;
 
 /// Options of an [`crate::Engine`].
 #[derive(Debug, Clone)]

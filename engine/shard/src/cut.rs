@@ -441,7 +441,7 @@ fn list_series(memtable: &Memtable, cut: &mut Cut, series: u32) {
     let mut chunks = Vec::new();
     let mut places = Vec::new();
     for chunk in taken {
-        chunks.push(memtable.slice_of(chunk));
+        chunks.push(memtable.slice_of(chunk, i64::MAX));
         places.push(chunk.place());
     }
     if cut.copies && !memtable.is_parked(series) {

@@ -32,6 +32,7 @@ mod quota;
 mod read;
 mod recovery;
 mod release;
+mod seen;
 pub mod topology;
 
 pub use chunkfile::bytes::{ChunkBytes, load_chunks};

@@ -350,7 +350,7 @@ pub struct SelectedSeries {
 pub struct ChunkSlice {
     /// First sample's time.
     pub min_time: i64,
-    /// Last sample's time.
+    /// Last sample's time, or the end of what was asked for: later samples of these bytes are not part of the answer.
     pub max_time: i64,
     /// Sealed bytes as of `chunk`, checksum included, for open and closed chunks alike; those of closed ones may lie in a file.
     pub bytes: ChunkBytes,

@@ -2,8 +2,8 @@
 //!
 //! A read resolves its matchers (`index::resolve`), which ends in its *snapshot*: the candidates as of one moment. It then
 //! visits them, a slice at a time, while commits go on. So that it still sees each push whole or not at all, a commit that is
-//! about to change a candidate which the read has yet to visit lets it *capture* that series first
-//! ([`Reads::before_change`]): the same work as the visit, only earlier. Series created after the snapshot are no candidates.
+//! about to change a candidate which the read has yet to visit notes the newest sample that the read may see
+//! ([`Reads::before_change`], `seen.rs`): samples only ever come behind it. Series created after the snapshot are no candidates.
 //!
 //! Old data may leave during a read; it is then simply gone. Numbers of series that died are not given out again while a read
 //! that began before is still active ([`Reads::oldest`]).
@@ -20,13 +20,14 @@ use reactor::Tick;
 use crate::index::project::Projector;
 use crate::index::resolve::{Candidates, Resolution, estimate};
 use crate::index::{Index, NameId, PairId};
-use crate::limits::{GATHERS_MAX, READ_SLICE_SERIES, SCAN_SLICE_VALUES};
+use crate::limits::{GATHERS_MAX, NOTED_UNSEEN_MIN, READ_SLICE_SERIES, SCAN_SLICE_VALUES};
 use crate::memtable::Memtable;
 use crate::message::{
     Cardinality, CardinalityQuery, Estimate, EstimateQuery, LabelQuery, NameCardinality, ReadError,
     Select, SelectedSeries,
 };
 use crate::release::Deliver;
+use crate::seen::{Newest, SeenTable};
 
 /// The reads of one core.
 #[derive(Default)]
@@ -79,6 +80,8 @@ struct Read {
     counted: Option<Cardinality>,
     estimated: Estimate,
     sweeps: u64,
+    /// There was no memory for what has to be noted while it goes on.
+    starved: bool,
 }
 
 /// How much a selection has found; exemplars count as bytes of chunks.
@@ -116,8 +119,8 @@ enum Stage {
     Visit {
         candidates: Candidates,
         next: usize,
-        /// Series visited ahead of their turn, before a commit changed them; `None` if they are not part of the result.
-        captured: HashMap<u32, Option<SelectedSeries>>,
+        /// Of series that a commit has changed since the snapshot.
+        seen: SeenTable,
     },
     /// The values of a label, each looked at until one series in the range is found.
     Values {
@@ -164,28 +167,21 @@ impl Reads {
             if read.slot != memtable.rows[series].tenant || !read.wants_chunks() {
                 continue;
             }
-            let Read {
-                stage,
-                projector,
-                ask: Ask::Select(select),
-                ..
-            } = read
+            let Stage::Visit {
+                candidates,
+                next,
+                seen,
+            } = &mut read.stage
             else {
                 continue;
             };
-            if let Stage::Visit {
-                candidates,
-                next,
-                captured,
-            } = stage
-                && candidates.series[*next..].binary_search(&series).is_ok()
-                && !captured.contains_key(&series)
-            {
-                let visited = visit(memtable, candidates, projector, select, series, i64::MAX);
-                captured.insert(
-                    series,
-                    visited.expect("only a poisoned core reads chunks to cut them"),
-                );
+            let rest = &candidates.series[*next..];
+            let within = rest.first().is_some_and(|&first| first <= series)
+                && rest.last().is_some_and(|&last| last >= series);
+            // Of many candidates it is cheaper to note what is none of them than to look whether it is.
+            if within && (rest.len() > NOTED_UNSEEN_MIN || rest.binary_search(&series).is_ok()) {
+                let bytes = seen.note(series, || memtable.newest(series));
+                read.starved |= bytes > 0 && read.ask.hold(bytes).is_err();
             }
         }
     }
@@ -335,6 +331,7 @@ impl Read {
             counted: None,
             estimated: Estimate::default(),
             sweeps: 0,
+            starved: false,
         }
     }
 
@@ -435,6 +432,9 @@ impl Read {
         if self.ask.is_canceled() {
             return Err(ReadError::Canceled);
         }
+        if self.starved {
+            return Err(ReadError::NoMemory);
+        }
         if memtable.find_tenant(self.ask.tenant()) != Some(self.slot) {
             return Ok(true); // Its last series has left.
         }
@@ -464,14 +464,14 @@ impl Read {
                 self.stage = Stage::Visit {
                     candidates,
                     next: 0,
-                    captured: HashMap::new(),
+                    seen: SeenTable::default(),
                 };
                 Ok(false)
             }
             Stage::Visit {
                 candidates,
                 next,
-                captured,
+                seen,
             } => {
                 let end = candidates.series.len().min(*next + READ_SLICE_SERIES);
                 let mut fresh_bytes = 0;
@@ -486,14 +486,19 @@ impl Read {
                     let series = candidates.series[at];
                     match &self.ask {
                         Ask::Select(select) => {
-                            let visited = match captured.remove(&series) {
-                                Some(visited) => visited,
-                                None => {
-                                    let projector = &mut self.projector;
-                                    let until = seen_until(&series);
-                                    visit(memtable, candidates, projector, select, series, until)?
+                            let newest = match hidden.get(&series) {
+                                Some(&until) if memtable.starts_before(series, until) => {
+                                    Some(Newest {
+                                        time: until - 1,
+                                        value: None,
+                                    })
                                 }
+                                Some(_) => continue,
+                                None => seen.of(series),
                             };
+                            let projector = &mut self.projector;
+                            let visited =
+                                visit(memtable, candidates, projector, select, series, newest);
                             let Some(visited) = visited else { continue };
                             fresh_bytes += self.sums.add(&visited);
                             self.series.push(visited);
@@ -720,11 +725,11 @@ fn visit(
     projector: &mut Projector,
     select: &Select,
     series: u32,
-    until: i64,
-) -> Result<Option<SelectedSeries>, ReadError> {
-    let (min, max) = (select.min_time, select.max_time);
+    newest: Option<Newest>,
+) -> Option<SelectedSeries> {
+    let (min, mut max) = (select.min_time, select.max_time);
     if !memtable.is_live(series) {
-        return Ok(None);
+        return None;
     }
     let exemplars = match select.with_exemplars {
         true => {
@@ -745,7 +750,13 @@ fn visit(
         false => Vec::new(),
     };
     if select.with_starts && starts.is_empty() {
-        return Ok(None);
+        return None;
+    }
+    if let Some(newest) = newest {
+        max = max.min(newest.time);
+        if max < min {
+            return None;
+        }
     }
     // An exemplar may be in the range where no sample is.
     let is_part = match select.with_exemplars {
@@ -753,34 +764,28 @@ fn visit(
         false => memtable.overlaps(series, min, max),
     };
     if !is_part {
-        return Ok(None);
-    }
-    if memtable.first_time(series) >= until {
-        return Ok(None);
+        return None;
     }
     let cold = &memtable.colds[series];
     let index = &memtable.tenant(memtable.rows[series].tenant).index;
     if !candidates.passes(index, &cold.pairs) {
-        return Ok(None);
+        return None;
     }
-    let chunks = match select.with_chunks {
-        false => Vec::new(),
-        true if until == i64::MAX => match select.newest {
-            true => memtable.newest_slices(series, min, max),
-            false => memtable.slices(series, min, max),
-        },
-        true => memtable.slices_before(series, min, max, until)?,
+    let chunks = match (select.with_chunks, select.newest) {
+        (false, _) => Vec::new(),
+        (true, true) => memtable.newest_slices(series, min, max, newest),
+        (true, false) => memtable.slices(series, min, max),
     };
     if select.with_chunks && chunks.is_empty() {
-        return Ok(None);
+        return None;
     }
-    Ok(Some(SelectedSeries {
+    Some(SelectedSeries {
         id: cold.id,
         labels: projector.labels(index, &select.projection, &cold.pairs),
         chunks,
         exemplars,
         starts,
-    }))
+    })
 }
 
 fn check_limits(select: &Select, series: usize, sums: Sums) -> Result<(), ReadError> {

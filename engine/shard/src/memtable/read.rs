@@ -4,7 +4,8 @@ use chunk::{Encoding, HistogramAppender, XorAppender};
 
 use super::native::{Open, Stored};
 use super::{Memtable, Sealed};
-use crate::message::{ChunkSlice, ReadError};
+use crate::message::ChunkSlice;
+use crate::seen::Newest;
 
 impl Memtable {
     /// Whether a live series has a chunk that overlaps a range of times, both ends included.
@@ -19,7 +20,7 @@ impl Memtable {
                     .any(|c| c.min_time() <= max && c.max_time() >= min))
     }
 
-    /// The chunks of a live series that overlap a range of times, ascending.
+    /// The chunks of a live series that overlap a range of times, ascending; of the last one what lies in the range.
     ///
     /// Cost: a reference count each, and a copy and a hash of the open one's bytes. Closed chunks that still wait for the disk are copied.
     pub(crate) fn slices(&self, series: u32, min: i64, max: i64) -> Vec<ChunkSlice> {
@@ -29,60 +30,70 @@ impl Memtable {
         let from = sealed.partition_point(|c| c.max_time() < min);
         let until = from + sealed[from..].partition_point(|c| c.min_time() <= max);
         let mut slices = Vec::with_capacity(until - from + usize::from(with_open));
-        slices.extend(sealed[from..until].iter().map(|chunk| self.slice_of(chunk)));
+        let closed = sealed[from..until].iter();
+        slices.extend(closed.map(|chunk| self.slice_of(chunk, max)));
         if with_open {
-            slices.push(slice_of_open(open));
+            slices.push(slice_of_open(open, max));
         }
         slices
     }
 
     /// As [`Memtable::slices`], for a reader to whom only the newest sample in the range matters: that one alone where it is the last one
-    /// of the series, which is the usual case and needs no copy of a chunk.
-    pub(crate) fn newest_slices(&self, series: u32, min: i64, max: i64) -> Vec<ChunkSlice> {
+    /// of the series, or the last that the reader may see (`seen`), which is the usual case and needs no copy of a chunk.
+    pub(crate) fn newest_slices(
+        &self,
+        series: u32,
+        min: i64,
+        max: i64,
+        seen: Option<Newest>,
+    ) -> Vec<ChunkSlice> {
+        if let Some(Newest {
+            time,
+            value: Some(value),
+        }) = seen
+        {
+            return match (min..=max).contains(&time) {
+                true => vec![float_alone(time, value)],
+                false => self.slices(series, min, max),
+            };
+        }
         let open = self.open(series);
         let last = self.last_time(series);
         if open.is_empty() || last > max || last < min {
             return self.slices(series, min, max);
         }
         vec![match open {
-            Open::Floats(chunk) => {
-                let mut alone = XorAppender::new();
-                alone.append(last, chunk.last_value());
-                slice_of_open(Open::Floats(&alone))
-            }
+            Open::Floats(chunk) => float_alone(last, chunk.last_value()),
             Open::Histograms(chunk) => {
                 let newest = chunk.last();
                 let mut alone = HistogramAppender::for_kind_of(&newest);
                 alone.append(last, &newest);
-                slice_of_open(Open::Histograms(&alone))
+                slice_of_open(Open::Histograms(&alone), max)
             }
         }]
     }
 
-    /// As [`Memtable::slices`], but without samples at `until` and later: for reads of a poisoned core, which must not show
-    /// what never became durable. Cost: decodes the chunk that crosses `until`.
-    pub(crate) fn slices_before(
-        &self,
-        series: u32,
-        min: i64,
-        max: i64,
-        until: i64,
-    ) -> Result<Vec<ChunkSlice>, ReadError> {
-        let mut slices = self.slices(series, min, max.min(until.saturating_sub(1)));
-        if until > i64::MIN
-            && let Some(last) = slices.last_mut()
-            && last.max_time >= until
-        {
-            let sealed = last.bytes.read()?;
-            *last = before(&sealed, until).map_err(|e| last.bytes.damaged(e.to_string()))?;
+    /// The newest sample of a live series.
+    pub(crate) fn newest(&self, series: u32) -> Newest {
+        let open = self.open(series);
+        Newest {
+            time: self.last_time(series),
+            value: match open {
+                Open::Floats(chunk) if !open.is_empty() => Some(chunk.last_value()),
+                Open::Floats(_) | Open::Histograms(_) => None,
+            },
         }
-        Ok(slices)
     }
 
-    pub(crate) fn slice_of(&self, chunk: &Sealed) -> ChunkSlice {
+    /// Whether a series is live and has a sample before `until`.
+    pub(crate) fn starts_before(&self, series: u32, until: i64) -> bool {
+        self.is_live(series) && self.first_time(series) < until
+    }
+
+    pub(crate) fn slice_of(&self, chunk: &Sealed, max: i64) -> ChunkSlice {
         ChunkSlice {
             min_time: chunk.min_time(),
-            max_time: chunk.max_time(),
+            max_time: chunk.max_time().min(max),
             bytes: self.chunks.read(chunk.place()),
         }
     }
@@ -125,38 +136,16 @@ fn sample_at(sealed: &[u8], time: i64) -> Option<Stored> {
     }
 }
 
-/// The part of a chunk before `until`, which must not be empty.
-fn before(sealed: &[u8], until: i64) -> Result<ChunkSlice, chunk::Error> {
-    let mut times = Vec::new();
-    let max = until.saturating_sub(1);
-    let slice = match chunk::encoding(sealed)? {
-        Encoding::Xor => {
-            let (mut values, mut kept) = (Vec::new(), XorAppender::new());
-            chunk::decode_range(sealed, i64::MIN, max, &mut times, &mut values)?;
-            for (time, value) in times.iter().zip(values) {
-                kept.append(*time, value);
-            }
-            slice_of_open(Open::Floats(&kept))
-        }
-        Encoding::Histogram | Encoding::FloatHistogram => {
-            let mut histograms = Vec::new();
-            chunk::decode_histograms(sealed, i64::MIN, max, &mut times, &mut histograms)?;
-            let first = histograms.first();
-            let first = first.ok_or(chunk::Error::Malformed("nothing in its range"))?;
-            let mut kept = HistogramAppender::for_kind_of(first);
-            for (time, histogram) in times.iter().zip(&histograms) {
-                kept.append(*time, histogram);
-            }
-            slice_of_open(Open::Histograms(&kept))
-        }
-    };
-    Ok(slice)
+fn float_alone(time: i64, value: f64) -> ChunkSlice {
+    let mut alone = XorAppender::new();
+    alone.append(time, value);
+    slice_of_open(Open::Floats(&alone), time)
 }
 
-fn slice_of_open(open: Open<'_>) -> ChunkSlice {
+fn slice_of_open(open: Open<'_>, max: i64) -> ChunkSlice {
     ChunkSlice {
         min_time: open.first_time(),
-        max_time: open.last_time(),
+        max_time: open.last_time().min(max),
         bytes: open.seal().into(),
     }
 }

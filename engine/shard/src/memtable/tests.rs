@@ -8,6 +8,7 @@ use super::append::{Admission, SeriesLimits};
 use super::native::Value;
 use super::*;
 use crate::message::RejectReason;
+use crate::seen::Newest;
 
 pub(crate) const HOUR: i64 = 3_600_000;
 
@@ -47,11 +48,10 @@ fn decode(slices: &[crate::ChunkSlice]) -> Vec<(i64, f64)> {
     let (mut times, mut values) = (Vec::new(), Vec::new());
     for slice in slices {
         let from = times.len();
-        chunk::decode(&slice.bytes.read().unwrap(), &mut times, &mut values).unwrap();
-        assert_eq!(
-            (times[from], *times.last().unwrap()),
-            (slice.min_time, slice.max_time)
-        );
+        let sealed = slice.bytes.read().unwrap();
+        let max = slice.max_time;
+        chunk::decode_range(&sealed, i64::MIN, max, &mut times, &mut values).unwrap();
+        assert_eq!(times[from], slice.min_time);
     }
     times.into_iter().zip(values).collect()
 }
@@ -108,16 +108,23 @@ fn slices_hold_only_chunks_that_overlap() {
             "{min} to {max}"
         );
     }
-    let before = memtable
-        .slices_before(series, 0, i64::MAX, 130 * 60_000)
-        .unwrap();
+    let before = memtable.slices(series, 0, 129 * 60_000 + 1);
     assert_eq!(decode(&before).last(), Some(&(129 * 60_000, 129.0)));
-    assert!(
-        memtable
-            .slices_before(series, 0, i64::MAX, 0)
-            .unwrap()
-            .is_empty()
+    assert!(memtable.starts_before(series, 1) && !memtable.starts_before(series, 0));
+    let newest = memtable.newest(series);
+    assert_eq!(
+        (newest.time, newest.value),
+        (479 * 60_000, Some(479.0)),
+        "the last one"
     );
+    let seen = Some(Newest {
+        time: 130 * 60_000,
+        value: Some(1.5),
+    });
+    let alone = memtable.newest_slices(series, 0, 130 * 60_000, seen);
+    assert_eq!(decode(&alone), [(130 * 60_000, 1.5)]);
+    let earlier = memtable.newest_slices(series, 0, 128 * 60_000, seen);
+    assert_eq!(decode(&earlier).last(), Some(&(128 * 60_000, 128.0)));
 }
 
 #[test]

@@ -110,6 +110,14 @@ impl Sent {
     }
 }
 
+/// What a selection is made for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Samples,
+    Newest,
+    Exemplars,
+}
+
 /// The client.
 pub(crate) struct Client {
     pub(crate) mailboxes: Mailboxes,
@@ -329,12 +337,17 @@ impl Client {
         matchers: &[Matcher],
         range: (i64, i64),
     ) -> Asked {
-        self.ask(tenant, matchers, range, false)
+        self.ask(tenant, matchers, range, Wanted::Samples)
+    }
+
+    /// As [`Client::select`], for what matters to a reader of newest samples alone: of each series the newest in the range is there, others may be.
+    pub(crate) fn newest(&self, tenant: &TenantId, range: (i64, i64)) -> Asked {
+        self.ask(tenant, &[], range, Wanted::Newest)
     }
 
     /// As [`Client::select`]; what is found are the exemplars, by their values.
     pub(crate) fn exemplars(&self, tenant: &TenantId) -> Asked {
-        self.ask(tenant, &[], (i64::MIN, i64::MAX), true)
+        self.ask(tenant, &[], (i64::MIN, i64::MAX), Wanted::Exemplars)
     }
 
     fn ask(
@@ -342,7 +355,7 @@ impl Client {
         tenant: &TenantId,
         matchers: &[Matcher],
         (min_time, max_time): (i64, i64),
-        with_exemplars: bool,
+        wanted: Wanted,
     ) -> Asked {
         let (sender, replies) = channel();
         for core in 0..self.mailboxes.count() {
@@ -352,11 +365,11 @@ impl Client {
                 matchers: matchers.into(),
                 min_time,
                 max_time,
-                with_chunks: !with_exemplars,
-                with_exemplars,
+                with_chunks: wanted != Wanted::Exemplars,
+                with_exemplars: wanted == Wanted::Exemplars,
                 with_starts: false,
                 projection: ::model::Projection::All,
-                newest: false,
+                newest: wanted == Wanted::Newest,
                 series_max: 0,
                 chunks_max: 0,
                 bytes_max: 0,
@@ -375,7 +388,7 @@ impl Client {
             self.mailboxes.send(CoreId(core), Message::Select(select));
         }
         // Exemplars are in heads alone.
-        let blocks = (!with_exemplars).then(|| Blocks {
+        let blocks = (wanted != Wanted::Exemplars).then(|| Blocks {
             catalog: self.mailboxes.blocks().clone(),
             tenant: tenant.clone(),
             matchers: matchers.to_vec(),
@@ -545,11 +558,9 @@ impl Asked {
         for chunk in &series.chunks {
             let from = samples.len();
             let bytes = chunk.bytes.read().expect("loaded with the reply");
-            samples.extend(decode(&bytes));
-            assert_eq!(
-                (samples[from].0, samples[samples.len() - 1].0),
-                (chunk.min_time, chunk.max_time)
-            );
+            let seen = |sample: &(i64, u64)| sample.0 <= chunk.max_time;
+            samples.extend(decode(&bytes).into_iter().filter(seen));
+            assert_eq!(samples[from].0, chunk.min_time);
         }
         assert!(
             samples.is_sorted_by(|a, b| a.0 < b.0),
