@@ -69,12 +69,14 @@ impl Server {
             let (gateway, stopped) = (gateway.clone(), stopped.clone());
             threads.push(spawn(
                 format!("gateway-{n}"),
+                gateway.options.thread_begins,
                 serve(gateway, receiver, stopped),
             )?);
         }
         let places = Arc::new(Semaphore::new(gateway.options.connections_max.max(1)));
         threads.push(spawn(
             "acceptor".to_owned(),
+            gateway.options.thread_begins,
             accept(listener, ways, places, stopped),
         )?);
         Ok(Server {
@@ -104,6 +106,7 @@ impl Server {
 /// A thread with a runtime that runs one future; `make` is called on it, so the future need not be `Send`.
 fn spawn<F: Future<Output = ()>>(
     name: String,
+    begins: fn(),
     make: impl FnOnce() -> F + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -113,6 +116,7 @@ fn spawn<F: Future<Output = ()>>(
         .name(name)
         .stack_size(STACK_BYTES)
         .spawn(move || {
+            begins();
             let local = LocalSet::new();
             local.block_on(&runtime, make());
         })

@@ -43,6 +43,8 @@ pub struct Options {
     pub write_timeout: Duration,
     /// Between two requests; zero is unlimited.
     pub idle_timeout: Duration,
+    /// Run first by every thread that serves connections.
+    pub thread_begins: fn(),
     /// The wall clock, milliseconds.
     pub now_ms: fn() -> i64,
     /// What the page `/config` shows.
@@ -216,6 +218,7 @@ pub(crate) mod tests {
             read_timeout: Duration::from_millis(300),
             write_timeout: Duration::from_millis(300),
             idle_timeout: Duration::from_secs(60),
+            thread_begins: || (),
             now_ms: || 0,
             config_page: "target: all\n".to_owned(),
             version: "0",

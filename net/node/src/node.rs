@@ -66,8 +66,8 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
 
 async fn live(config: &Config) -> anyhow::Result<()> {
     // Inherited by every thread that is started from here on. A durable write ends in a kernel worker on the CPU of its core;
-    // it comes to run at once only if whatever computes there, gateway and query threads included, has the longer slice.
-    reactor::lengthen_time_slice();
+    // it comes to run at once only if whatever computes there, query threads included, has the longer slice.
+    reactor::TimeSlice::Work.ask();
     let mut signals = Signals::listen()?;
     let registry = Registry::new();
     let started = now_ms() as f64 / 1000.0;
@@ -426,6 +426,9 @@ fn gateway_options(config: &Config) -> anyhow::Result<gateway::Options> {
         read_timeout: server.http_server_read_timeout,
         write_timeout: server.http_server_write_timeout,
         idle_timeout: server.http_server_idle_timeout,
+        thread_begins: || {
+            reactor::TimeSlice::Gateway.ask();
+        },
         now_ms,
         config_page: crate::config::yaml(config),
         version: VERSION,

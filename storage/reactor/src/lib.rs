@@ -49,7 +49,7 @@ pub use probe::Probe;
 pub use reactor::{IoMode, Options, Reactor, Stats, World};
 pub use reader::Reader;
 pub use sim::{Fault, OpView, Sim, SimOptions};
-pub use slice::lengthen_time_slice;
+pub use slice::TimeSlice;
 pub use slots::{SLOT_BYTES, SLOTS_MAX, SlotFile};
 pub use time::Tick;
 pub use worlds::{Place, for_each_world};

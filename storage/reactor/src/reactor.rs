@@ -13,7 +13,7 @@ use crate::limits::{HELPERS, HELPERS_MAX, OPERATIONS_MAX, RING_ENTRIES, RING_ENT
 use crate::op::{Event, File, Op, OpResult};
 use crate::reader::{Reader, Source};
 use crate::sim::{Port, Sim};
-use crate::slice;
+use crate::slice::TimeSlice;
 use crate::threads::Threads;
 use crate::time::{self, Tick, Timers};
 use crate::uring::Uring;
@@ -175,9 +175,9 @@ enum Disk {
 const RUN_TOKEN: u64 = u64::MAX;
 
 impl Reactor {
-    /// Opens a reactor of a real world for the calling thread, and asks the scheduler for a longer
-    /// time slice for this thread, so that the kernel workers which complete its durable writes get
-    /// in between (`slice.rs`).
+    /// Opens a reactor of a real world for the calling thread, and asks the scheduler for the
+    /// time slice of a core ([`TimeSlice::Core`]), so that the kernel workers which complete its durable
+    /// writes get in between.
     ///
     /// Errors: [`Error::Uring`] if io_uring was demanded and is refused, [`Error::Resource`] if
     /// even an eventfd or a thread cannot be had.
@@ -211,7 +211,7 @@ impl Reactor {
         };
         let mut reactor = Reactor::new(disk, bell, fallback);
         // After the helpers were spawned, as they would inherit it.
-        reactor.slice = slice::lengthen_time_slice();
+        reactor.slice = TimeSlice::Core.ask();
         Ok(reactor)
     }
 

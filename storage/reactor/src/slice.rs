@@ -1,4 +1,4 @@
-//! A longer time slice for the core's thread, so that the kernel's own workers get in between.
+//! Time slices by what a thread is for, so that whoever has little to do gets in between.
 //!
 //! On a disk with a volatile cache and without FUA a durable direct write ends in a kernel worker
 //! (`iomap_dio_complete_work` flushes the cache), bound to the CPU that submitted it: the core's.
@@ -8,35 +8,54 @@
 //!
 //! Linux 6.12 lets a thread ask for another slice. Under EEVDF the runnable thread with the
 //! earliest deadline runs, and a longer slice is a later deadline: the thread gets its fair share
-//! as before, but those that ask for less, as kernel workers do, preempt it when they wake. With 20
-//! ms the same commit takes 0.2 ms (`docs/decisions/0001`). Needs no privilege. Where the kernel
-//! does not know it, nothing changes.
+//! as before, but those that ask for less preempt it when they wake. So the order of the slices is
+//! the order of who waits for whom: kernel workers (the default, 0.7 to 2.8 ms with the number of
+//! CPUs), gateway threads, cores, query workers. With a core that asks for more than they do the
+//! same commit takes 0.2 ms (`docs/decisions/0001`); with gateway threads that wait for no core,
+//! and cores that wait for no query, writes keep their latency beside queries on the same CPU
+//! (`docs/performance.md`). Needs no privilege. Where the kernel does not know it, nothing changes.
 
 use std::time::Duration;
 
-/// Long against the default of 0.7 to 3 ms; beyond 20 ms nothing more was gained (tried: 100 ms,
-/// the kernel's maximum).
-const SLICE: Duration = Duration::from_millis(20);
+/// What a thread is for, as far as the scheduler is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeSlice {
+    /// Answers others in fractions of a millisecond: 1 ms.
+    Gateway,
+    /// Owns a core: 3 ms, above the default of kernel workers.
+    Core,
+    /// Computes for long on the CPU of a core, and would hold up its commits: 20 ms. Nothing more was gained beyond (tried: 100 ms, the
+    /// kernel's maximum).
+    Work,
+}
 
-/// Asks for a time slice of 20 ms for the calling thread, if it is an ordinary one (SCHED_OTHER or
-/// SCHED_BATCH) with a shorter one. Returns what the thread has now, or None where the kernel does
-/// not tell (before Linux 6.12).
-///
-/// [`crate::Reactor::open`] does it for its own thread. It is public for threads that compute on
-/// the CPU of a core: they hold up the core's commits just as well.
-pub fn lengthen_time_slice() -> Option<Duration> {
-    let mut attributes = get()?;
-    let ordinary = [libc::SCHED_OTHER, libc::SCHED_BATCH]
-        .into_iter()
-        .any(|policy| attributes.sched_policy == policy.cast_unsigned());
-    if ordinary && attributes.sched_runtime < SLICE.as_nanos() as u64 {
-        attributes.sched_runtime = SLICE.as_nanos() as u64;
-        // A refusal (an old kernel, a seccomp profile) leaves the slice as it is, which `get`
-        // tells.
-        set(&attributes);
+impl TimeSlice {
+    /// What it asks for.
+    pub fn length(self) -> Duration {
+        Duration::from_millis(match self {
+            TimeSlice::Gateway => 1,
+            TimeSlice::Core => 3,
+            TimeSlice::Work => 20,
+        })
     }
-    let slice = get()?.sched_runtime;
-    (slice > 0).then_some(Duration::from_nanos(slice))
+
+    /// Asks for this slice for the calling thread, if it is an ordinary one (SCHED_OTHER or
+    /// SCHED_BATCH); threads that it starts inherit it. Returns what the thread has now, or None
+    /// where the kernel does not tell (before Linux 6.12).
+    pub fn ask(self) -> Option<Duration> {
+        let mut attributes = get()?;
+        let ordinary = [libc::SCHED_OTHER, libc::SCHED_BATCH]
+            .into_iter()
+            .any(|policy| attributes.sched_policy == policy.cast_unsigned());
+        if ordinary {
+            attributes.sched_runtime = self.length().as_nanos() as u64;
+            // A refusal (an old kernel, a seccomp profile) leaves the slice as it is, which `get`
+            // tells.
+            set(&attributes);
+        }
+        let slice = get()?.sched_runtime;
+        (slice > 0).then_some(Duration::from_nanos(slice))
+    }
 }
 
 fn get() -> Option<libc::sched_attr> {
@@ -63,19 +82,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_slice_is_lengthened_for_this_thread_only() {
+    fn the_slice_changes_for_this_thread_only() {
         let before = get().expect("the kernel tells").sched_runtime;
         if before == 0 {
             println!("skipped: this kernel has no slices (before Linux 6.12)");
             return;
         }
         std::thread::spawn(|| {
-            assert_eq!(lengthen_time_slice(), Some(SLICE));
-            assert_eq!(
-                lengthen_time_slice(),
-                Some(SLICE),
-                "once more changes nothing"
-            );
+            for slice in [TimeSlice::Work, TimeSlice::Core, TimeSlice::Gateway] {
+                assert_eq!(slice.ask(), Some(slice.length()));
+                assert_eq!(slice.ask(), Some(slice.length()), "again changes nothing");
+            }
         })
         .join()
         .expect("the thread");
