@@ -104,7 +104,9 @@ fn a_bad_parameter_is_told_in_the_words_of_prometheus() {
     assert!(told("start=1&end=2&step=").contains("cannot parse \"\" to a valid duration"));
     assert!(told("start=0&end=11001&step=1").contains("11,000 points"));
     assert!(form("limit=-1").limit("limit").is_err() && form("limit=many").limit("limit").is_err());
-    assert!(form("lookback_delta=0").lookback().is_err());
+    assert!(form("lookback_delta=-1").lookback().is_err());
+    // As Prometheus: none at all is the default.
+    assert_eq!(form("lookback_delta=0").lookback(), Ok(None));
 }
 
 #[test]
