@@ -5,6 +5,7 @@ mod first_light;
 mod histograms;
 mod hostile;
 mod memory;
+mod places;
 mod prometheus;
 mod queries;
 mod remote_read;

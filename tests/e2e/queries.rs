@@ -40,7 +40,7 @@ fn error(answer: &Response) -> String {
 }
 
 /// The value of a metric of the server, over all its labels.
-fn metric(server: &Server, name: &str) -> f64 {
+pub(crate) fn metric(server: &Server, name: &str) -> f64 {
     let text = server.admin().get("/metrics", &[]).text();
     let of = |line: &str| {
         let rest = line.strip_prefix(name)?;

@@ -1,0 +1,287 @@
+//! An answer does not depend on where its data lies: every kind of data (floats, integer and float histograms with exponential and custom
+//! buckets, both in one series, exemplars, metadata) is asked for while its chunks are open, when they are closed, when they have been flushed to blocks, after
+//! `kill -9` and the replay of the log, and after a stop and a start from the checkpoint; on one core and on four. All answers are equal to the
+//! last digit: counts are whole, so that sums are exact in any order.
+
+use model::{
+    CUSTOM_BUCKETS_SCHEMA, CounterReset, FloatHistogram, Histogram, HistogramSample, Metadata,
+    MetricType, Span,
+};
+use serde_json::Value;
+use tests::{Server, ServerOptions, unix_now};
+use wire::remote_write::encode;
+
+use super::queries::metric;
+use super::series::{field, push, varint};
+
+/// Milliseconds from scrape to scrape.
+const SCRAPE: i64 = 15_000;
+/// Scrapes that are asked for: fewer than a chunk holds.
+const ASKED: i64 = 100;
+/// Scrapes in all: the chunks of the first ones are closed then.
+const SCRAPES: i64 = 500;
+
+fn integer(n: i64) -> HistogramSample {
+    // A reset at scrape 40.
+    let n = if n < 40 { n } else { n - 40 };
+    HistogramSample::Int(Histogram {
+        schema: 1,
+        zero_threshold: 0.0625,
+        zero_count: n as u64,
+        count: 6 * n as u64,
+        sum: 9.0 * n as f64,
+        positive_spans: vec![
+            Span {
+                offset: -1,
+                length: 2,
+            },
+            Span {
+                offset: 3,
+                length: 1,
+            },
+        ],
+        positive_deltas: vec![n, 0, n],
+        negative_spans: vec![Span {
+            offset: 2,
+            length: 1,
+        }],
+        negative_deltas: vec![n],
+        ..Histogram::default()
+    })
+}
+
+fn custom(n: i64) -> HistogramSample {
+    HistogramSample::Int(Histogram {
+        schema: CUSTOM_BUCKETS_SCHEMA,
+        count: 3 * n as u64,
+        sum: 5.0 * n as f64,
+        positive_spans: vec![Span {
+            offset: 0,
+            length: 3,
+        }],
+        positive_deltas: vec![n, 0, 0],
+        custom_values: vec![1.0, 2.0, 5.0],
+        ..Histogram::default()
+    })
+}
+
+fn fractional(n: i64) -> HistogramSample {
+    let half = n as f64 / 2.0;
+    HistogramSample::Float(FloatHistogram {
+        counter_reset: CounterReset::Gauge,
+        schema: 0,
+        count: 2.0 * half,
+        sum: -half,
+        positive_spans: vec![Span {
+            offset: 1,
+            length: 2,
+        }],
+        positive_counts: vec![half, half],
+        ..FloatHistogram::default()
+    })
+}
+
+/// A remote write of some scrapes of all series.
+fn request(start: i64, scrapes: std::ops::Range<i64>) -> Vec<u8> {
+    let mut out = Vec::new();
+    for i in 0..8i64 {
+        let (instance, job) = (i.to_string(), format!("j{}", i % 3));
+        let at = |n: &i64| start + n * SCRAPE + i;
+        let scraped = |n: &i64| (n + i) % 13 != 0;
+        let present: Vec<i64> = scrapes.clone().filter(scraped).collect();
+        let labels = |name: &'static str| {
+            let pairs = [("__name__", name), ("instance", &*instance), ("job", &*job)];
+            pairs.into_iter()
+        };
+        let counter: Vec<_> = present
+            .iter()
+            .map(|n| (at(n), ((n * (i + 1)) % 997) as f64))
+            .collect();
+        encode::put_series(&mut out, labels("requests_total"), &counter);
+        let of = |make: fn(i64) -> HistogramSample| -> Vec<_> {
+            present.iter().map(|n| (at(n), make(*n))).collect()
+        };
+        encode::put_series_with(&mut out, labels("exponential"), &[], &of(integer));
+        encode::put_series_with(&mut out, labels("custom"), &[], &of(custom));
+        encode::put_series_with(&mut out, labels("fractional"), &[], &of(fractional));
+        // One pushed after the other: of one series the wire has floats first.
+        for n in &present {
+            let (mut floats, mut histograms) = (Vec::new(), Vec::new());
+            match n % 30 {
+                0..20 => histograms.push((at(n), integer(*n))),
+                29 => floats.push((at(n), model::stale_nan())),
+                _ => floats.push((at(n), *n as f64)),
+            }
+            encode::put_series_with(&mut out, labels("mixed"), &floats, &histograms);
+        }
+        let last = present[present.len() - 1];
+        put_exemplar(&mut out, labels("requests_total"), at(&last), last as f64);
+    }
+    out
+}
+
+/// A series that has an exemplar alone.
+fn put_exemplar<'l>(
+    out: &mut Vec<u8>,
+    labels: impl Iterator<Item = (&'l str, &'l str)>,
+    time: i64,
+    value: f64,
+) {
+    let put_label = |out: &mut Vec<u8>, name: &str, value: &str| {
+        let mut label = Vec::new();
+        field(&mut label, 1, name.as_bytes(), false);
+        field(&mut label, 2, value.as_bytes(), false);
+        field(out, 1, &label, false);
+    };
+    let mut series = Vec::new();
+    for (name, value) in labels {
+        put_label(&mut series, name, value);
+    }
+    let mut exemplar = Vec::new();
+    put_label(&mut exemplar, "trace_id", &time.to_string());
+    exemplar.push(0x11);
+    exemplar.extend(value.to_le_bytes());
+    exemplar.push(0x18);
+    varint(&mut exemplar, time as u64, false);
+    field(&mut series, 3, &exemplar, false);
+    field(out, 1, &series, false);
+}
+
+/// What senders say again and again.
+fn metadata() -> Vec<u8> {
+    let mut out = Vec::new();
+    for (metric, kind) in [
+        ("requests_total", MetricType::Counter),
+        ("exponential", MetricType::Histogram),
+    ] {
+        let metadata = Metadata {
+            kind,
+            help: format!("help of {metric}"),
+            unit: "s".to_owned(),
+        };
+        encode::put_metadata(&mut out, metric, &metadata);
+    }
+    out
+}
+
+const QUERIES: [&str; 24] = [
+    "requests_total",
+    "rate(requests_total[3m])",
+    "sum by (job) (requests_total)",
+    "topk(3, increase(requests_total[5m]))",
+    "quantile_over_time(0.3, requests_total[5m])",
+    "requests_total / on (instance) group_left histogram_count(exponential)",
+    "exponential",
+    "rate(exponential[3m])",
+    "sum(exponential)",
+    "sum by (job) (increase(exponential[5m]))",
+    "histogram_quantile(0.7, sum by (job) (rate(exponential[5m])))",
+    "resets(exponential[10m])",
+    "custom",
+    "histogram_quantile(0.4, custom)",
+    "sum(custom) - ignoring (instance, job) custom{instance=\"3\"}",
+    "fractional",
+    "avg_over_time(fractional[5m])",
+    "delta(fractional[4m])",
+    "mixed",
+    "last_over_time(mixed[2m])",
+    "count_over_time(mixed[8m])",
+    "changes(mixed[8m]) + resets(mixed[8m])",
+    "timestamp(mixed)",
+    "max_over_time(histogram_sum(exponential)[6m:20s])",
+];
+
+/// Everything that can be asked about the first scrapes, with its question.
+fn answers(server: &Server, start: i64) -> Vec<(String, Value)> {
+    let api = server.api(None);
+    let seconds = |n: i64| (start + n * SCRAPE) as f64 / 1000.0;
+    let end = seconds(ASKED - 1);
+    let mut all = Vec::new();
+    for query in QUERIES {
+        let found = api.query_range(query, seconds(0), end, 37.0);
+        assert_ne!(found.as_array().map(Vec::len), Some(0), "{query} is empty");
+        all.push((format!("range: {query}"), found));
+        let mut found = api.query(query, end);
+        if let Some(list) = found.as_array_mut() {
+            list.sort_by_key(|one| one["metric"].to_string());
+        }
+        all.push((format!("instant: {query}"), found));
+    }
+    let mut whole = api.query("{__name__=~\".+\"}[10m]", end);
+    let list = whole.as_array_mut().expect("a matrix");
+    list.sort_by_key(|one| one["metric"].to_string());
+    all.push(("raw samples".to_owned(), whole));
+    let (from, to) = (format!("{}", seconds(0)), format!("{end}"));
+    for (path, more) in [
+        ("/api/v1/query_exemplars", ("query", "requests_total")),
+        ("/api/v1/series", ("match[]", "{job=\"j1\"}")),
+        ("/api/v1/labels", ("match[]", "mixed")),
+        ("/api/v1/label/instance/values", ("match[]", "custom")),
+        ("/api/v1/metadata", ("metric", "")),
+    ] {
+        let params = [("start", &*from), ("end", &*to), more];
+        let found = api.data(path, &params);
+        let empty = found.as_array().is_some_and(Vec::is_empty);
+        assert!(!empty && found != serde_json::json!({}), "{path} is empty");
+        all.push((path.to_owned(), found));
+    }
+    all
+}
+
+fn assert_equal(place: &str, found: &[(String, Value)], wanted: &[(String, Value)]) {
+    for ((question, found), (_, wanted)) in found.iter().zip(wanted) {
+        assert!(
+            found == wanted,
+            "{place}, {question}:\n{found}\nand in open chunks:\n{wanted}"
+        );
+    }
+}
+
+fn accepted(server: &Server, body: &[u8]) {
+    let answer = push(server, None, body);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+#[test]
+fn answers_are_the_same_in_open_chunks_in_files_and_replayed_on_one_core_and_on_four() {
+    let start = (unix_now() - SCRAPES * SCRAPE / 1000 - 60) * 1000;
+    let mut wanted: Option<Vec<(String, Value)>> = None;
+    for cores in [1, 4] {
+        let options = ServerOptions {
+            args: vec![format!("-cores={cores}")],
+            ..ServerOptions::default()
+        };
+        let Some(mut server) = Server::start(options) else {
+            return;
+        };
+        accepted(&server, &request(start, 0..ASKED));
+        accepted(&server, &metadata());
+        let open = answers(&server, start);
+        let wanted = &*wanted.get_or_insert_with(|| open.clone());
+        assert_equal(&format!("{cores} cores, open chunks"), &open, wanted);
+
+        accepted(&server, &request(start, ASKED..SCRAPES));
+        let name = |place: &str| format!("{cores} cores, {place}");
+        assert_equal(&name("in closed chunks"), &answers(&server, start), wanted);
+        let flushed = server.admin().get("/ingester/flush", &[("wait", "true")]);
+        assert!(
+            (200..300).contains(&flushed.status),
+            "flush: {}",
+            flushed.text()
+        );
+        assert!(
+            metric(&server, "myelin_blocks") > 0.0,
+            "nothing was flushed"
+        );
+        assert_equal(&name("in blocks"), &answers(&server, start), wanted);
+        server.kill();
+        server.restart();
+        accepted(&server, &metadata());
+        assert_equal(&name("replayed"), &answers(&server, start), wanted);
+        server.stop();
+        server.restart();
+        accepted(&server, &metadata());
+        let found = answers(&server, start);
+        assert_equal(&name("from the checkpoint"), &found, wanted);
+    }
+}
