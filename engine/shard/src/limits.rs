@@ -99,9 +99,6 @@ pub(crate) const CHUNK_SYNC_BYTES: u64 = 4 << 20;
 /// Closed chunks that a core reads itself in a turn, to compare old samples with what is stored: 1 to 2 ms where the file is cached.
 pub(crate) const CHUNK_LOOKUPS_MAX: u32 = 256;
 
-/// With more candidates than this before it, a read has every written series between the first and the last of them noted, looking for none.
-pub(crate) const NOTED_UNSEEN_MIN: usize = 256;
-
 const _: () = assert!(GATHERS_MAX < READS_MAX_DEFAULT as usize);
 const _: () = assert!(WORDS_AHEAD < ROWS_AHEAD);
 const _: () = assert!(CUT_MS % 1000 == 0 && CUT_MS > 0);

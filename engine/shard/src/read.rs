@@ -20,7 +20,7 @@ use reactor::Tick;
 use crate::index::project::Projector;
 use crate::index::resolve::{Candidates, Resolution, estimate};
 use crate::index::{Index, NameId, PairId};
-use crate::limits::{GATHERS_MAX, NOTED_UNSEEN_MIN, READ_SLICE_SERIES, SCAN_SLICE_VALUES};
+use crate::limits::{GATHERS_MAX, READ_SLICE_SERIES, SCAN_SLICE_VALUES};
 use crate::memtable::Memtable;
 use crate::message::{
     Cardinality, CardinalityQuery, Estimate, EstimateQuery, LabelQuery, NameCardinality, ReadError,
@@ -119,8 +119,10 @@ enum Stage {
     Visit {
         candidates: Candidates,
         next: usize,
-        /// Of series that a commit has changed since the snapshot.
+        /// Of series that a commit has changed since the snapshot: by number, or by place among the candidates.
         seen: SeenTable,
+        /// Whether it is by number.
+        dense: bool,
     },
     /// The values of a label, each looked at until one series in the range is found.
     Values {
@@ -171,6 +173,7 @@ impl Reads {
                 candidates,
                 next,
                 seen,
+                dense,
             } = &mut read.stage
             else {
                 continue;
@@ -178,9 +181,17 @@ impl Reads {
             let rest = &candidates.series[*next..];
             let within = rest.first().is_some_and(|&first| first <= series)
                 && rest.last().is_some_and(|&last| last >= series);
-            // Of many candidates it is cheaper to note what is none of them than to look whether it is.
-            if within && (rest.len() > NOTED_UNSEEN_MIN || rest.binary_search(&series).is_ok()) {
-                let bytes = seen.note(series, || memtable.newest(series));
+            let key = match (within, *dense) {
+                (false, _) => None,
+                // It is cheaper to note the few that are no candidates than to look whether they are.
+                (true, true) => Some(series),
+                (true, false) => {
+                    let place = rest.binary_search(&series).ok();
+                    place.map(|place| (*next + place) as u32)
+                }
+            };
+            if let Some(key) = key {
+                let bytes = seen.note(key, || memtable.newest(series));
                 read.starved |= bytes > 0 && read.ask.hold(bytes).is_err();
             }
         }
@@ -462,6 +473,7 @@ impl Read {
                     self.projector = Projector::new(&tenant.index, &select.projection);
                 }
                 self.stage = Stage::Visit {
+                    dense: is_dense(&candidates.series),
                     candidates,
                     next: 0,
                     seen: SeenTable::default(),
@@ -472,6 +484,7 @@ impl Read {
                 candidates,
                 next,
                 seen,
+                dense,
             } => {
                 let end = candidates.series.len().min(*next + READ_SLICE_SERIES);
                 let mut fresh_bytes = 0;
@@ -494,7 +507,7 @@ impl Read {
                                     })
                                 }
                                 Some(_) => continue,
-                                None => seen.of(series),
+                                None => seen.of(if *dense { series } else { at as u32 }),
                             };
                             let projector = &mut self.projector;
                             let visited =
@@ -716,6 +729,14 @@ fn count_values(
         }
     }
     bytes
+}
+
+/// Whether at least every second series from the first candidate to the last is one.
+fn is_dense(candidates: &[u32]) -> bool {
+    match candidates {
+        [first, .., last] => candidates.len() * 2 > (last - first) as usize,
+        _ => true,
+    }
 }
 
 /// The part of a candidate that a selection asks for; `None` where it is not part of the result.
