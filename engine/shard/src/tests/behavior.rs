@@ -33,6 +33,16 @@ impl One {
         One { sim, node }
     }
 
+    fn with_memory(memory: &crate::Memory) -> One {
+        let sim = Sim::new(3);
+        let with_memory = crate::Options {
+            memory: memory.clone(),
+            ..options(1)
+        };
+        let node = TestNode::start(&sim, &with_memory).unwrap();
+        One { sim, node }
+    }
+
     fn restart(self) -> One {
         let One { sim, node } = self;
         drop(node);
@@ -569,14 +579,8 @@ fn exemplars_are_found_by_the_matchers_of_their_series_and_bounded() {
 /// Story: only new series were refused in tight memory; exemplars, of which each takes as much as a small series, went on.
 #[test]
 fn without_memory_exemplars_are_dropped_and_samples_are_not() {
-    let sim = Sim::new(3);
     let memory = crate::Memory::new(1000);
-    let with_memory = crate::Options {
-        memory: memory.clone(),
-        ..options(1)
-    };
-    let node = TestNode::start(&sim, &with_memory).unwrap();
-    let mut one = One { sim, node };
+    let mut one = One::with_memory(&memory);
     let series = [labels(&[("__name__", "a")])];
     let key = one.push(|r| fresh("fake", &series, 1, unlimited(), r)).keys[0].unwrap();
     let mut put = |time: i64| {
@@ -1089,14 +1093,8 @@ fn an_idle_series_of_histograms_is_parked_and_goes_on_with_either_kind() {
 /// Without memory no series is made; what is known goes on, in the same body too.
 #[test]
 fn without_memory_new_series_are_refused_and_nothing_else() {
-    let sim = Sim::new(3);
     let memory = crate::Memory::new(1000);
-    let with_memory = crate::Options {
-        memory: memory.clone(),
-        ..options(1)
-    };
-    let node = TestNode::start(&sim, &with_memory).unwrap();
-    let mut one = One { sim, node };
+    let mut one = One::with_memory(&memory);
     let [a, b] = ["a", "b"].map(|name| labels(&[("__name__", name)]));
     let first = one.push(|r| fresh("fake", std::slice::from_ref(&a), 1, unlimited(), r));
     memory.note(901);
