@@ -10,3 +10,4 @@ mod prometheus;
 mod queries;
 mod remote_read;
 mod series;
+mod tenants;

@@ -755,8 +755,8 @@ impl Pass<'_> {
             return refuse(RejectReason::LabelsTooLarge);
         }
         let limits = SeriesLimits {
-            per_user: limits.max_series_per_user,
-            per_metric: limits.max_series_per_metric,
+            per_user: limits.series_per_user(),
+            per_metric: limits.series_per_metric(),
         };
         let series = match value {
             Value::Float(value) => {

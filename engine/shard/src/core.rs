@@ -271,6 +271,7 @@ impl Core {
                 Some(refusal) => reply(Err(refusal.to_string())),
                 None => self.request_flush(reply),
             },
+            Message::Retentions(retentions) => self.memtable.set_retentions(retentions),
             Message::Blocks(news) => self.cut_event(news.0),
             Message::Stop(reply) => {
                 self.mailboxes.of(self.id).close();

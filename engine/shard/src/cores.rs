@@ -24,7 +24,7 @@ use crate::mailbox::Mailboxes;
 use crate::message::Message;
 use crate::metrics::{CoreCollector, Observers};
 use crate::options::Options;
-use crate::quota::Quotas;
+use crate::quota::{Quotas, SeriesCounts};
 use crate::recovery::{self, Node, Plan};
 use crate::{Error, topology};
 
@@ -64,6 +64,7 @@ pub struct Cores {
     published: Vec<Arc<Published>>,
     registry: Registry,
     threads: Vec<JoinHandle<()>>,
+    quotas: Arc<Quotas>,
     started: Started,
     keeper: Keeper,
 }
@@ -95,10 +96,11 @@ impl Cores {
             .register(Box::new(collector))
             .expect("registered once");
         let observers = Observers::register(&registry, count);
+        let quotas: Arc<Quotas> = Arc::default();
         let start = Arc::new(Start {
             options,
             plan,
-            quotas: Arc::default(),
+            quotas: quotas.clone(),
             mailboxes: mailboxes.clone(),
             progress: Box::new(progress),
             orders: keeper.orders.clone(),
@@ -108,6 +110,7 @@ impl Cores {
             published,
             registry,
             threads: Vec::new(),
+            quotas,
             started: Started::default(),
             keeper,
         };
@@ -172,6 +175,11 @@ impl Cores {
     /// A handle that tells the health without the cores; cheap to clone.
     pub fn watch(&self) -> Watch {
         Watch(self.published.clone().into())
+    }
+
+    /// A handle that tells how many series tenants have.
+    pub fn series_counts(&self) -> SeriesCounts {
+        SeriesCounts(self.quotas.clone())
     }
 
     /// The metrics of the cores.

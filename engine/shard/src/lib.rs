@@ -44,6 +44,7 @@ pub use memory::{HIGH_PERCENT, LOW_PERCENT, Memory};
 pub use memtable::starts::Start;
 pub use message::*;
 pub use options::Options;
+pub use quota::SeriesCounts;
 
 #[cfg(test)]
 mod tests;

@@ -326,8 +326,8 @@ impl Message {
             Message::Cardinality(query) => (query.reply)(Err(ReadError::Refused(refusal))),
             Message::Estimate(query) => (query.reply)(Err(ReadError::Refused(refusal))),
             Message::Checkpoint(reply) | Message::Flush(reply) => reply(Err(refusal.to_string())),
-            // The core has stopped and wants nothing more of the keeper.
-            Message::Blocks(_) => {}
+            // The core has stopped: it wants nothing more of the keeper, and keeps nothing more.
+            Message::Blocks(_) | Message::Retentions(_) => {}
             Message::Stop(reply) => reply(),
         }
     }

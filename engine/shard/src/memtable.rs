@@ -42,6 +42,7 @@ use model::{Ack, Lsn, SeriesId, TenantId, TenantLimits};
 use self::exemplars::Exemplars;
 use self::native::Native;
 use self::starts::Starts;
+use crate::Retentions;
 use crate::chunkfile::{ChunkFiles, Place};
 use crate::index::table::Sharded;
 use crate::index::{Index, PairId, Secret};
@@ -247,6 +248,8 @@ pub(crate) struct Memtable {
     quotas: Arc<Quotas>,
     pub(crate) chunk_samples_max: u16,
     retention_default_ms: i64,
+    /// Of tenants that differ from it, pushing or not.
+    retentions: Arc<Retentions>,
     pub(crate) totals: Totals,
     /// As of the last round of collection.
     pub(crate) accounts: Accounts,
@@ -274,6 +277,7 @@ impl Memtable {
             quotas,
             chunk_samples_max,
             retention_default_ms,
+            retentions: Arc::default(),
             totals: Totals::default(),
             accounts: Accounts::default(),
         }
@@ -301,7 +305,7 @@ impl Memtable {
             samples: 0,
             ack: Ack::default(),
             tail: Lsn::default(),
-            retention_ms: self.retention_default_ms,
+            retention_ms: self.retention_of(id),
             cut_until: i64::MIN,
             exemplars: Exemplars::default(),
             starts: Starts::default(),
@@ -334,12 +338,28 @@ impl Memtable {
             .expect("slots in use have a tenant")
     }
 
-    /// How long tenants keep their samples, milliseconds: those that differ from the default.
-    pub(crate) fn retentions(&self) -> HashMap<TenantId, i64> {
+    /// How long tenants keep their samples, milliseconds: those that differ from the default, also those of which only blocks are left.
+    pub(crate) fn retentions(&self) -> Retentions {
+        let mut all = self.retentions.as_ref().clone();
         let tenants = self.tenants.iter().flatten();
         let own = tenants.filter(|tenant| tenant.retention_ms != self.retention_default_ms);
-        own.map(|tenant| (tenant.id.clone(), tenant.retention_ms))
-            .collect()
+        all.extend(own.map(|tenant| (tenant.id.clone(), tenant.retention_ms)));
+        all
+    }
+
+    /// From now on these tenants differ from the default.
+    pub(crate) fn set_retentions(&mut self, retentions: Arc<Retentions>) {
+        self.retentions = retentions;
+        let default = self.retention_default_ms;
+        for tenant in self.tenants.iter_mut().flatten() {
+            let own = self.retentions.get(&tenant.id);
+            tenant.retention_ms = own.copied().unwrap_or(default);
+        }
+    }
+
+    fn retention_of(&self, id: &TenantId) -> i64 {
+        let own = self.retentions.get(id);
+        own.copied().unwrap_or(self.retention_default_ms)
     }
 
     /// Live tenants.

@@ -5,6 +5,7 @@
 //! columns, each with its place among them.
 //! Replies are closures: the core knows neither runtimes nor sockets. A reply runs on the core's thread and must only hand over.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -33,12 +34,17 @@ pub enum Message {
     Checkpoint(Box<dyn FnOnce(Result<(), String>) + Send>),
     /// Writes all that the core holds into blocks.
     Flush(Box<dyn FnOnce(Result<(), String>) + Send>),
+    /// How long tenants keep their samples, from now on, also those that do not push.
+    Retentions(Arc<Retentions>),
     /// What the keeper answers to a core.
     #[doc(hidden)]
     Blocks(BlockNews),
     /// Finish what is queued, sync, stop the loop. Answered last.
     Stop(Box<dyn FnOnce() + Send>),
 }
+
+/// How long the samples of tenants are kept that differ from [`crate::Options::retention`], milliseconds.
+pub type Retentions = HashMap<TenantId, i64>;
 
 /// Nothing that a gateway could make: answers of the keeper to a core's cut.
 pub struct BlockNews(pub(crate) Outcome);

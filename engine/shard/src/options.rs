@@ -1,6 +1,7 @@
 //! What an operator can choose of the cores.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reactor::IoMode;
@@ -9,7 +10,7 @@ use crate::limits::{
     CHECKPOINT_LOG_BYTES_DEFAULT, CHUNK_FILE_BYTES_DEFAULT, CHUNK_SAMPLES_DEFAULT,
     QUEUE_BYTES_DEFAULT, READS_MAX_DEFAULT,
 };
-use crate::{Error, Memory};
+use crate::{Error, Memory, Retentions};
 
 /// Bytes of the worst sample in a chunk: 146 bits.
 const CHUNK_SAMPLE_BYTES_MAX: usize = 19;
@@ -40,6 +41,8 @@ pub struct Options {
     pub chunk_file_bytes: u32,
     /// Sample time kept of a tenant that has been replayed but has not pushed yet (a push brings its tenant's own limits).
     pub retention: Duration,
+    /// Tenants of which another time is kept; [`crate::Message::Retentions`] replaces them.
+    pub retentions: Arc<Retentions>,
     /// The level above which no series are made; no limit by default.
     pub memory: Memory,
     /// Drop the rest of a corrupt log segment and count it, instead of refusing to start.
@@ -62,6 +65,7 @@ impl Options {
             checkpoint_log_bytes: CHECKPOINT_LOG_BYTES_DEFAULT,
             chunk_file_bytes: CHUNK_FILE_BYTES_DEFAULT,
             retention: Duration::from_secs(24 * 3600),
+            retentions: Arc::default(),
             memory: Memory::default(),
             salvage: false,
             poison_linger: Duration::from_secs(60),

@@ -51,6 +51,27 @@ impl Quotas {
     }
 }
 
+/// Tells how many series tenants have in memory, on all cores; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct SeriesCounts(pub(crate) Arc<Quotas>);
+
+impl SeriesCounts {
+    /// Of one tenant.
+    pub fn of(&self, tenant: &TenantId) -> u64 {
+        let tenants = self.0.tenants.lock().expect("no panic under this lock");
+        tenants.get(tenant).map_or(0, |quota| quota.series.get())
+    }
+
+    /// Of all that have some. Cost: a copy of the table of tenants under its lock.
+    pub fn all(&self) -> Vec<(TenantId, u64)> {
+        let tenants = self.0.tenants.lock().expect("no panic under this lock");
+        let all = tenants
+            .iter()
+            .map(|(id, quota)| (id.clone(), quota.series.get()));
+        all.filter(|(_, series)| *series > 0).collect()
+    }
+}
+
 impl TenantQuota {
     /// Series of the tenant on the whole node.
     pub(crate) fn series(&self) -> &Counter {
@@ -98,7 +119,6 @@ impl Counter {
     }
 
     /// How many there are.
-    #[cfg(test)]
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

@@ -193,6 +193,7 @@ pub(crate) fn recover(
     let retention = i64::try_from(options.retention.as_millis()).unwrap_or(i64::MAX);
     let chance = RandomState::new().build_hasher().finish();
     let mut memtable = Memtable::new(quotas.clone(), chance, options.chunk_samples_max, retention);
+    memtable.set_retentions(options.retentions.clone());
     let root = root(options);
     let count = options.cores.len() as u16;
     let now_s = seconds(reactor.wall_ms());

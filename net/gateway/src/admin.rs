@@ -8,7 +8,11 @@ use prometheus::{Encoder, TextEncoder};
 
 use crate::params::Form;
 use crate::reply::{self, Body};
-use crate::state::{Gateway, Phase};
+use crate::state::{ConfigPages, Gateway, Phase};
+
+mod tenants;
+
+pub(crate) use tenants::{all_user_stats, user_limits, user_overrides, user_stats};
 
 /// 200 `ready`, or 503 and why not.
 pub(crate) fn ready(gateway: &Gateway) -> Response<Body> {
@@ -75,6 +79,37 @@ async fn flushed(gateway: &Arc<Gateway>) -> Response<Body> {
     }
 }
 
+/// Which of the pages a query asks for: `mode=diff`, `mode=defaults`, or what is in force.
+fn page_of(pages: ConfigPages, query: &str) -> Response<Body> {
+    let form = match Form::parse(query, &[]) {
+        Ok(form) => form,
+        Err(error) => return reply::text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+    };
+    let page = match form.first("mode").unwrap_or_default() {
+        "" => pages.current,
+        "diff" => pages.diff,
+        "defaults" => pages.defaults,
+        other => {
+            let reason = format!("mode is {other:?}, must be diff or defaults\n");
+            return reply::text(StatusCode::BAD_REQUEST, reason);
+        }
+    };
+    reply::text(StatusCode::OK, page)
+}
+
+/// What flags, file and defaults came to.
+pub(crate) fn config(gateway: &Gateway, query: &str) -> Response<Body> {
+    page_of(gateway.options.config_pages.clone(), query)
+}
+
+/// What the file of overrides came to, with everything that it does not say, or only what differs.
+pub(crate) fn runtime_config(gateway: &Gateway, query: &str) -> Response<Body> {
+    match gateway.runtime_config() {
+        Some(pages) => page_of(pages, query),
+        None => reply::text(StatusCode::OK, "runtime config file doesn't exist\n"),
+    }
+}
+
 /// All registries in Prometheus' text format, compressed for those who accept it.
 pub(crate) fn metrics(gateway: &Gateway, headers: &HeaderMap) -> Response<Body> {
     let mut text = Vec::with_capacity(64 << 10);
@@ -125,6 +160,8 @@ pub(crate) fn index(gateway: &Gateway) -> Response<Body> {
         ("/ready", "whether it takes traffic"),
         ("/metrics", "its own metrics"),
         ("/config", "the configuration in force"),
+        ("/runtime_config", "limits of tenants that have their own"),
+        ("/distributor/all_user_stats", "series and rates of tenants"),
         ("/services", "its parts and their states"),
         ("/querier/queries", "queries in flight, of all tenants"),
         ("/ingester/flush", "copies what is in memory into blocks"),

@@ -7,7 +7,7 @@ mod cardinality;
 mod explain;
 mod form;
 mod label_name;
-mod object;
+pub(crate) mod object;
 mod remote_read;
 mod running;
 mod stats;

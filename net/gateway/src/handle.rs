@@ -128,7 +128,12 @@ async fn dispatch(thread: &Rc<Thread>, route: Route, request: Request<Received>)
         Route::Ready => admin::ready(gateway),
         Route::Healthy => reply::text(StatusCode::OK, "healthy\n"),
         Route::Metrics => admin::metrics(gateway, request.headers()),
-        Route::Config => reply::text(StatusCode::OK, gateway.options.config_page.clone()),
+        Route::Config => admin::config(gateway, request.uri().query().unwrap_or("")),
+        Route::RuntimeConfig => admin::runtime_config(gateway, request.uri().query().unwrap_or("")),
+        Route::UserLimits | Route::UserOverrides | Route::UserStats => {
+            of_tenant(gateway, &route, request.headers())
+        }
+        Route::AllUserStats => admin::all_user_stats(gateway, request.headers()),
         Route::Services => admin::services(gateway),
         Route::AllQueries => api::all_queries(gateway),
         Route::KillAny(id) => api::kill_any(gateway, id),
@@ -161,6 +166,22 @@ async fn push(thread: &Rc<Thread>, request: Request<Received>) -> Response<Body>
     let (head, body) = request.into_parts();
     let response = push.handle(&tenant, &head.headers, body).await;
     response.map(|body| Body::whole(body.into_inner().unwrap_or_default()))
+}
+
+/// Pages that tell a tenant of itself.
+fn of_tenant(gateway: &Gateway, route: &Route, headers: &HeaderMap) -> Response<Body> {
+    let tenant = match gateway.options.tenancy.tenant_of(headers) {
+        Ok(tenant) => tenant,
+        Err(error) => return reply::text(error.status(), error.to_string()),
+    };
+    match (gateway.services(), route) {
+        (Err(reason), _) => not_yet(reason),
+        (Ok(services), Route::UserStats) => admin::user_stats(services, &tenant),
+        (Ok(services), Route::UserOverrides) => {
+            admin::user_overrides(&gateway.options, services, &tenant)
+        }
+        (Ok(services), _) => admin::user_limits(&gateway.options, services, &tenant),
+    }
 }
 
 /// Plain text 503 for senders of samples, who come back later.

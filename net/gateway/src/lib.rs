@@ -6,7 +6,7 @@
 //! - in front of both: `server` (acceptor, threads, stop), `connection` (patience with clients), `router`, `handle`, `state`;
 //! - a sample comes in: `push`, `distributor`, `alias`;
 //! - a query goes out: `api`, `params`, `reply`;
-//! - operators and probes: `admin`, `metrics`, `grpc`.
+//! - operators and probes: `admin`, `metrics`, `limit_metrics`, `grpc`.
 //!
 //! Only here a class of error becomes an HTTP status. Every wait on a client and every body has a bound, and a tenant's
 //! request reaches cores with that tenant's name only.
@@ -20,6 +20,7 @@ mod connection;
 mod distributor;
 mod grpc;
 mod handle;
+mod limit_metrics;
 pub mod metadata;
 mod metrics;
 pub mod overrides;
@@ -32,5 +33,6 @@ mod state;
 pub mod tenant;
 
 pub use grpc::GrpcServer;
+pub use limit_metrics::LimitMetrics;
 pub use server::Server;
-pub use state::{Gateway, Options, Phase, Services};
+pub use state::{ConfigPages, Gateway, LimitValue, LimitValues, Options, Phase, Services};

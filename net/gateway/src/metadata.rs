@@ -146,7 +146,7 @@ impl Metrics {
                     same.seen_ms = now_ms;
                     return;
                 }
-                if !fits || reached(records.len(), limits.max_metadata_per_metric) {
+                if !fits || reached(records.len(), limits.metadata_per_metric()) {
                     dropped.per_metric += 1;
                     return;
                 }
@@ -156,7 +156,7 @@ impl Metrics {
                 });
             }
             None => {
-                if !fits || reached(count, limits.max_metadata_per_user) {
+                if !fits || reached(count, limits.metadata_per_user()) {
                     dropped.per_user += 1;
                     return;
                 }

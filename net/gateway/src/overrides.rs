@@ -57,6 +57,23 @@ impl Overrides {
         self.version.load(Ordering::Acquire)
     }
 
+    /// The defaults, and the tenants that have their own limits, by name.
+    pub fn all(&self) -> (Arc<TenantLimits>, Vec<(TenantId, Arc<TenantLimits>)>) {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let own = table.tenants.iter();
+        let mut own: Vec<_> = own
+            .map(|(id, limits)| (id.clone(), limits.clone()))
+            .collect();
+        own.sort_by(|a, b| a.0.cmp(&b.0));
+        (table.defaults.clone(), own)
+    }
+
+    /// The limits of a tenant, if it has its own.
+    pub fn own(&self, tenant: &TenantId) -> Option<Arc<TenantLimits>> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.tenants.get(tenant).cloned()
+    }
+
     /// The limits of a tenant now.
     pub fn limits(&self, tenant: &TenantId) -> Arc<TenantLimits> {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);

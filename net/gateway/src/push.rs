@@ -49,13 +49,14 @@ use crate::distributor::Distributor;
 use crate::distributor::assemble::{self, Assembly, Origins, Rules, Share};
 use crate::distributor::metrics::Metrics;
 use crate::distributor::outcome::Verdict;
+use crate::distributor::rate::SmoothRate;
 use crate::distributor::tenants::{Settings, Tenant, Tenants};
 use crate::distributor::texts;
 use crate::distributor::validate::{Reason, TimeBounds};
 use crate::metadata::MetadataStore;
 use crate::overrides::Overrides;
 
-pub use error::PushError;
+pub use error::{InstanceLimit, PushError};
 use gate::{Gate, fits};
 use gathering::{Answer, Gathering, Queued};
 use inflight::Inflight;
@@ -129,6 +130,10 @@ pub struct PushOptions {
     pub secret: Secret,
     /// While it is tight no aliases are learned.
     pub memory: Memory,
+    /// Pushes in work on this node; 0: no bound.
+    pub inflight_pushes_max: u64,
+    /// Samples a second taken by this node, smoothed; 0: no bound.
+    pub samples_per_second_max: f64,
 }
 
 impl Default for PushOptions {
@@ -141,6 +146,8 @@ impl Default for PushOptions {
             aliases_max: ALIASES_MAX,
             secret: Secret::random(),
             memory: Memory::default(),
+            inflight_pushes_max: 0,
+            samples_per_second_max: 0.0,
         }
     }
 }
@@ -168,6 +175,9 @@ impl PushOptions {
     }
 }
 
+/// Seconds between two looks at the rates of tenants. Source: Cortex `-ingester.rate-update-period`.
+const TENANT_TICKS: u64 = 15;
+
 /// Takes pushes, for one gateway thread.
 pub struct PushService {
     shared: Arc<Shared>,
@@ -193,6 +203,10 @@ struct Shared {
     inflight_bytes: AtomicU64,
     gate: Gate,
     threads: AtomicU64,
+    /// Samples taken by all tenants, and how fast.
+    received: AtomicU64,
+    rate: SmoothRate,
+    ticks: AtomicU64,
 }
 
 impl PushService {
@@ -209,6 +223,7 @@ impl PushService {
     ) -> Result<PushService, String> {
         options.validate()?;
         let metrics = Metrics::register(registry).map_err(|error| error.to_string())?;
+        metrics.show_limits(&options);
         let secret = options.secret.clone();
         let gauges = metrics.gate.clone();
         let tenants = Tenants::new(overrides, metrics.clone(), secret, cores.count());
@@ -223,6 +238,9 @@ impl PushService {
             inflight_bytes: AtomicU64::new(0),
             gate: Gate::new(gauges),
             threads: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            rate: SmoothRate::default(),
+            ticks: AtomicU64::new(0),
         })))
     }
 
@@ -243,6 +261,29 @@ impl PushService {
         }
     }
 
+    /// To be called once a second: follows how fast samples come.
+    pub fn tick(&self) {
+        let shared = &self.shared;
+        shared
+            .rate
+            .tick(shared.received.load(Ordering::Relaxed), 1.0);
+        shared.metrics.ingestion_rate.set(shared.rate.get());
+        let tick = shared.ticks.fetch_add(1, Ordering::Relaxed);
+        if tick.is_multiple_of(TENANT_TICKS) {
+            shared.tenants.tick(TENANT_TICKS as f64);
+        }
+    }
+
+    /// Samples a second of a tenant, lately.
+    pub fn rate_of(&self, tenant: &TenantId) -> f64 {
+        self.shared.tenants.rate_of(tenant)
+    }
+
+    /// Samples a second of all tenants that have pushed lately.
+    pub fn rates(&self) -> Vec<(TenantId, f64)> {
+        self.shared.tenants.rates()
+    }
+
     /// Answers a push. The tenant has been found by whoever routes; the body is read here.
     pub async fn handle<B>(
         &self,
@@ -256,16 +297,24 @@ impl PushService {
     {
         self.shared.metrics.inflight_pushes.inc();
         let _one = OnDrop(|| self.shared.metrics.inflight_pushes.dec());
+        let bounded = self.check_instance();
         let protocol = match media::protocol(headers) {
             Ok(protocol) => protocol,
             Err(error) => return self.refuse(&error),
         };
         self.shared.metrics.pushes_by(protocol).inc();
         let mut written = Written::default();
-        let mut response = match self
-            .receive(tenant, protocol, headers, body, &mut written)
-            .await
-        {
+        let received = match bounded {
+            Ok(()) => {
+                self.receive(tenant, protocol, headers, body, &mut written)
+                    .await
+            }
+            Err(limit) => {
+                body::discard(body, &self.shared.options).await;
+                Err(PushError::Instance(limit))
+            }
+        };
+        let mut response = match received {
             Ok(()) => Response::new(Full::default()),
             Err(error) => self.refuse(&error),
         };
@@ -279,6 +328,21 @@ impl PushService {
             }
         }
         response
+    }
+
+    /// Whether this one is within the bounds of the process.
+    fn check_instance(&self) -> Result<(), InstanceLimit> {
+        let (options, metrics) = (&self.shared.options, &self.shared.metrics);
+        let inflight = metrics.inflight_pushes.get();
+        if options.inflight_pushes_max > 0 && inflight.unsigned_abs() > options.inflight_pushes_max
+        {
+            return Err(InstanceLimit::InflightPushes);
+        }
+        let max = options.samples_per_second_max;
+        if max > 0.0 && self.shared.rate.get() >= max {
+            return Err(InstanceLimit::Rate);
+        }
+        Ok(())
     }
 
     /// Stores series of the node itself, one sample each, and what they are.
@@ -373,6 +437,7 @@ impl PushService {
             refuser: tenant.refusals.refuser(),
         };
         let mut assembly = self.assemble(body, &rules)?;
+        let limited = self.take_histogram_rate(tenant, settings, &mut assembly);
         self.count(tenant, &assembly);
         self.take_rate(tenant, settings, &assembly)?;
         self.keep_metadata(tenant, settings, now_ms, &mut assembly);
@@ -410,6 +475,7 @@ impl PushService {
             // The rest is stored; a repeat finds it there. What is wrong with the body is told when there is memory.
             return Err(Refusal::NoMemory.into());
         }
+        limited?;
         let error = verdict.error.map(|(_, text)| text);
         match error.or(assembly.error).or(assembly.metadata_error) {
             None => Ok(()),
@@ -456,6 +522,9 @@ impl PushService {
         let counters = &tenant.counters;
         counters.samples_in.inc_by(assembly.samples_in);
         counters.received_samples.inc_by(assembly.samples);
+        self.shared
+            .received
+            .fetch_add(assembly.samples, Ordering::Relaxed);
         counters.metadata_in.inc_by(assembly.metadata_in);
         counters
             .received_metadata
@@ -523,6 +592,32 @@ impl PushService {
                 .with_label_values(&labels)
                 .inc_by(*count);
         }
+    }
+
+    /// All native histograms of the push, or none: the floats are stored either way, and the error is that of the whole push, as in Cortex.
+    fn take_histogram_rate(
+        &self,
+        tenant: &Tenant,
+        settings: &Settings,
+        assembly: &mut Assembly,
+    ) -> Result<(), PushError> {
+        let histograms = assembly.histograms;
+        let rate = settings.limits.native_histogram_ingestion_rate;
+        let burst = settings.limits.native_histogram_ingestion_burst_size;
+        if histograms == 0 || rate.is_infinite() {
+            return Ok(());
+        }
+        let bucket = &tenant.histogram_bucket;
+        let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = bucket.take(histograms, rate, burst, Instant::now());
+        taken.map_err(|wait| {
+            assembly.leave_out_histograms();
+            let text = format!(
+                "native histogram ingestion rate limit ({}) exceeded while adding {histograms} native histogram samples",
+                texts::general(rate)
+            );
+            PushError::RateLimited { text, wait }
+        })
     }
 
     /// All or nothing, as in Cortex.
@@ -636,7 +731,7 @@ impl PushService {
                     }
                     None => {
                         verdict.add(
-                            &tenant.id,
+                            (&tenant.id, &settings.limits),
                             *core,
                             origins,
                             outcome,

@@ -20,6 +20,15 @@ pub(crate) enum Route {
     Metrics,
     /// The effective configuration.
     Config,
+    /// What the file of overrides came to.
+    RuntimeConfig,
+    /// The limits of the tenant, all or those that it has for itself.
+    UserLimits,
+    UserOverrides,
+    /// Series and rates of the tenant.
+    UserStats,
+    /// The same of all tenants.
+    AllUserStats,
     /// The parts and their states.
     Services,
     /// Queries in flight, of all tenants.
@@ -100,6 +109,13 @@ pub(crate) fn route(options: &Options, path: &str) -> Matched {
         "/-/healthy" => Some((Route::Healthy, "healthy")),
         "/metrics" => Some((Route::Metrics, "metrics")),
         "/config" => Some((Route::Config, "config")),
+        "/runtime_config" => Some((Route::RuntimeConfig, "runtime_config")),
+        "/api/v1/user_limits" => Some((Route::UserLimits, "api_v1_user_limits")),
+        "/api/v1/user-overrides" => Some((Route::UserOverrides, "api_v1_user_overrides")),
+        "/api/v1/user_stats" => Some((Route::UserStats, "api_v1_user_stats")),
+        "/distributor/all_user_stats" | "/ingester/all_user_stats" | "/all_user_stats" => {
+            Some((Route::AllUserStats, "all_user_stats"))
+        }
         "/services" => Some((Route::Services, "services")),
         "/querier/queries" => Some((Route::AllQueries, "querier_queries")),
         "/api/v1/push" => Some((Route::Push, "api_v1_push")),
@@ -122,6 +138,12 @@ pub(crate) fn route(options: &Options, path: &str) -> Matched {
             return Matched {
                 route: Route::Push,
                 name: "api_prom_push",
+            };
+        }
+        if rest == "/user_stats" {
+            return Matched {
+                route: Route::UserStats,
+                name: "api_prom_user_stats",
             };
         }
         if let Some(rest) = rest.strip_prefix("/api/v1/") {

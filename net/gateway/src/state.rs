@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use model::TenantLimits;
 use prometheus::Registry;
 use query::Engine;
+use shard::SeriesCounts;
 
 use crate::metadata::MetadataStore;
 use crate::metrics::Metrics;
@@ -48,9 +50,40 @@ pub struct Options {
     /// The wall clock, milliseconds.
     pub now_ms: fn() -> i64,
     /// What the page `/config` shows.
-    pub config_page: String,
+    pub config_pages: ConfigPages,
+    /// The limits of a tenant by name, for pages and metrics.
+    pub limit_values: LimitValues,
     /// Of the binary, for `/api/v1/status/buildinfo`.
     pub version: &'static str,
+}
+
+/// The page `/config`, or `/runtime_config`: YAML.
+#[derive(Debug, Clone, Default)]
+pub struct ConfigPages {
+    /// What is in force.
+    pub current: String,
+    /// What of it is not the default.
+    pub diff: String,
+    /// What holds where nothing is configured.
+    pub defaults: String,
+}
+
+/// Names the limits of a tenant.
+pub type LimitValues = fn(&TenantLimits) -> Vec<(&'static str, LimitValue)>;
+
+/// The value of a limit.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LimitValue {
+    /// A number as it is.
+    Number(f64),
+    /// A switch.
+    Flag(bool),
+    /// Seconds, and as they are written.
+    Duration(f64, String),
+    /// Names.
+    List(Vec<String>),
+    /// Anything else.
+    Text(String),
 }
 
 /// Where the node is on its way.
@@ -76,6 +109,8 @@ pub struct Services {
     pub metadata: Arc<MetadataStore>,
     /// What was being queried when the node last ended without a stop: lines of the journal.
     pub at_last_crash: Vec<String>,
+    /// How many series tenants have in memory.
+    pub series: SeriesCounts,
     /// Why the cores cannot take traffic now, if so.
     pub health: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
 }
@@ -90,6 +125,8 @@ pub struct Gateway {
     /// An operator has ended writing; nothing leads back.
     drained: AtomicBool,
     registries: Mutex<Vec<Registry>>,
+    /// The page `/runtime_config`; `None` without a file.
+    runtime_pages: Mutex<Option<ConfigPages>>,
 }
 
 const SERVING: u8 = 101;
@@ -105,7 +142,20 @@ impl Gateway {
             phase: AtomicU8::new(0),
             drained: AtomicBool::new(false),
             registries: Mutex::new(vec![registry.clone()]),
+            runtime_pages: Mutex::default(),
         }
+    }
+
+    /// From now on this is what `/runtime_config` shows.
+    pub fn show_runtime_config(&self, pages: ConfigPages) {
+        let shown = self.runtime_pages.lock();
+        *shown.unwrap_or_else(PoisonError::into_inner) = Some(pages);
+    }
+
+    /// What `/runtime_config` shows.
+    pub(crate) fn runtime_config(&self) -> Option<ConfigPages> {
+        let shown = self.runtime_pages.lock();
+        shown.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Shows another registry under `/metrics`.
@@ -220,7 +270,14 @@ pub(crate) mod tests {
             idle_timeout: Duration::from_secs(60),
             thread_begins: || (),
             now_ms: || 0,
-            config_page: "target: all\n".to_owned(),
+            config_pages: ConfigPages {
+                current: "target: all\n".to_owned(),
+                ..ConfigPages::default()
+            },
+            limit_values: |limits| {
+                let value = limits.max_series_per_user as f64;
+                vec![("max_series_per_user", LimitValue::Number(value))]
+            },
             version: "0",
         }
     }

@@ -9,6 +9,7 @@
 
 mod keys;
 mod nearest;
+mod overrides;
 mod reference;
 mod setting;
 mod sources;
@@ -18,8 +19,11 @@ use std::time::Duration;
 
 use model::TenantLimits;
 
-pub(crate) use reference::{help, yaml};
-pub(crate) use setting::{ByteSize, Io, LogLevel};
+pub(crate) use overrides::{
+    Overridden, limit_values, page as overrides_page, read as read_overrides,
+};
+pub(crate) use reference::{diff, help, yaml};
+pub(crate) use setting::{ByteSize, Io, LogLevel, Rate};
 pub(crate) use sources::{Request, read};
 
 /// Everything an operator can set.
@@ -41,6 +45,8 @@ pub(crate) struct Config {
     pub(crate) querier: Querier,
     /// Largest form of a query.
     pub(crate) frontend_max_body_size: ByteSize,
+    /// Where limits of single tenants come from.
+    pub(crate) runtime_config: RuntimeConfig,
     /// In force for every tenant.
     pub(crate) limits: TenantLimits,
     /// The node's own metrics.
@@ -91,6 +97,8 @@ pub(crate) struct Distributor {
     pub(crate) max_recv_msg_size: ByteSize,
     pub(crate) max_inflight_bytes: ByteSize,
     pub(crate) max_inflight_bytes_per_tenant: ByteSize,
+    pub(crate) max_ingestion_rate: Rate,
+    pub(crate) max_inflight_push_requests: u64,
 }
 
 /// See [`Config::querier`].
@@ -105,6 +113,14 @@ pub(crate) struct Querier {
     pub(crate) workers: usize,
     pub(crate) max_memory: ByteSize,
     pub(crate) active_query_tracker_dir: String,
+}
+
+/// See [`Config::runtime_config`].
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct RuntimeConfig {
+    /// Empty: none.
+    pub(crate) file: String,
+    pub(crate) period: Duration,
 }
 
 /// See [`Config::self_scrape`].
@@ -149,6 +165,8 @@ impl Config {
                 max_recv_msg_size: ByteSize(100 << 20),
                 max_inflight_bytes: ByteSize(512 << 20),
                 max_inflight_bytes_per_tenant: ByteSize(256 << 20),
+                max_ingestion_rate: Rate(f64::INFINITY),
+                max_inflight_push_requests: 0,
             },
             querier: Querier {
                 max_concurrent: 20,
@@ -162,6 +180,10 @@ impl Config {
                 active_query_tracker_dir: String::new(),
             },
             frontend_max_body_size: ByteSize(10 << 20),
+            runtime_config: RuntimeConfig {
+                file: String::new(),
+                period: Duration::from_secs(10),
+            },
             limits: if auth_enabled {
                 TenantLimits::cortex()
             } else {
@@ -231,6 +253,10 @@ impl Config {
             (
                 "ingester.retention",
                 self.limits.retention.as_millis() as u64,
+            ),
+            (
+                "runtime_config.period",
+                self.runtime_config.period.as_millis() as u64,
             ),
             (
                 "querier.lookback_delta",

@@ -1,7 +1,7 @@
 //! The binary `myelin`: command line, configuration, start, signals, stop.
 //!
 //! Read on in this order: [`config`] (flags, file, defaults), [`node`] (what is started, in which order, and how it ends),
-//! [`self_scrape`] (the node watches itself), [`tool`] (`myelin tool ..`, without a node), [`process`] (numbers of process and allocator), [`logging`].
+//! [`runtime_config`] (limits of single tenants, read again and again), [`self_scrape`] (the node watches itself), [`tool`] (`myelin tool ..`, without a node), [`process`] (numbers of process and allocator), [`logging`].
 //!
 //! Exit codes: 0 after a stop by signal, 1 when the node cannot start or its log failed, 2 for a wrong command line or file.
 
@@ -13,6 +13,7 @@ mod logging;
 mod memory;
 mod node;
 mod process;
+mod runtime_config;
 mod self_scrape;
 mod tool;
 

@@ -21,17 +21,18 @@ use gateway::metadata::MetadataStore;
 use gateway::overrides::Overrides;
 use gateway::push::{PushOptions, PushService};
 use gateway::tenant::Tenancy;
-use gateway::{Gateway, GrpcServer, Phase, Server, Services};
+use gateway::{ConfigPages, Gateway, GrpcServer, LimitMetrics, Phase, Server, Services};
 use prometheus::Registry;
 use query::Engine;
 use reactor::{IoMode, SlotFile};
-use shard::{Cores, Memory, ReplayProgress};
+use shard::{Cores, Memory, ReplayProgress, Retentions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::config::{Config, Io};
+use crate::config::{Config, Io, limit_values};
 use crate::process::{Process, raise_open_files};
+use crate::runtime_config::RuntimeConfig;
 use crate::self_scrape::SelfScrape;
 use crate::{VERSION, banner, memory};
 
@@ -80,17 +81,30 @@ async fn live(config: &Config) -> anyhow::Result<()> {
     // Nobody may be there to read it.
     let _ = writeln!(std::io::stdout(), "{banner}");
     let memory = memory::watch(config.memory_limit.0, &registry)?;
+    let runtime = RuntimeConfig::start(config, &registry)?;
     let cores = tokio::select! {
-        cores = start_cores(config, &memory, &gateway) => cores?,
+        cores = start_cores(config, &memory, runtime.retentions(), &gateway) => cores?,
         () = signals.next() => {
             tracing::info!("stopped during the replay");
             gateway.set_phase(Phase::Stopping);
             return Ok(());
         }
     };
-    let push = assemble(config, &memory, &gateway, &registry, &cores)?;
+    let overrides = Arc::new(Overrides::new(config.limits.clone()));
+    runtime.apply(&gateway, &overrides, cores.mailboxes());
+    let push = assemble(config, &memory, &gateway, &registry, &cores, &overrides)?;
     tracing::info!(http = %servers.http.address(), "serving");
-    let failed = attend(config, &gateway, &servers, &cores, &push, &mut signals).await;
+    let runtime = (runtime, overrides);
+    let failed = attend(
+        config,
+        &gateway,
+        &servers,
+        &cores,
+        &push,
+        runtime,
+        &mut signals,
+    )
+    .await;
     gateway.set_phase(Phase::Stopping);
     match failed {
         // What is in memory cannot be synced any more: the log has the truth.
@@ -106,9 +120,10 @@ fn assemble(
     gateway: &Gateway,
     registry: &Registry,
     cores: &Cores,
+    overrides: &Arc<Overrides>,
 ) -> anyhow::Result<Arc<PushService>> {
     gateway.show(cores.registry().clone());
-    let overrides = Arc::new(Overrides::new(config.limits.clone()));
+    registry.register(Box::new(LimitMetrics::new(overrides.clone(), limit_values)))?;
     let metadata = Arc::new(MetadataStore::default());
     let mailboxes = cores.mailboxes().clone();
     let push = PushService::new(
@@ -136,8 +151,9 @@ fn assemble(
         engine: Arc::new(Engine::start(options, mailboxes, registry)),
         at_last_crash,
         push: push.clone(),
-        overrides,
+        overrides: overrides.clone(),
         metadata,
+        series: cores.series_counts(),
         health: Box::new(move || {
             let health = watch.health();
             match health.poisoned {
@@ -195,12 +211,15 @@ async fn attend(
     servers: &Servers,
     cores: &Cores,
     push: &PushService,
+    (mut runtime, overrides): (RuntimeConfig, Arc<Overrides>),
     signals: &mut Signals,
 ) -> Option<String> {
     let own = SelfScrape::new(config, gateway.clone(), servers.http.address());
     let mut look = interval(LOOK);
     let mut purge = interval(PURGE);
-    for timer in [&mut look, &mut purge] {
+    let mut second = interval(Duration::from_secs(1));
+    let mut reload = interval(config.runtime_config.period);
+    for timer in [&mut look, &mut purge, &mut second, &mut reload] {
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
     let scrape = own.run(push);
@@ -210,6 +229,12 @@ async fn attend(
         tokio::select! {
             () = signals.next() => return None,
             _ = purge.tick() => gateway.purge_metadata(now_ms()),
+            _ = second.tick() => push.tick(),
+            _ = reload.tick() => {
+                if runtime.look() {
+                    runtime.apply(gateway, &overrides, cores.mailboxes());
+                }
+            }
             never = scrape.as_mut() => match never {},
             _ = look.tick() => {
                 let health = cores.health();
@@ -260,9 +285,13 @@ async fn stop(
 async fn start_cores(
     config: &Config,
     memory: &Memory,
+    retentions: Arc<Retentions>,
     gateway: &Arc<Gateway>,
 ) -> anyhow::Result<Cores> {
-    let options = shard_options(config, memory)?;
+    let options = shard::Options {
+        retentions,
+        ..shard_options(config, memory)?
+    };
     let shown = Arc::new(Replay::default());
     let gateway = gateway.clone();
     let progress = move |progress| {
@@ -430,7 +459,12 @@ fn gateway_options(config: &Config) -> anyhow::Result<gateway::Options> {
             reactor::TimeSlice::Gateway.ask();
         },
         now_ms,
-        config_page: crate::config::yaml(config),
+        config_pages: ConfigPages {
+            current: crate::config::yaml(config),
+            diff: crate::config::diff(config),
+            defaults: crate::config::yaml(&Config::defaults(config.auth_enabled)),
+        },
+        limit_values,
         version: VERSION,
     })
 }
@@ -451,6 +485,11 @@ fn push_options(config: &Config, memory: &Memory) -> anyhow::Result<PushOptions>
         body_timeout: config.server.http_server_read_timeout,
         secret: Secret::random(),
         memory: memory.clone(),
+        inflight_pushes_max: distributor.max_inflight_push_requests,
+        samples_per_second_max: match distributor.max_ingestion_rate.0 {
+            rate if rate.is_finite() => rate,
+            _ => 0.0,
+        },
         ..PushOptions::default()
     })
 }

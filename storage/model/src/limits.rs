@@ -15,6 +15,16 @@ pub enum Ack {
     Written,
 }
 
+/// How a rate is meant where several distributors share a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum RateStrategy {
+    /// Each distributor grants the whole rate.
+    #[default]
+    Local,
+    /// All distributors together grant it.
+    Global,
+}
+
 /// Limits of one tenant. Durations of zero and counts of zero are "no limit" unless said otherwise.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TenantLimits {
@@ -22,10 +32,20 @@ pub struct TenantLimits {
     pub ingestion_rate: f64,
     /// Largest push that may pass at once, and the depth of the bucket. 429.
     pub ingestion_burst_size: u64,
+    /// How the rate holds over several distributors; on a node of its own both mean the same.
+    pub ingestion_rate_strategy: RateStrategy,
+    /// Native histograms a second, beside `ingestion_rate`; infinite is unlimited. 429, but the floats of the push are stored.
+    pub native_histogram_ingestion_rate: f64,
+    /// See `native_histogram_ingestion_rate`.
+    pub native_histogram_ingestion_burst_size: u64,
     /// Series in memory of the tenant. 400.
     pub max_series_per_user: u64,
     /// Series in memory of one metric name. 400.
     pub max_series_per_metric: u64,
+    /// As `max_series_per_user`, over the whole cluster.
+    pub max_global_series_per_user: u64,
+    /// As `max_series_per_metric`, over the whole cluster.
+    pub max_global_series_per_metric: u64,
     /// Labels of one series, `__name__` included. 400.
     pub max_label_names_per_series: u32,
     /// Bytes of a label's name. 400.
@@ -40,16 +60,24 @@ pub struct TenantLimits {
     pub max_metadata_per_user: u32,
     /// Metadata records kept of one metric.
     pub max_metadata_per_metric: u32,
+    /// As `max_metadata_per_user`, over the whole cluster.
+    pub max_global_metadata_per_user: u32,
+    /// As `max_metadata_per_metric`, over the whole cluster.
+    pub max_global_metadata_per_metric: u32,
     /// Exemplars kept of the tenant on this node, the oldest leave first; zero keeps none.
     pub max_exemplars: u32,
     /// Whether a zero is stored where a sender says that a counter began.
     pub enable_start_timestamp: bool,
+    /// Whether native histograms are stored; else they are passed over.
+    pub enable_native_histograms: bool,
     /// Buckets of one native histogram; its resolution is halved until it fits. 400 where it cannot. Zero is no limit.
     pub max_native_histogram_buckets: u32,
     /// Bytes of one native histogram, as sent. 400.
     pub max_native_histogram_sample_size_bytes: u32,
     /// Whether a series must have a valid `__name__`. 400.
     pub enforce_metric_name: bool,
+    /// Whether metadata must name its metric; else such records are passed over without an error.
+    pub enforce_metadata_metric_name: bool,
     /// Whether samples older than `reject_old_samples_max_age` are refused. 400.
     pub reject_old_samples: bool,
     /// See `reject_old_samples`.
@@ -87,6 +115,49 @@ pub struct TenantLimits {
 }
 
 impl TenantLimits {
+    /// Series of the tenant on this node: the smaller of what is meant for a node and, as this one is its whole cluster, for a cluster.
+    pub fn series_per_user(&self) -> u64 {
+        smaller(self.max_series_per_user, self.max_global_series_per_user)
+    }
+
+    /// As [`TenantLimits::series_per_user`], of one metric.
+    pub fn series_per_metric(&self) -> u64 {
+        let global = self.max_global_series_per_metric;
+        smaller(self.max_series_per_metric, global)
+    }
+
+    /// As [`TenantLimits::series_per_user`], of metric names with metadata.
+    pub fn metadata_per_user(&self) -> u32 {
+        let (local, global) = (
+            self.max_metadata_per_user,
+            self.max_global_metadata_per_user,
+        );
+        smaller(local.into(), global.into()) as u32
+    }
+
+    /// As [`TenantLimits::series_per_user`], of metadata of one metric.
+    pub fn metadata_per_metric(&self) -> u32 {
+        let (local, global) = (
+            self.max_metadata_per_metric,
+            self.max_global_metadata_per_metric,
+        );
+        smaller(local.into(), global.into()) as u32
+    }
+
+    /// Whether labels that passed under these limits pass under the others, and come out the same.
+    pub fn same_labels(&self, other: &TenantLimits) -> bool {
+        let of = |limits: &TenantLimits| {
+            (
+                limits.max_label_names_per_series,
+                limits.max_label_name_length,
+                limits.max_label_value_length,
+                limits.max_labels_size_bytes,
+                limits.enforce_metric_name,
+            )
+        };
+        of(self) == of(other) && self.drop_labels == other.drop_labels
+    }
+
     /// For `auth_enabled: false` without a file: nothing is limited that protects tenants from each other; what protects
     /// the node (label counts and lengths, query samples) stays as in Cortex.
     pub fn unlimited() -> TenantLimits {
@@ -106,8 +177,13 @@ impl TenantLimits {
         TenantLimits {
             ingestion_rate: 25_000.0,
             ingestion_burst_size: 50_000,
+            ingestion_rate_strategy: RateStrategy::Local,
+            native_histogram_ingestion_rate: f64::INFINITY,
+            native_histogram_ingestion_burst_size: 0,
             max_series_per_user: 5_000_000,
             max_series_per_metric: 50_000,
+            max_global_series_per_user: 0,
+            max_global_series_per_metric: 0,
             max_label_names_per_series: 30,
             max_label_name_length: 1024,
             max_label_value_length: 2048,
@@ -115,11 +191,15 @@ impl TenantLimits {
             max_metadata_length: 1024,
             max_metadata_per_user: 8000,
             max_metadata_per_metric: 10,
+            max_global_metadata_per_user: 0,
+            max_global_metadata_per_metric: 0,
             max_exemplars: 100_000,
             enable_start_timestamp: false,
+            enable_native_histograms: true,
             max_native_histogram_buckets: 0,
             max_native_histogram_sample_size_bytes: 0,
             enforce_metric_name: true,
+            enforce_metadata_metric_name: true,
             reject_old_samples: false,
             reject_old_samples_max_age: Duration::from_secs(14 * 86_400),
             creation_grace_period: Duration::from_secs(600),
@@ -137,6 +217,31 @@ impl TenantLimits {
             max_outstanding_requests_per_tenant: 100,
             promql_experimental_functions_enabled: true,
             max_samples_per_query: 50_000_000,
+        }
+    }
+}
+
+/// The smaller of two limits of which zero is none.
+fn smaller(a: u64, b: u64) -> u64 {
+    match (a, b) {
+        (0, limit) | (limit, 0) => limit,
+        (a, b) => a.min(b),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_limits_the_smaller_holds_and_zero_is_none() {
+        let limits = |local, global| TenantLimits {
+            max_series_per_user: local,
+            max_global_series_per_user: global,
+            ..TenantLimits::cortex()
+        };
+        for (local, global, wanted) in [(0, 0, 0), (5, 0, 5), (0, 7, 7), (5, 7, 5), (7, 5, 5)] {
+            assert_eq!(limits(local, global).series_per_user(), wanted);
         }
     }
 }

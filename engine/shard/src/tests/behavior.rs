@@ -13,6 +13,8 @@ use reactor::Sim;
 
 use super::node::{TestNode, options};
 use crate::message::*;
+#[path = "retention.rs"]
+mod retention;
 #[path = "starts.rs"]
 mod starts;
 
@@ -806,53 +808,6 @@ fn old_series_leave_numbers_come_back_after_two_checkpoints_and_old_keys_stay_de
     let found = one.select(|select| select.matchers = Arc::from([Matcher::equal("i", "1001")]));
     assert_eq!(found.unwrap().len(), 1);
     assert_eq!(one.stats()[0].series, 3);
-}
-
-/// The node hands its `ingester.retention` to the cores, so that tenants that do not push after a start lose what is old as well, and no more.
-#[test]
-fn what_a_start_finds_is_kept_as_long_as_the_options_say_until_its_tenant_pushes() {
-    let (hour, tenants) = (3_600_000, ["silent", "back"]);
-    for (kept_hours, left) in [(2, [1, 2]), (48, [2, 2])] {
-        let mut one = One::new();
-        let now = one.node.cores[0].reactor.wall_ms();
-        let series = |i: &str| labels(&[("__name__", "up"), ("i", i)]);
-        let push = |one: &mut One, tenant: &str, i: &str, time| {
-            assert_eq!(
-                one.push(|r| fresh(tenant, &[series(i)], time, unlimited(), r))
-                    .stored,
-                1
-            );
-        };
-        for tenant in tenants {
-            push(&mut one, tenant, "old", now - 3 * hour);
-            push(&mut one, tenant, "new", now);
-        }
-        let One { sim, node } = one;
-        drop(node);
-        sim.crash();
-        let retention = Duration::from_secs(kept_hours * 3600);
-        let options = crate::Options {
-            retention,
-            ..options(1)
-        };
-        let node = TestNode::start(&sim, &options).unwrap();
-        let mut one = One { sim, node };
-        // A push brings its own limits: a day.
-        push(&mut one, "back", "new", now + 1);
-        one.sim.advance(Duration::from_secs(3700));
-        one.node.turn_until(200, || false);
-        let mut stats = one.stats();
-        stats.sort_by_key(|stats| stats.tenant.as_str() == "back");
-        // What is kept and not written any more has left for a block.
-        let in_blocks = |tenant| {
-            let list = one.node.mailboxes.blocks().list();
-            let parts = list.iter().filter_map(|block| block.meta().part(tenant));
-            parts.map(|part| u64::from(part.series)).sum::<u64>()
-        };
-        let found = stats.iter().map(|s| s.series + in_blocks(&s.tenant));
-        let found: Vec<u64> = found.collect();
-        assert_eq!(found, left, "retention of {kept_hours} h");
-    }
 }
 
 /// A series that has left comes back with a first sample older than its last one was: a first sample may be of any age. The log holds both under two

@@ -5,23 +5,23 @@ use std::time::Duration;
 use wire::json::{put_float, put_string, put_u64};
 
 /// An object in the making; closed when dropped out of use by [`Object::close`].
-pub(super) struct Object<'a> {
+pub(crate) struct Object<'a> {
     out: &'a mut Vec<u8>,
     first: bool,
 }
 
 impl<'a> Object<'a> {
-    pub(super) fn open(out: &'a mut Vec<u8>) -> Object<'a> {
+    pub(crate) fn open(out: &'a mut Vec<u8>) -> Object<'a> {
         out.push(b'{');
         Object { out, first: true }
     }
 
-    pub(super) fn close(self) {
+    pub(crate) fn close(self) {
         self.out.push(b'}');
     }
 
     /// A field whose value `put` writes.
-    pub(super) fn field(&mut self, name: &str, put: impl FnOnce(&mut Vec<u8>)) -> &mut Self {
+    pub(crate) fn field(&mut self, name: &str, put: impl FnOnce(&mut Vec<u8>)) -> &mut Self {
         if !std::mem::take(&mut self.first) {
             self.out.push(b',');
         }
@@ -31,32 +31,32 @@ impl<'a> Object<'a> {
         self
     }
 
-    pub(super) fn text(&mut self, name: &str, value: &str) -> &mut Self {
+    pub(crate) fn text(&mut self, name: &str, value: &str) -> &mut Self {
         self.field(name, |out| put_string(out, value))
     }
 
-    pub(super) fn number(&mut self, name: &str, value: u64) -> &mut Self {
+    pub(crate) fn number(&mut self, name: &str, value: u64) -> &mut Self {
         self.field(name, |out| put_u64(out, value))
     }
 
-    pub(super) fn signed(&mut self, name: &str, value: i64) -> &mut Self {
+    pub(crate) fn signed(&mut self, name: &str, value: i64) -> &mut Self {
         self.field(name, |out| {
             out.extend_from_slice(value.to_string().as_bytes());
         })
     }
 
-    pub(super) fn flag(&mut self, name: &str, value: bool) -> &mut Self {
+    pub(crate) fn flag(&mut self, name: &str, value: bool) -> &mut Self {
         let text: &[u8] = if value { b"true" } else { b"false" };
         self.field(name, |out| out.extend_from_slice(text))
     }
 
     /// Seconds with decimals.
-    pub(super) fn seconds(&mut self, name: &str, value: Duration) -> &mut Self {
+    pub(crate) fn seconds(&mut self, name: &str, value: Duration) -> &mut Self {
         self.field(name, |out| put_float(out, value.as_secs_f64()))
     }
 
     /// A list of objects.
-    pub(super) fn list<T>(
+    pub(crate) fn list<T>(
         &mut self,
         name: &str,
         items: impl IntoIterator<Item = T>,
@@ -67,7 +67,7 @@ impl<'a> Object<'a> {
 }
 
 /// `[..]`
-pub(super) fn put_list<T>(
+pub(crate) fn put_list<T>(
     out: &mut Vec<u8>,
     items: impl IntoIterator<Item = T>,
     mut put: impl FnMut(&mut Vec<u8>, T),

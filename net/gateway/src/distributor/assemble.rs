@@ -114,6 +114,8 @@ pub(crate) struct Assembly {
     pub(crate) shares: Vec<Share>,
     /// Samples of either kind in the shares.
     pub(crate) samples: u64,
+    /// Native histograms among them.
+    pub(crate) histograms: u64,
     /// Samples of either kind in the body.
     pub(crate) samples_in: u64,
     /// Exemplars in the shares.
@@ -161,6 +163,7 @@ impl Assembly {
         Assembly {
             shares: room.iter().map(share).collect(),
             samples: 0,
+            histograms: 0,
             samples_in: 0,
             exemplars: 0,
             exemplars_in: 0,
@@ -176,6 +179,23 @@ impl Assembly {
             metadata_error: None,
             newest: i64::MIN,
         }
+    }
+
+    /// Takes all native histograms out of the shares again.
+    pub(crate) fn leave_out_histograms(&mut self) {
+        let stays = |value: &OtherValue| !matches!(value, OtherValue::Histogram(_));
+        for share in &mut self.shares {
+            let Share {
+                others, origins, ..
+            } = share;
+            let mut stay = others.known.iter().map(|other| stays(&other.value));
+            origins.others.retain(|_| stay.next() == Some(true));
+            others.known.retain(|other| stays(&other.value));
+            others.fresh.retain(|other| stays(&other.value));
+        }
+        self.samples -= self.histograms;
+        self.refused[Reason::HistogramRate as usize] += self.histograms;
+        self.histograms = 0;
     }
 
     fn refuse_exemplar(&mut self, (reason, text): others::ExemplarRefused) {
@@ -545,12 +565,17 @@ impl Assembler<'_, '_> {
             match other {
                 Other::Histogram(message, start) => {
                     self.out.samples_in += 1;
+                    if !self.rules.limits.enable_native_histograms {
+                        self.out.refused[Reason::HistogramsOff as usize] += 1;
+                        return Ok(());
+                    }
                     match others::histogram(message, labels.clone(), self.rules.limits) {
                         Ok((time, _)) if !self.rules.times.hold(time) => {
                             self.refuse_time(names, time, 1);
                         }
                         Ok((time, histogram)) => {
                             self.out.samples += 1;
+                            self.out.histograms += 1;
                             self.out.newest = self.out.newest.max(time);
                             if start != 0 && std::mem::replace(&mut told, start) != start {
                                 let zero = self.zero(start, || others::zero(&histogram));
@@ -686,14 +711,12 @@ impl Assembler<'_, '_> {
                 let tenant = self.rules.tenant;
                 match cause {
                     Cause::PerUser => {
-                        let limit = limits.max_series_per_user;
                         let reason = RejectReason::PerUserSeriesLimit;
-                        outcome::over_limit(tenant, reason, limit, &series)
+                        outcome::over_limit(tenant, reason, limits, &series)
                     }
                     Cause::PerMetric => {
-                        let limit = limits.max_series_per_metric;
                         let reason = RejectReason::PerMetricSeriesLimit;
-                        outcome::over_limit(tenant, reason, limit, &series)
+                        outcome::over_limit(tenant, reason, limits, &series)
                     }
                     // Limits that change forget what they refused, so this only bridges the moment of their change.
                     Cause::Labels(_) => {
@@ -825,6 +848,9 @@ impl Assembler<'_, '_> {
 
     fn take_metadata(&mut self, raw: &RawMetadata<'_>) -> Result<(), Malformed> {
         self.out.metadata_in += 1;
+        if raw.metric.is_empty() && !self.rules.limits.enforce_metadata_metric_name {
+            return Ok(());
+        }
         match check_metadata(raw, self.rules.limits.max_metadata_length) {
             Ok(metadata) => {
                 let text = raw.metric.len() + raw.help.len() + raw.unit.len();

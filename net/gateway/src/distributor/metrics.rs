@@ -8,6 +8,7 @@ use prometheus::{
 };
 use wire::remote_write::Protocol;
 
+use crate::push::PushOptions;
 use crate::push::gate::Gauges;
 
 /// All metrics of the write path; cheap to clone.
@@ -43,6 +44,10 @@ pub(crate) struct Metrics {
     pub(crate) gate: Gauges,
     /// Pushed out by a bound.
     pub(crate) aliases_evicted: IntCounter,
+    /// Samples a second, of all tenants.
+    pub(crate) ingestion_rate: Gauge,
+    /// By limit.
+    instance_limits: GaugeVec,
     /// Keys that a core did not know any more.
     pub(crate) dead_keys: IntCounter,
 }
@@ -201,11 +206,43 @@ impl Metrics {
                 "myelin_aliases_evicted_total",
                 "Aliases pushed out by a bound.",
             )?,
+            ingestion_rate: {
+                let gauge = Gauge::new(
+                    "cortex_distributor_ingestion_rate_samples_per_second",
+                    "Samples taken a second, smoothed.",
+                )?;
+                registry.register(Box::new(gauge.clone()))?;
+                gauge
+            },
+            instance_limits: {
+                let limits = GaugeVec::new(
+                    Opts::new(
+                        "cortex_distributor_instance_limits",
+                        "Limits of this process; 0 is no limit.",
+                    ),
+                    &["limit"],
+                )?;
+                registry.register(Box::new(limits.clone()))?;
+                limits
+            },
             dead_keys: counter(
                 "myelin_alias_dead_keys_total",
                 "Samples sent by a key that the core did not know any more; they were sent again with labels.",
             )?,
         })
+    }
+
+    /// Shows the bounds of this process.
+    pub(crate) fn show_limits(&self, options: &PushOptions) {
+        for (limit, value) in [
+            (
+                "max_inflight_push_requests",
+                options.inflight_pushes_max as f64,
+            ),
+            ("max_ingestion_rate", options.samples_per_second_max),
+        ] {
+            self.instance_limits.with_label_values(&[limit]).set(value);
+        }
     }
 
     /// The counter of a protocol's pushes.

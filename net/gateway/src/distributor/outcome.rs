@@ -1,6 +1,6 @@
 //! From the replies of the cores to aliases, counters and the first error.
 
-use model::TenantId;
+use model::{TenantId, TenantLimits};
 use shard::{PushOutcome, RejectReason, Rejection};
 
 use super::assemble::Origins;
@@ -44,7 +44,7 @@ impl Verdict {
     /// Panics: a reply that does not fit what was sent.
     pub(crate) fn add(
         &mut self,
-        tenant: &TenantId,
+        (tenant, limits): (&TenantId, &TenantLimits),
         core: CoreId,
         origins: &Origins,
         outcome: &PushOutcome,
@@ -91,7 +91,7 @@ impl Verdict {
                 .push((rejection.reason, u64::from(rejection.count)));
             let at = origins.offset(rejection.first_index as usize);
             if self.error.as_ref().is_none_or(|(first, _)| at < *first) {
-                self.error = Some((at, text(tenant, rejection)));
+                self.error = Some((at, text(tenant, limits, rejection)));
             }
         }
         self.dead_samples += (outcome.dead.len() + outcome.dead_others.len()) as u64;
@@ -128,7 +128,7 @@ impl Origins {
 }
 
 /// The words of a core's refusal, as Cortex' ingesters say them.
-fn text(tenant: &TenantId, rejection: &Rejection) -> String {
+fn text(tenant: &TenantId, limits: &TenantLimits, rejection: &Rejection) -> String {
     let (labels, time, _) = &rejection.first;
     let series = texts::label_set(labels.iter());
     let cause = match rejection.reason {
@@ -141,7 +141,7 @@ fn text(tenant: &TenantId, rejection: &Rejection) -> String {
         RejectReason::NoMemory => "no memory for a new series",
         RejectReason::HistogramTooLarge => "native histogram too large for a record of the log",
         RejectReason::PerUserSeriesLimit | RejectReason::PerMetricSeriesLimit => {
-            return over_limit(tenant, rejection.reason, rejection.limit, &series);
+            return over_limit(tenant, rejection.reason, limits, &series);
         }
     };
     format!(
@@ -154,16 +154,31 @@ fn text(tenant: &TenantId, rejection: &Rejection) -> String {
 pub(crate) fn over_limit(
     tenant: &TenantId,
     reason: RejectReason,
-    limit: u64,
+    limits: &TenantLimits,
     series: &str,
 ) -> String {
-    let (what, of) = match reason {
-        RejectReason::PerUserSeriesLimit => ("per-user", String::new()),
-        _ => ("per-metric", format!(" for series {series}")),
+    let (what, of, [limit, local, global]) = match reason {
+        RejectReason::PerUserSeriesLimit => {
+            let (local, global) = (
+                limits.max_series_per_user,
+                limits.max_global_series_per_user,
+            );
+            let limit = limits.series_per_user();
+            ("per-user", String::new(), [limit, local, global])
+        }
+        _ => {
+            let of = format!(" for series {series}");
+            let (local, global) = (
+                limits.max_series_per_metric,
+                limits.max_global_series_per_metric,
+            );
+            let limit = limits.series_per_metric();
+            ("per-metric", of, [limit, local, global])
+        }
     };
     format!(
         "user={tenant}: {what} series limit of {limit} exceeded, please contact administrator to raise it \
-         (local limit: {limit} global limit: 0 actual local limit: {limit}){of}"
+         (local limit: {local} global limit: {global} actual local limit: {limit}){of}"
     )
 }
 
@@ -187,7 +202,13 @@ mod tests {
 
     #[test]
     fn the_words_are_those_of_cortex() {
-        let of = |reason| text(&TenantId::fake(), &rejection(reason, 0));
+        let limits = TenantLimits {
+            max_series_per_user: 8,
+            max_global_series_per_user: 7,
+            max_series_per_metric: 7,
+            ..TenantLimits::cortex()
+        };
+        let of = |reason| text(&TenantId::fake(), &limits, &rejection(reason, 0));
         assert_eq!(
             of(RejectReason::OutOfOrder),
             "user=fake: err: out of order sample. timestamp=1970-01-01T00:00:01.5Z, \
@@ -196,7 +217,7 @@ mod tests {
         assert_eq!(
             of(RejectReason::PerUserSeriesLimit),
             "user=fake: per-user series limit of 7 exceeded, please contact administrator to raise it \
-             (local limit: 7 global limit: 0 actual local limit: 7)"
+             (local limit: 8 global limit: 7 actual local limit: 7)"
         );
         assert!(of(RejectReason::PerMetricSeriesLimit).contains("per-metric series limit of 7"));
         assert!(
@@ -208,7 +229,7 @@ mod tests {
     fn the_first_error_is_the_first_in_the_body_not_the_first_reply() {
         let mut aliases = AliasTable::new(10);
         let mut verdict = Verdict::default();
-        let tenant = TenantId::fake();
+        let (tenant, limits) = (TenantId::fake(), TenantLimits::cortex());
         let late = Origins {
             known: vec![50, 90],
             ..Origins::default()
@@ -219,7 +240,7 @@ mod tests {
         };
         let far = outcome(vec![rejection(RejectReason::OutOfOrder, 1)]);
         verdict.add(
-            &tenant,
+            (&tenant, &limits),
             CoreId(0),
             &late,
             &far,
@@ -239,7 +260,7 @@ mod tests {
             ..outcome(vec![rejection(RejectReason::PerUserSeriesLimit, 1)])
         };
         verdict.add(
-            &tenant,
+            (&tenant, &limits),
             CoreId(1),
             &early,
             &near,

@@ -1,5 +1,6 @@
-//! The rate of a tenant: a token bucket, all or nothing.
+//! The rate of a tenant: a token bucket, all or nothing; and how fast it has been lately, to be shown.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -45,6 +46,38 @@ impl TokenBucket {
     }
 }
 
+/// Events a second, smoothed over some ticks; follows a count that only grows. Source: Cortex `pkg/util/math.EwmaRate`.
+#[derive(Debug, Default)]
+pub(crate) struct SmoothRate(Mutex<Smooth>);
+
+#[derive(Debug, Default)]
+struct Smooth {
+    /// `None` before the first tick.
+    rate: Option<f64>,
+    counted: u64,
+}
+
+impl SmoothRate {
+    /// Weight of the last tick.
+    const ALPHA: f64 = 0.2;
+
+    /// So many there are by now, `seconds` after the last tick.
+    pub(crate) fn tick(&self, count: u64, seconds: f64) {
+        let mut smooth = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = count.saturating_sub(smooth.counted) as f64 / seconds;
+        smooth.counted = count;
+        smooth.rate = Some(match smooth.rate {
+            None => now,
+            Some(rate) => rate + Self::ALPHA * (now - rate),
+        });
+    }
+
+    pub(crate) fn get(&self) -> f64 {
+        let smooth = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        smooth.rate.unwrap_or(0.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,6 +99,18 @@ mod tests {
             "more than the burst"
         );
         assert_eq!(take(20), Ok(()));
+    }
+
+    #[test]
+    fn a_smooth_rate_begins_with_the_first_tick_and_follows_slowly() {
+        let rate = SmoothRate::default();
+        assert_eq!(rate.get(), 0.0);
+        rate.tick(150, 15.0);
+        assert_eq!(rate.get(), 10.0);
+        rate.tick(150, 15.0);
+        assert_eq!(rate.get(), 8.0);
+        rate.tick(150 + 15 * 108, 15.0);
+        assert!((rate.get() - 28.0).abs() < 1e-9);
     }
 
     #[tokio::test(start_paused = true)]

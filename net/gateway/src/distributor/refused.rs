@@ -88,6 +88,12 @@ impl Refusals {
         }
     }
 
+    /// A limit has changed: all refused series are tried again.
+    pub(crate) fn forget(&self) {
+        self.any.store(false, Ordering::Relaxed);
+        self.epoch.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Notes whether a push had series that a limit refused, and new ones that were taken.
     pub(crate) fn note(&self, refused: bool, taken: bool, minute: u64) {
         if refused {

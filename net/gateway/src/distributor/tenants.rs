@@ -8,7 +8,7 @@ use model::{TenantId, TenantLimits};
 use wire::remote_write::Protocol;
 
 use super::metrics::{Metrics, TenantCounters};
-use super::rate::TokenBucket;
+use super::rate::{SmoothRate, TokenBucket};
 use super::refused::Refusals;
 use crate::alias::Secret;
 use crate::overrides::Overrides;
@@ -33,6 +33,8 @@ pub(crate) struct Tenants {
     metrics: Metrics,
     secret: Secret,
     core_count: u16,
+    /// The next epoch of settings; none is ever used twice, also when a tenant leaves and comes back.
+    epoch: AtomicU64,
     map: Mutex<Map>,
 }
 
@@ -49,6 +51,10 @@ pub(crate) struct Tenant {
     pub(crate) id: TenantId,
     pub(crate) counters: TenantCounters,
     pub(crate) bucket: Mutex<TokenBucket>,
+    /// Of native histograms.
+    pub(crate) histogram_bucket: Mutex<TokenBucket>,
+    /// Samples a second, as the pages for operators show it.
+    pub(crate) rate: SmoothRate,
     /// Bytes of its bodies, those that are still coming included.
     pub(crate) inflight_bytes: AtomicU64,
     /// Unpacked bytes of its bodies that are whole and not answered.
@@ -66,8 +72,9 @@ pub(crate) struct Tenant {
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) limits: Arc<TenantLimits>,
-    /// Hash the name bytes of either version. They change whenever the limits do, so aliases that were checked under other limits are
-    /// never found again.
+    /// Hash the name bytes of either version. They change whenever the rules for labels do, so aliases that were checked under other rules
+    /// are never found again.
+    ///
     secret_v1: Secret,
     secret_v2: Secret,
     /// Of the overrides when this was last compared.
@@ -100,6 +107,7 @@ impl Tenants {
             metrics,
             secret,
             core_count,
+            epoch: AtomicU64::new(0),
             map,
         }
     }
@@ -137,6 +145,8 @@ impl Tenants {
             id: id.clone(),
             counters: self.metrics.of_tenant(id.as_str()),
             bucket: Mutex::default(),
+            histogram_bucket: Mutex::default(),
+            rate: SmoothRate::default(),
             inflight_bytes: AtomicU64::new(0),
             work_bytes: AtomicU64::new(0),
             queued: (0..self.core_count).map(|_| AtomicU64::new(0)).collect(),
@@ -146,10 +156,10 @@ impl Tenants {
         }
     }
 
-    /// The epoch is the version at which the limits were first seen: it only grows, also when a tenant leaves and comes back.
     fn make_settings(&self, id: &TenantId, limits: Arc<TenantLimits>, version: u64) -> Settings {
-        let [secret_v1, secret_v2] = [Protocol::V1, Protocol::V2]
-            .map(|protocol| self.secret.of_tenant(id, protocol, version));
+        let epoch = self.epoch.fetch_add(1, Ordering::Relaxed);
+        let [secret_v1, secret_v2] =
+            [Protocol::V1, Protocol::V2].map(|protocol| self.secret.of_tenant(id, protocol, epoch));
         Settings {
             limits,
             secret_v1,
@@ -166,7 +176,12 @@ impl Tenants {
             .unwrap_or_else(PoisonError::into_inner);
         if current.version != version {
             let limits = self.overrides.limits(&tenant.id);
-            *current = Arc::new(if *limits == *current.limits {
+            let per_node =
+                |limits: &TenantLimits| (limits.series_per_user(), limits.series_per_metric());
+            if per_node(&limits) != per_node(&current.limits) {
+                tenant.refusals.forget();
+            }
+            *current = Arc::new(if limits.same_labels(&current.limits) {
                 Settings {
                     limits,
                     secret_v1: current.secret_v1.clone(),
@@ -178,6 +193,32 @@ impl Tenants {
             });
         }
         current.clone()
+    }
+
+    /// `seconds` have passed since the last call: follows the rates.
+    pub(crate) fn tick(&self, seconds: f64) {
+        let tenants: Vec<_> = {
+            let map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
+            map.tenants.values().cloned().collect()
+        };
+        for tenant in tenants {
+            let received = tenant.counters.received_samples.get();
+            tenant.rate.tick(received, seconds);
+        }
+    }
+
+    /// Samples a second of a tenant, lately.
+    pub(crate) fn rate_of(&self, id: &TenantId) -> f64 {
+        let map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
+        map.tenants.get(id).map_or(0.0, |tenant| tenant.rate.get())
+    }
+
+    /// The same of all that have pushed lately.
+    pub(crate) fn rates(&self) -> Vec<(TenantId, f64)> {
+        let map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = map.tenants.iter();
+        all.map(|(id, tenant)| (id.clone(), tenant.rate.get()))
+            .collect()
     }
 
     fn sweep(&self, map: &mut Map, minute: u64) {
@@ -236,6 +277,34 @@ mod tests {
         assert_ne!(after[0], before[0]);
         assert_eq!(after[1], before[1]);
         assert_eq!(tenants.of(&a, 0).1.limits.drop_labels, ["x"]);
+    }
+
+    /// Story: every change of a limit, of a query say, made all series of the tenant be parsed once more.
+    #[test]
+    fn limits_that_say_nothing_of_labels_leave_the_aliases_alone() {
+        let overrides = Arc::new(Overrides::new(TenantLimits::cortex()));
+        let tenants = tenants(&overrides);
+        let a = TenantId::new("a").unwrap();
+        let (tenant, settings) = tenants.of(&a, 0);
+        let refused = tenant.refusals.refuser();
+        let own = TenantLimits {
+            max_samples_per_query: 7,
+            ..TenantLimits::cortex()
+        };
+        overrides.replace(TenantLimits::cortex(), [(a.clone(), own.clone())]);
+        let (tenant, after) = tenants.of(&a, 0);
+        assert_eq!(hash(&after), hash(&settings));
+        assert_eq!(after.limits.max_samples_per_query, 7);
+        assert_eq!(tenant.refusals.refuser(), refused);
+        // Series that were refused by a limit are tried again when it moves.
+        let wider = TenantLimits {
+            max_global_series_per_user: 9,
+            ..own
+        };
+        overrides.replace(TenantLimits::cortex(), [(a.clone(), wider)]);
+        let (tenant, after) = tenants.of(&a, 0);
+        assert_eq!(hash(&after), hash(&settings));
+        assert_ne!(tenant.refusals.refuser(), refused);
     }
 
     #[test]

@@ -32,10 +32,12 @@ pub(crate) enum Reason {
     HistogramSchema,
     HistogramBuckets,
     HistogramSize,
+    HistogramsOff,
+    HistogramRate,
 }
 
 impl Reason {
-    pub(crate) const COUNT: usize = 15;
+    pub(crate) const COUNT: usize = 17;
 
     pub(crate) const ALL: [Reason; Reason::COUNT] = [
         Reason::MissingMetricName,
@@ -53,6 +55,8 @@ impl Reason {
         Reason::HistogramSchema,
         Reason::HistogramBuckets,
         Reason::HistogramSize,
+        Reason::HistogramsOff,
+        Reason::HistogramRate,
     ];
 
     /// As in `cortex_discarded_samples_total{reason=..}`.
@@ -73,6 +77,8 @@ impl Reason {
             Reason::HistogramSchema => "native_histogram_invalid_schema",
             Reason::HistogramBuckets => "native_histogram_buckets_exceeded",
             Reason::HistogramSize => "native_histogram_sample_size_bytes_exceeded",
+            Reason::HistogramsOff => "native-histogram-sample",
+            Reason::HistogramRate => "native_histogram_rate_limited",
         }
     }
 }

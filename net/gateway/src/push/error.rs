@@ -8,6 +8,17 @@ use shard::Refusal;
 use wire::remote_write;
 use wire::snappy;
 
+/// Bounds of `distributor.instance_limits`, in the words of Cortex.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InstanceLimit {
+    /// `max_inflight_push_requests`.
+    #[error("too many inflight push requests in distributor")]
+    InflightPushes,
+    /// `max_ingestion_rate`.
+    #[error("distributor's samples push rate limit reached")]
+    Rate,
+}
+
 /// See the table of the module above.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -44,6 +55,9 @@ pub enum PushError {
         /// Those of the tenant, or of all.
         of_tenant: bool,
     },
+    /// A limit of this process, set by its operator.
+    #[error("{0}")]
+    Instance(InstanceLimit),
     /// More pushes than the node can do in reasonable time, and this tenant has its share of it.
     #[error("the node is overloaded")]
     Overload,
@@ -66,9 +80,10 @@ impl PushError {
             | PushError::MediaType(_) => Class::Client,
             PushError::Slow(_) => Class::Timeout,
             PushError::RateLimited { .. } => Class::Limit,
-            PushError::Inflight { .. } | PushError::Overload | PushError::Refused(_) => {
-                Class::Overload
-            }
+            PushError::Inflight { .. }
+            | PushError::Instance(_)
+            | PushError::Overload
+            | PushError::Refused(_) => Class::Overload,
             PushError::CoreGone(_) => Class::Internal,
         }
     }
@@ -83,9 +98,10 @@ impl PushError {
             PushError::Slow(_) => StatusCode::REQUEST_TIMEOUT,
             PushError::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             PushError::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
-            PushError::Inflight { .. } | PushError::Overload | PushError::Refused(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            PushError::Inflight { .. }
+            | PushError::Instance(_)
+            | PushError::Overload
+            | PushError::Refused(_) => StatusCode::SERVICE_UNAVAILABLE,
             PushError::CoreGone(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -95,6 +111,7 @@ impl PushError {
         match self {
             PushError::RateLimited { wait, .. } => Some(wait.as_secs_f64().ceil().max(1.0) as u64),
             PushError::Inflight { .. }
+            | PushError::Instance(_)
             | PushError::Overload
             | PushError::Refused(Refusal::QueueFull(_)) => Some(1),
             PushError::Refused(_) => Some(10),
@@ -107,6 +124,10 @@ impl PushError {
         match self {
             PushError::Inflight { of_tenant: true } => Some("tenant_inflight_bytes"),
             PushError::Inflight { of_tenant: false } => Some("inflight_bytes"),
+            PushError::Instance(InstanceLimit::InflightPushes) => {
+                Some("instance_inflight_push_requests")
+            }
+            PushError::Instance(InstanceLimit::Rate) => Some("instance_ingestion_rate"),
             PushError::Overload => Some("overload"),
             PushError::Refused(Refusal::QueueFull(_)) => Some("queue"),
             PushError::Refused(Refusal::NoSpace(_)) => Some("no_space"),

@@ -318,6 +318,7 @@ impl OverCores {
             push: Arc::new(push.unwrap()),
             overrides,
             metadata,
+            series: cores.series_counts(),
             health: Box::new(
                 move || match seen.load(std::sync::atomic::Ordering::Relaxed) {
                     true => Err("the write-ahead log of core 1 failed: EIO".to_owned()),

@@ -7,6 +7,12 @@ use std::sync::OnceLock;
 use super::Config;
 use super::setting::{Rate, Setting};
 
+/// Other names of keys in the file, as Cortex has them.
+pub(super) const ALIASES: &[(&str, &str)] = &[(
+    "limits.compactor_blocks_retention_period",
+    "ingester.retention",
+)];
+
 /// One key.
 pub(super) struct Key {
     /// Path in the file, sections joined by dots.
@@ -87,6 +93,22 @@ fn process() -> Vec<Key> {
             "true",
             "Whether the header `X-Scope-OrgID` names the tenant and must be there. Off: everything belongs to the tenant `fake`, \
              and rates and numbers of series are not limited unless `limits` says so."
+        ),
+        key!(
+            "runtime_config.file",
+            "runtime-config.file",
+            runtime_config.file,
+            "/etc/myelin/runtime.yaml",
+            "File of limits of single tenants, `overrides: {tenant: {limit: value}}`, read again while the node runs. Limits that it does not \
+             say are those of `limits`. A file that is wrong keeps a node from starting; later it changes nothing, and is told in the log and by \
+             `cortex_runtime_config_last_reload_successful`. Empty: none."
+        ),
+        key!(
+            "runtime_config.period",
+            "runtime-config.reload-period",
+            runtime_config.period,
+            "30s",
+            "How often that file is looked at."
         ),
         key!(
             "http_prefix",
@@ -290,6 +312,20 @@ fn paths() -> Vec<Key> {
             "The same for one tenant, who in any case may have only twice what is still free: one that floods leaves room for the others. 0: only that."
         ),
         key!(
+            "distributor.instance_limits.max_ingestion_rate",
+            "distributor.instance-limits.max-ingestion-rate",
+            distributor.max_ingestion_rate,
+            "1000000",
+            "Samples a second that this node takes of all tenants, smoothed; above it pushes are answered 503 with Retry-After. 0: unlimited."
+        ),
+        key!(
+            "distributor.instance_limits.max_inflight_push_requests",
+            "distributor.instance-limits.max-inflight-push-requests",
+            distributor.max_inflight_push_requests,
+            "250",
+            "Pushes at work at once on this node; further ones are answered 503 with Retry-After. 0: unlimited."
+        ),
+        key!(
             "querier.max_concurrent",
             "querier.max-concurrent",
             querier.max_concurrent,
@@ -365,7 +401,7 @@ fn paths() -> Vec<Key> {
             "ingester.retention",
             limits.retention,
             "6h",
-            "How much sample time of each tenant is kept, in memory and in blocks, counted back from its newest sample; also of tenants that a start finds on disk and that push no more."
+            "How much sample time of each tenant is kept, in memory and in blocks, counted back from its newest sample; also of tenants that a start finds on disk and that push no more. Cortex' name is taken too, and is that of a tenant's own: `limits.compactor_blocks_retention_period`, of which 0 keeps all."
         ),
     ]
 }
@@ -392,6 +428,32 @@ fn limits() -> Vec<Key> {
             "Samples that may come at once within the rate. A larger push can never pass."
         ),
         key!(
+            "limits.ingestion_rate_strategy",
+            "distributor.ingestion-rate-limit-strategy",
+            limits.ingestion_rate_strategy,
+            "global",
+            "Whether each distributor grants the rate (`local`) or all together (`global`). A node by itself is all of them."
+        ),
+        Key {
+            yaml: "limits.native_histogram_ingestion_rate",
+            flag: "distributor.native-histogram-ingestion-rate-limit",
+            kind: Rate::KIND,
+            example: "99.5",
+            help: "Native histograms a second of one tenant; those of a push that goes beyond are left out, its floats stored, and it is answered 429. 0: unlimited.",
+            set: |c, text| {
+                c.limits.native_histogram_ingestion_rate = Rate::parse(text)?.0;
+                Ok(())
+            },
+            get: |c| Rate(c.limits.native_histogram_ingestion_rate).show(),
+        },
+        key!(
+            "limits.native_histogram_ingestion_burst_size",
+            "distributor.native-histogram-ingestion-burst-size",
+            limits.native_histogram_ingestion_burst_size,
+            "55",
+            "Native histograms that may come at once within their rate."
+        ),
+        key!(
             "limits.max_series_per_user",
             "ingester.max-series-per-user",
             limits.max_series_per_user,
@@ -404,6 +466,20 @@ fn limits() -> Vec<Key> {
             limits.max_series_per_metric,
             "100",
             "Series of one metric name in memory; samples of further ones are answered 400. 0: unlimited."
+        ),
+        key!(
+            "limits.max_global_series_per_user",
+            "ingester.max-global-series-per-user",
+            limits.max_global_series_per_user,
+            "2000",
+            "As `max_series_per_user`, of the whole cluster. A node by itself is a cluster of one: the smaller of the two holds. 0: unlimited."
+        ),
+        key!(
+            "limits.max_global_series_per_metric",
+            "ingester.max-global-series-per-metric",
+            limits.max_global_series_per_metric,
+            "200",
+            "The same for `max_series_per_metric`."
         ),
         key!(
             "limits.max_label_names_per_series",
@@ -455,6 +531,20 @@ fn limits() -> Vec<Key> {
             "Metadata records of one metric name. 0: unlimited."
         ),
         key!(
+            "limits.max_global_metadata_per_user",
+            "ingester.max-global-metadata-per-user",
+            limits.max_global_metadata_per_user,
+            "22",
+            "As `max_metadata_per_user`, of the whole cluster; the smaller of the two holds. 0: unlimited."
+        ),
+        key!(
+            "limits.max_global_metadata_per_metric",
+            "ingester.max-global-metadata-per-metric",
+            limits.max_global_metadata_per_metric,
+            "4",
+            "The same for `max_metadata_per_metric`."
+        ),
+        key!(
             "limits.max_exemplars",
             "ingester.max-exemplars",
             limits.max_exemplars,
@@ -467,6 +557,13 @@ fn limits() -> Vec<Key> {
             limits.enable_start_timestamp,
             "true",
             "Store a zero at the time at which a counter began, where a sender of remote write 2.0 tells it. The start timestamps themselves are kept either way."
+        ),
+        key!(
+            "limits.enable_native_histograms",
+            "ingester.enable-native-histograms",
+            limits.enable_native_histograms,
+            "false",
+            "Whether native histograms are stored. Else they are passed over without an error, and counted."
         ),
         key!(
             "limits.max_native_histogram_buckets",
@@ -488,6 +585,13 @@ fn limits() -> Vec<Key> {
             limits.enforce_metric_name,
             "false",
             "Whether every series must have a valid metric name."
+        ),
+        key!(
+            "limits.enforce_metadata_metric_name",
+            "validation.enforce-metadata-metric-name",
+            limits.enforce_metadata_metric_name,
+            "false",
+            "Whether metadata without a metric name is told as an error; else it is passed over."
         ),
         key!(
             "limits.reject_old_samples",
@@ -635,8 +739,6 @@ pub(super) const NOT_BUILT: &[(&str, &str)] = &[
     ("deletes", "deletion of series"),
     ("configs", "the configs service"),
     ("config.expand-env", "environment variables in the file"),
-    ("runtime_config", "the runtime configuration"),
-    ("runtime-config", "the runtime configuration"),
     ("memberlist", "the cluster"),
     ("ring", "the cluster"),
     ("consul", "the cluster"),
@@ -658,14 +760,8 @@ pub(super) const NOT_BUILT: &[(&str, &str)] = &[
     ("distributor.ha", "the HA tracker"),
     ("distributor.ring", "the cluster"),
     ("distributor.replication-factor", "the cluster"),
-    (
-        "distributor.instance_limits",
-        "instance limits of Cortex (see distributor.max_inflight_bytes)",
-    ),
-    (
-        "distributor.instance-limits",
-        "instance limits of Cortex (see distributor.max-inflight-bytes)",
-    ),
+    ("distributor.instance_limits", "this instance limit"),
+    ("distributor.instance-limits", "this instance limit"),
     ("distributor.otlp", "OTLP"),
     ("distributor.shard", "the cluster"),
     ("distributor.remote", "the cluster"),
@@ -709,18 +805,31 @@ pub(super) const NOT_BUILT: &[(&str, &str)] = &[
     ("limits.compactor_", "the compactor"),
     ("limits.store_gateway", "the store gateway"),
     ("limits.max_global", "the cluster"),
-    ("limits.max_native_histogram", "native histograms"),
-    ("limits.native_histogram", "native histograms"),
-    ("limits.enable_native_histograms", "native histograms"),
-    ("limits.max_exemplars", "exemplars"),
+    (
+        "limits.max_native_histogram_series",
+        "this limit of native histograms",
+    ),
+    ("limits.max_regex", "limits of regular expressions"),
+    ("limits.limits_per_label_set", "limits by label sets"),
+    (
+        "limits.active_series_trackers",
+        "active series by label sets",
+    ),
+    ("limits.query_", "the query frontend"),
+    (
+        "limits.enable_type_and_unit_labels",
+        "labels of type and unit",
+    ),
     ("limits.out_of_order_time_window", "the out-of-order window"),
     ("limits.metric_relabel_configs", "relabelling"),
-    ("limits.ingestion_rate_strategy", "the cluster"),
     ("limits.ingestion_tenant_shard_size", "the cluster"),
     ("limits.max_query_parallelism", "the query frontend"),
     ("limits.max_cache_freshness", "the results cache"),
     ("limits.max_queriers", "the query frontend"),
-    ("limits.per_tenant_override", "the runtime configuration"),
+    (
+        "limits.per_tenant_override",
+        "this name of the runtime configuration (see runtime_config.file)",
+    ),
     ("limits.promote_resource", "OTLP"),
     ("limits.s3_", "S3 storage"),
 ];

@@ -33,35 +33,58 @@ pub(crate) fn help() -> String {
 /// The configuration as a file that gives the same one again.
 pub(crate) fn yaml(config: &Config) -> String {
     let mut text = String::new();
-    let mut section = "";
-    // Keys of a section need not stand together in the table; in the file they must.
-    let mut ordered: Vec<&Key> = keys().iter().collect();
-    let rank = |key: &Key| keys().iter().position(|k| section_of(k) == section_of(key));
-    ordered.sort_by_key(|key| rank(key));
-    ordered.sort_by_key(|key| !section_of(key).is_empty());
-    for key in ordered {
-        let (inside, name) = key.yaml.rsplit_once('.').unwrap_or(("", key.yaml));
-        if inside != section {
-            text.push_str(&format!("{inside}:\n"));
-            section = inside;
-        }
-        let indent = if inside.is_empty() { "" } else { "  " };
-        let value = (key.get)(config);
-        let plain = !value.is_empty()
-            && (key.kind == "number"
-                || key.kind == "boolean"
-                || value.starts_with(|c: char| c.is_ascii_alphabetic())
-                    && value
-                        .chars()
-                        .all(|c| c.is_ascii_alphanumeric() || "/_-.".contains(c)));
-        let value = if plain { value } else { format!("{value:?}") };
-        text.push_str(&format!("{indent}{name}: {value}\n"));
-    }
+    put_section(&mut text, &keys().iter().collect::<Vec<_>>(), "", config);
     text
 }
 
-fn section_of(key: &Key) -> &'static str {
-    key.yaml.rsplit_once('.').map_or("", |(section, _)| section)
+/// What of it is not the default.
+pub(crate) fn diff(config: &Config) -> String {
+    let defaults = Config::defaults(config.auth_enabled);
+    let differs = |key: &&Key| {
+        let switched = key.yaml == "auth_enabled" && config.auth_enabled;
+        switched || (key.get)(config) != (key.get)(&defaults)
+    };
+    let differing: Vec<&Key> = keys().iter().filter(differs).collect();
+    let mut text = String::new();
+    put_section(&mut text, &differing, "", config);
+    text
+}
+
+/// Writes those of the keys that lie in a section (with its dot), first its own, then those of the sections in it.
+fn put_section(text: &mut String, keys: &[&Key], section: &str, config: &Config) {
+    let indent = "  ".repeat(section.matches('.').count());
+    let inside = keys.iter().filter_map(|key| {
+        let rest = key.yaml.strip_prefix(section)?;
+        Some((*key, rest))
+    });
+    let mut sections: Vec<&str> = Vec::new();
+    for (key, rest) in inside {
+        match rest.split_once('.') {
+            None => put_line(text, &indent, rest, key.kind, &(key.get)(config)),
+            Some((name, _)) if !sections.contains(&name) => sections.push(name),
+            Some(_) => {}
+        }
+    }
+    for name in sections {
+        text.push_str(&format!("{indent}{name}:\n"));
+        put_section(text, keys, &format!("{section}{name}."), config);
+    }
+}
+
+/// Writes one setting.
+pub(super) fn put_line(text: &mut String, indent: &str, name: &str, kind: &str, value: &str) {
+    let plain = !value.is_empty()
+        && (kind == "number"
+            || kind == "boolean"
+            || value.starts_with(|c: char| c.is_ascii_alphabetic())
+                && value
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "/_-.".contains(c)));
+    match plain {
+        true => text.push_str(&format!("{indent}{name}: {value}\n")),
+        // A string of JSON is one of YAML.
+        false => text.push_str(&format!("{indent}{name}: {}\n", serde_json::json!(value))),
+    }
 }
 
 /// `docs/config.md`.

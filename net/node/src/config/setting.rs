@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use model::Ack;
+use model::{Ack, RateStrategy};
 
 /// A type that a key can have.
 pub(super) trait Setting: Sized {
@@ -48,7 +48,7 @@ pub(crate) enum LogLevel {
 
 /// A rate a second of which zero means unlimited.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Rate(pub(super) f64);
+pub(crate) struct Rate(pub(crate) f64);
 
 impl Setting for bool {
     const KIND: &'static str = "boolean";
@@ -272,6 +272,11 @@ words!(
     "info" = LogLevel::Info,
     "warn" = LogLevel::Warn,
     "error" = LogLevel::Error
+);
+words!(
+    RateStrategy,
+    "local" = RateStrategy::Local,
+    "global" = RateStrategy::Global
 );
 words!(Ack, "durable" = Ack::Durable, "written" = Ack::Written);
 

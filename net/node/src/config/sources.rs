@@ -12,7 +12,7 @@ use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, Command};
 
 use super::Config;
-use super::keys::{NOT_BUILT, keys};
+use super::keys::{ALIASES, Key, NOT_BUILT, keys};
 use super::nearest::nearest;
 
 /// What the command line asks for.
@@ -28,7 +28,7 @@ pub(crate) enum Request {
 
 /// Why there is no configuration; a sentence for the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ConfigError(String);
+pub(crate) struct ConfigError(pub(super) String);
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -133,7 +133,11 @@ fn normalise(args: impl Iterator<Item = String>) -> Result<Vec<String>, ConfigEr
     Ok(normal)
 }
 
-fn unknown<'a>(name: &str, what: &str, known: impl Iterator<Item = &'a str>) -> ConfigError {
+pub(super) fn unknown<'a>(
+    name: &str,
+    what: &str,
+    known: impl Iterator<Item = &'a str>,
+) -> ConfigError {
     let part = NOT_BUILT
         .iter()
         .filter(|(prefix, _)| {
@@ -191,44 +195,35 @@ fn read_file(path: &Path) -> Result<Given, ConfigError> {
 
 /// The leaves of a YAML text as keys.
 fn from_yaml(text: &str) -> Result<Given, ConfigError> {
-    if text
-        .lines()
-        .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
-    {
-        return Ok(Vec::new());
-    }
-    let tree: serde_json::Value =
-        serde_saphyr::from_str(text).map_err(|e| ConfigError(format!("not YAML: {e}")))?;
     let mut given = Vec::new();
-    walk(&tree, String::new(), &mut given)?;
+    if let Some(tree) = tree(text)? {
+        walk(&tree, String::new(), &mut given)?;
+    }
     Ok(given)
+}
+
+/// A YAML text of one document; `None` where there is nothing but comments.
+pub(super) fn tree(text: &str) -> Result<Option<serde_json::Value>, ConfigError> {
+    let says_nothing = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
+    if text.lines().all(says_nothing) {
+        return Ok(None);
+    }
+    // Else `drop_labels: [y]` and a tenant `on` would be truths.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    let tree = serde_saphyr::from_str_with_options(text, options);
+    tree.map(Some)
+        .map_err(|e| ConfigError(format!("not YAML: {e}")))
 }
 
 fn walk(value: &serde_json::Value, path: String, given: &mut Given) -> Result<(), ConfigError> {
     use serde_json::Value;
-    let known = keys().iter().position(|key| key.yaml == path);
+    let alias = ALIASES.iter().find(|(alias, _)| *alias == path);
+    let name = alias.map_or(path.as_str(), |(_, key)| key);
+    let known = keys().iter().position(|key| key.yaml == name);
     if let Some(position) = known {
-        let scalar = |value: &Value| match value {
-            Value::String(text) => Some(text.clone()),
-            Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
-            _ => None,
-        };
-        let text = match value {
-            Value::Null => return Ok(()),
-            Value::Array(items) if keys()[position].is_list() => items
-                .iter()
-                .map(scalar)
-                .collect::<Option<Vec<_>>>()
-                .map(|items| items.join(",")),
-            value => scalar(value),
-        };
-        let text = text.ok_or_else(|| {
-            ConfigError(format!(
-                "{path}: expected a {}, found {value}",
-                keys()[position].kind
-            ))
-        })?;
-        given.push((position, text));
+        if let Some(text) = leaf(&keys()[position], &path, value)? {
+            given.push((position, text));
+        }
         return Ok(());
     }
     let section = path.is_empty() || keys().iter().any(|key| is_inside(key.yaml, &path));
@@ -247,6 +242,37 @@ fn walk(value: &serde_json::Value, path: String, given: &mut Given) -> Result<()
         ))),
         _ => Err(unknown(&path, "key ", keys().iter().map(|key| key.yaml))),
     }
+}
+
+/// The text of a key's value; `None` where it is null, which is as good as not there.
+pub(super) fn leaf(
+    key: &Key,
+    path: &str,
+    value: &serde_json::Value,
+) -> Result<Option<String>, ConfigError> {
+    use serde_json::Value;
+    let scalar = |value: &Value| match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
+        _ => None,
+    };
+    let text = match value {
+        Value::Null => return Ok(None),
+        // Booleans of YAML 1.1, which Go's parser takes where it expects one.
+        Value::String(word) if key.is_switch() => match word.to_ascii_lowercase().as_str() {
+            "yes" | "on" | "y" => Some("true".to_owned()),
+            "no" | "off" | "n" => Some("false".to_owned()),
+            _ => Some(word.clone()),
+        },
+        Value::Array(items) if key.is_list() => items
+            .iter()
+            .map(scalar)
+            .collect::<Option<Vec<_>>>()
+            .map(|items| items.join(",")),
+        value => scalar(value),
+    };
+    let wrong = || ConfigError(format!("{path}: expected a {}, found {value}", key.kind));
+    text.ok_or_else(wrong).map(Some)
 }
 
 /// Whether the key lies inside the section.

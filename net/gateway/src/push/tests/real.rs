@@ -1,6 +1,6 @@
 //! The same over real cores and a real log in a temporary directory: acknowledged is stored, once, also across a restart.
 
-use model::Matcher;
+use model::{FloatHistogram, HistogramSample, Matcher};
 use shard::{LabelQuery, Message, StatsQuery, topology};
 use tokio::sync::oneshot;
 
@@ -12,6 +12,10 @@ struct Node {
 }
 
 fn start(dir: &std::path::Path, count: usize) -> Node {
+    start_with(dir, count, TenantLimits::unlimited())
+}
+
+fn start_with(dir: &std::path::Path, count: usize, limits: TenantLimits) -> Node {
     let cpus = topology::cores(Some(count), None).expect("a CPU to pin to");
     let mut options = shard::Options::new(dir, cpus);
     options.segment_bytes = 1 << 20;
@@ -19,7 +23,7 @@ fn start(dir: &std::path::Path, count: usize) -> Node {
     let service = PushService::new(
         PushOptions::default(),
         Arc::new(cores.mailboxes().clone()),
-        Arc::new(Overrides::new(TenantLimits::unlimited())),
+        Arc::new(Overrides::new(limits)),
         Arc::new(MetadataStore::default()),
         &Registry::new(),
         Arc::new(|| NOW),
@@ -142,5 +146,56 @@ async fn real_cores_store_each_acknowledged_sample_once_and_keep_it_over_a_resta
         status, 200,
         "an old sample that is there with that value: {text}"
     );
+    node.cores.stop();
+}
+
+#[tokio::test]
+async fn histograms_beyond_their_rate_are_left_out_and_the_floats_are_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = TenantLimits {
+        native_histogram_ingestion_rate: 1e-6,
+        native_histogram_ingestion_burst_size: 2,
+        ..TenantLimits::unlimited()
+    };
+    let node = start_with(dir.path(), 2, limits);
+    let body = |time: i64| {
+        let mut body = Vec::new();
+        for (name, floats) in [("float", 1), ("histogram", 0), ("both", 1)] {
+            let floats = &[(time, 1.0)][..floats];
+            let histogram = [(time + 1, HistogramSample::Float(FloatHistogram::default()))];
+            let histograms = &histogram[usize::from(name == "float")..];
+            let labels = [("__name__", name)].into_iter();
+            encode::put_series_with(&mut body, labels, floats, histograms);
+        }
+        body
+    };
+    let told = "native histogram ingestion rate limit (1e-06) exceeded while adding 2 native histogram samples";
+    assert_eq!(node.push(body(1000)).await, (200, String::new()));
+    assert_eq!(node.counts().await, (3, 4));
+    // Known series, then new ones.
+    assert_eq!(node.push(body(2000)).await, (429, told.to_owned()));
+    assert_eq!(node.counts().await, (3, 6));
+    node.cores.stop();
+    let dir = tempfile::tempdir().unwrap();
+    let limits = TenantLimits {
+        native_histogram_ingestion_rate: 1e-6,
+        ..TenantLimits::unlimited()
+    };
+    let node = start_with(dir.path(), 2, limits);
+    for time in [1000, 2000] {
+        assert_eq!(node.push(body(time)).await, (429, told.to_owned()));
+    }
+    assert_eq!(node.counts().await, (2, 4));
+    node.cores.stop();
+    let dir = tempfile::tempdir().unwrap();
+    let limits = TenantLimits {
+        enable_native_histograms: false,
+        ..TenantLimits::unlimited()
+    };
+    let node = start_with(dir.path(), 2, limits);
+    for time in [1000, 2000] {
+        assert_eq!(node.push(body(time)).await, (200, String::new()));
+    }
+    assert_eq!(node.counts().await, (2, 4));
     node.cores.stop();
 }

@@ -100,6 +100,35 @@ fn the_page_config_is_a_file_that_gives_the_same_configuration() {
     assert_eq!(file(&yaml(&config)).unwrap(), config);
 }
 
+/// Story: `drop_labels: [x, y]` dropped the labels `x` and `true`: YAML 1.1 has a dozen words for a boolean.
+#[test]
+fn words_are_booleans_only_where_one_is_expected() {
+    let config = file("auth_enabled: on\nlimits: {drop_labels: [y, no]}").unwrap();
+    assert!(config.auth_enabled);
+    assert_eq!(config.limits.drop_labels, ["y", "no"]);
+    assert!(!file("auth_enabled: off").unwrap().auth_enabled);
+    assert!(file("auth_enabled: true").unwrap().auth_enabled);
+}
+
+#[test]
+fn the_difference_to_the_defaults_is_a_file_that_gives_the_same_configuration() {
+    let mut config = Config::defaults(true);
+    config.distributor.max_inflight_push_requests = 9;
+    config.limits.max_exemplars = 7;
+    let diff = crate::config::diff(&config);
+    assert_eq!(
+        diff,
+        "auth_enabled: true\ndistributor:\n  instance_limits:\n    max_inflight_push_requests: 9\nlimits:\n  max_exemplars: 7\n"
+    );
+    assert_eq!(file(&diff).unwrap(), config);
+}
+
+#[test]
+fn the_retention_has_the_name_of_cortex_too() {
+    let config = file("limits: {compactor_blocks_retention_period: 30d}").unwrap();
+    assert_eq!(config.limits.retention.as_secs(), 30 * 86_400);
+}
+
 #[test]
 fn flags_win_over_the_file_and_the_file_over_defaults() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,0 +1,154 @@
+//! Limits of single tenants: from a file that changes while the node runs, and what pages and metrics tell of them.
+
+use std::time::Duration;
+
+use tests::{Api, Response, Server, ServerOptions, unix_now, wait_until};
+
+use crate::series::{body, snappy};
+
+fn push(server: &Server, tenant: &str, name: &str, series: u32) -> Response {
+    let numbers: Vec<_> = (0..series).map(|i| i.to_string()).collect();
+    let labels: Vec<_> = numbers
+        .iter()
+        .map(|i| [("__name__", name), ("i", i.as_str()), ("pod_uid", "x")])
+        .collect();
+    let now = unix_now() * 1000;
+    let all: Vec<_> = labels.iter().map(|l| (&l[..], now, 1.0)).collect();
+    Api::new(&server.url(), Some(tenant))
+        .post("/api/v1/push", &[], &snappy(&body(&all)))
+        .unwrap()
+}
+
+#[test]
+fn limits_change_while_the_node_runs_and_a_bad_file_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("runtime.yaml");
+    let write = |text: &str| std::fs::write(&file, text).unwrap();
+    write("overrides: {small: {max_global_series_per_user: 2}}");
+    let options = ServerOptions {
+        config: "auth_enabled: true\n".into(),
+        args: vec![
+            format!("-runtime-config.file={}", file.display()),
+            "-runtime-config.reload-period=50ms".into(),
+        ],
+        ..Default::default()
+    };
+    let Some(mut server) = Server::start(options) else {
+        return;
+    };
+    let refused = push(&server, "small", "a", 3);
+    assert_eq!(refused.status, 400);
+    let text = refused.text();
+    assert!(
+        text.contains("global limit: 2 actual local limit: 2"),
+        "{text}"
+    );
+    assert_eq!(push(&server, "other", "a", 3).status, 200);
+    let metrics = || server.admin().get("/metrics", &[]).text();
+    let metric = |line: &str| metrics().lines().any(|l| l == line);
+    assert!(metric("cortex_runtime_config_last_reload_successful 1"));
+    assert!(metric(
+        "cortex_overrides{limit_name=\"max_global_series_per_user\",user=\"small\"} 2"
+    ));
+    assert!(metric(
+        "cortex_overrides{limit_name=\"max_global_series_per_user\",user=\"\"} 0"
+    ));
+
+    write("overrides: {small: {max_global_series_per_user: 3, nonsense: 1}}");
+    let patience = Duration::from_secs(20);
+    wait_until("the bad file to be told", patience, || {
+        metric("cortex_runtime_config_last_reload_successful 0")
+    });
+    assert_eq!(push(&server, "small", "a", 3).status, 400);
+
+    // The third series is known to be refused; a wider limit has to free it at once.
+    write("overrides: {small: {max_global_series_per_user: 3, drop_labels: [pod_uid]}}");
+    wait_until("the new limit to hold", patience, || {
+        push(&server, "small", "b", 1).status == 200
+    });
+    let names = server
+        .api(Some("small"))
+        .data("/api/v1/series", &[("match[]", "b")]);
+    assert_eq!(names, serde_json::json!([{"__name__": "b", "i": "0"}]));
+    assert_eq!(push(&server, "other", "b", 1).status, 200);
+
+    let admin = server.admin();
+    let diff = admin.get("/runtime_config", &[("mode", "diff")]).text();
+    assert_eq!(
+        diff,
+        "overrides:\n  \"small\":\n    max_global_series_per_user: 3\n    drop_labels: pod_uid\n"
+    );
+    let whole = admin.get("/runtime_config", &[]).text();
+    assert!(whole.contains("    ingestion_rate: 25000\n"), "{whole}");
+    let diff = admin.get("/config", &[("mode", "diff")]).text();
+    assert!(diff.starts_with("auth_enabled: true\n") && !diff.contains("ingestion_rate"));
+    assert_eq!(admin.get("/config", &[("mode", "x")]).status, 400);
+
+    let of = |tenant, path: &str| Api::new(&server.url(), Some(tenant)).get(path, &[]);
+    let limits = of("small", "/api/v1/user_limits").json();
+    assert_eq!(limits["max_global_series_per_user"], 3);
+    assert_eq!(limits["drop_labels"], serde_json::json!(["pod_uid"]));
+    assert_eq!(
+        of("other", "/api/v1/user_limits").json()["ingestion_rate"],
+        25_000
+    );
+    assert_eq!(of("other", "/api/v1/user-overrides").status, 400);
+    assert_eq!(
+        of("small", "/api/v1/user-overrides").json()["max_global_series_per_user"],
+        3
+    );
+    assert_eq!(
+        server.admin().get("/api/v1/user_limits", &[]).status,
+        401,
+        "whose?"
+    );
+    let stats = of("other", "/api/v1/user_stats").json();
+    assert_eq!(stats["numSeries"], 4);
+    assert_eq!(of("other", "/api/prom/user_stats").json()["numSeries"], 4);
+    let page = admin.get("/distributor/all_user_stats", &[]);
+    assert!(page.header("content-type").unwrap().contains("html"));
+    assert!(page.text().contains("<td>other</td><td>4</td>"));
+    server.stop();
+}
+
+#[test]
+fn a_node_does_not_start_with_a_file_of_overrides_that_is_wrong() {
+    let Some(mut server) = Server::plain() else {
+        return;
+    };
+    server.stop();
+    let file = server.folder().join("runtime.yaml");
+    std::fs::write(&file, "overrides: {a: {ingestion_rat: 5}}").unwrap();
+    let program = tests::binary("myelin").unwrap();
+    let output = std::process::Command::new(program)
+        .arg(format!("-runtime-config.file={}", file.display()))
+        .arg(format!("-data.dir={}", server.data().display()))
+        .args(["-server.http-listen-port=0", "-server.grpc-listen-port=0"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        told.contains("did you mean limits.ingestion_rate"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_process_has_its_own_bounds() {
+    let Some(mut server) = Server::plain() else {
+        return;
+    };
+    assert_eq!(push(&server, "fake", "a", 1).status, 200);
+    server.stop();
+    server.restart_with(&["-distributor.instance-limits.max-ingestion-rate=0.001"]);
+    wait_until("the rate to be noticed", Duration::from_secs(20), || {
+        let answer = push(&server, "fake", "a", 1);
+        if answer.status == 503 {
+            assert_eq!(answer.header("retry-after"), Some("1"));
+            assert!(answer.text().contains("samples push rate limit reached"));
+        }
+        answer.status == 503
+    });
+    server.stop();
+}
