@@ -64,6 +64,10 @@ pub(crate) struct Options {
     /// Seconds that connecting, or waiting for an answer, may take.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
+    /// The load is more than a server takes, by `--rate` and many `--connections`: answers of 503 are what is expected of it.
+    /// Samples a second, latency and cost are then those of what was acknowledged, none of which may be lost.
+    #[arg(long, requires = "rate", conflicts_with = "queries")]
+    overload: bool,
     /// Ask the set of queries, too, after each load.
     #[arg(long)]
     queries: bool,
@@ -140,6 +144,12 @@ fn compare(options: &Options) -> anyhow::Result<Report> {
             }
             able.push(spec);
         }
+        if options.overload {
+            notes.push(
+                "overload: figures are of what was acknowledged, the rest was answered 503"
+                    .to_owned(),
+            );
+        }
         if many && options.queries {
             notes.push("queries are not asked where there are many tenants".to_owned());
         }
@@ -147,6 +157,7 @@ fn compare(options: &Options) -> anyhow::Result<Report> {
             shape: &shape,
             load: &load,
             pace,
+            overload: options.overload,
             quiet: Duration::from_secs(options.quiet_seconds),
             cpus: server_cpus.as_deref(),
             folder: &folder.0,

@@ -45,6 +45,7 @@ pub(crate) struct Event {
 /// What was answered.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
+    /// Of acknowledgements.
     pub(crate) latencies: Latencies,
     /// Acknowledgements, by connection in the order in which they came.
     pub(crate) events: Vec<Event>,
@@ -74,8 +75,8 @@ impl Tally {
         let samples = u64::from(event.samples);
         let outcome = match answer {
             Ok(response) => {
-                self.latencies.record(event.latency);
                 if (200..300).contains(&response.status) {
+                    self.latencies.record(event.latency);
                     self.acknowledged += samples;
                     self.events.push(event);
                 } else {

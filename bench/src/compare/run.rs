@@ -4,7 +4,7 @@
 //! 2. The load is pushed. Then the server is left alone until it has been quiet for ten seconds: its memory and disk now count.
 //! 3. One query counts all series. Its CPU time until here, less that of step 1, is what the load cost.
 //! 4. Queries over the whole of the load count the samples that are there. One that is missing, or one answer that is not 2xx, and the
-//!    run has no figure.
+//!    run has no figure. (In overload answers of 503 are what is asked for: the figures are of what was acknowledged.)
 //! 5. The set of queries, where it was asked for.
 
 use std::collections::BTreeMap;
@@ -38,6 +38,8 @@ pub(crate) struct Setting<'a> {
     pub(crate) shape: &'a Shape,
     pub(crate) load: &'a Load,
     pub(crate) pace: Pace,
+    /// Whether the load is more than the server takes: it may answer 503.
+    pub(crate) overload: bool,
     /// How long the server has to be quiet after the load.
     pub(crate) quiet: Duration,
     /// CPUs of the server.
@@ -204,7 +206,7 @@ fn load(
     let found = counter.sum(&counter.samples_of_each_metric())?;
     let lost = tally.acknowledged as i64 - found as i64;
     report.lost = Some(lost);
-    if tally.refused > 0 {
+    if tally.refused > 0 && !(setting.overload && only_refused_by_503(&report.outcomes)) {
         report.refused.push(format!(
             "{} samples were not acknowledged ({}): {}",
             tally.refused,
@@ -260,6 +262,13 @@ fn load(
         ask_all(spec, server, setting, ask, report, progress)?;
     }
     Ok(())
+}
+
+/// Whether there were answers to all requests, of 2xx or 503.
+fn only_refused_by_503(outcomes: &BTreeMap<String, u64>) -> bool {
+    let fine =
+        |outcome: &String| outcome == "503" || (outcome.len() == 3 && outcome.starts_with('2'));
+    outcomes.keys().all(fine)
 }
 
 fn ask_all(

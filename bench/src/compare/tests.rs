@@ -187,6 +187,32 @@ fn whatever_is_lost_or_not_2xx_leaves_no_figure() {
     }
 }
 
+/// More than a server takes is the one load of which it may refuse parts, by 503, and what it acknowledged has to be there.
+#[test]
+fn in_overload_503_is_an_answer_and_nothing_else() {
+    let overload = ["--rate", "1000000", "--overload"];
+    for manner in [Manner::Honest, Manner::Refuses, Manner::RefusesAndStores] {
+        let report = compared(manner, &overload);
+        let run = &report.workloads[0].runs[0];
+        assert_eq!(run.refused, Vec::<String>::new());
+        let acknowledged = if manner == Manner::Honest { 2100 } else { 1700 };
+        assert_eq!(run.acknowledged, acknowledged, "21 pushes");
+        assert!(run.figures.is_some());
+        assert!(report.text().contains("overload: "));
+    }
+    for (manner, told) in [
+        (Manner::Forgets, "acknowledged samples are not there"),
+        (Manner::Hangs, "were not acknowledged"),
+        (Manner::Doubles, "never sent"),
+    ] {
+        let report = compared(manner, &overload);
+        let run = &report.workloads[0].runs[0];
+        assert!(run.figures.is_none(), "{told}");
+        let why = &run.refused;
+        assert!(why.iter().any(|why| why.contains(told)), "{why:?}");
+    }
+}
+
 #[test]
 fn a_server_that_does_not_start_is_told_and_the_others_are_measured() {
     let address = mock(Manner::Honest);

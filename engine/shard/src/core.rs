@@ -2,7 +2,7 @@
 //!
 //! A turn ([`Core::turn`]): look at the reactor (block only if there is nothing to do) and at the mailbox, apply what came, commit
 //! what has queued up, do one slice of one read, checkpoint or collection, publish the numbers. Nothing here waits and nothing is
-//! locked; tests drive a core by calling `turn` on a simulated machine.
+//! locked; tests drive a core by calling `turn` on a simulated machine. Cores that share a thread are turned by their `crew`.
 //!
 //! States: serving; *poisoned* after a failed write, for good: writes are refused, reads of durable data answered until the
 //! linger is over; *stopping*: the mailbox is closed, what was taken is finished, a last checkpoint makes the next start
@@ -22,7 +22,7 @@ use crate::checkpoint::Checkpoints;
 use crate::chunkfile::Broken;
 use crate::cut::Cuts;
 use crate::health::Published;
-use crate::limits::{CHUNK_LOOKUPS_MAX, GC_INTERVAL_S, GC_SLICE_ROWS, STALL_MS};
+use crate::limits::{CHUNK_LOOKUPS_MAX, GC_INTERVAL_S, GC_SLICE_ROWS};
 use crate::mailbox::Mailboxes;
 use crate::memtable::Memtable;
 use crate::memtable::gc::Collection;
@@ -30,6 +30,7 @@ use crate::message::{Message, Push, ReadError, Refusal, StatsQuery, TenantStats}
 use crate::metrics::Observers;
 use crate::read::{Ask, Hidden, Reads};
 use crate::release::{Release, Reply};
+use crate::steps::Steps;
 
 /// Tokens of the reactor below this belong to the log.
 const TOKEN_GC: u64 = 1000;
@@ -63,6 +64,7 @@ pub(crate) struct Core {
     pub(crate) wall_ms: i64,
     now: Tick,
     pub(crate) counts: Counts,
+    steps: Steps,
     pub(crate) memory: Memory,
     published: Arc<Published>,
     observers: Observers,
@@ -77,10 +79,6 @@ pub(crate) struct Counts {
     pub(crate) no_memory: u64,
     pub(crate) repeated: u64,
     pushes: u64,
-    turns: u64,
-    stalls: u64,
-    /// Time in turns, waiting and system calls of the reactor apart.
-    busy: Duration,
 }
 
 /// What a core is made of.
@@ -112,7 +110,8 @@ impl Core {
             ..
         } = parts;
         let bell = reactor.doorbell();
-        mailboxes.of(id).set_bell(Box::new(move || bell.ring()));
+        let post = mailboxes.of(id).post();
+        post.set_bell(Box::new(move || bell.ring()));
         let wall_ms = reactor.wall_ms();
         reactor.set_timer(
             reactor.now().after(Duration::from_secs(GC_INTERVAL_S)),
@@ -140,6 +139,7 @@ impl Core {
             wall_ms,
             now: Tick::ZERO,
             counts: Counts::default(),
+            steps: Steps::default(),
             memory: parts.memory,
             published: parts.published,
             observers: parts.observers,
@@ -157,6 +157,11 @@ impl Core {
     /// Turns the loop until the core has stopped.
     pub(crate) fn run(&mut self) {
         while self.turn() {}
+        self.mark_stopped();
+    }
+
+    /// It has stopped.
+    pub(crate) fn mark_stopped(&self) {
         self.published.serving.store(false, Ordering::Relaxed);
     }
 
@@ -167,20 +172,27 @@ impl Core {
 
     /// One turn that does not sleep beyond `until`.
     pub(crate) fn turn_until(&mut self, until: Option<Tick>) -> bool {
-        let mut events = std::mem::take(&mut self.events);
         match self.has_work() {
-            true => self.reactor.poll(&mut events),
+            true => self.reactor.poll(&mut self.events),
             false => {
                 if self.log.is_writing() && until.is_none() {
-                    self.mailboxes.of(self.id).doze();
+                    self.mailboxes.of(self.id).post().doze();
                 }
-                self.reactor.wait(until, &mut events);
+                self.reactor.wait(until, &mut self.events);
             }
         }
-        self.mailboxes.of(self.id).wake();
+        self.mailboxes.of(self.id).post().wake();
         let begun = self.reactor.now();
-        self.now = begun;
-        self.wall_ms = self.reactor.wall_ms();
+        self.look(begun, self.reactor.wall_ms());
+        self.work(begun);
+        !self.stopped
+    }
+
+    /// The first half of a turn, at this time of both clocks: hears what has happened, takes what was sent.
+    pub(crate) fn look(&mut self, now: Tick, wall_ms: i64) {
+        (self.now, self.wall_ms) = (now, wall_ms);
+        let mut events = std::mem::take(&mut self.events);
+        self.reactor.take(&mut events);
         for event in events.drain(..) {
             self.apply(event);
         }
@@ -188,16 +200,29 @@ impl Core {
         while let Some(message) = self.mailboxes.of(self.id).take() {
             self.accept(message);
         }
+    }
+
+    /// The second half: does it. `begun` is when that turn began, the time when it ended is returned.
+    pub(crate) fn work(&mut self, begun: Tick) -> Tick {
+        self.steps.begin(begun, &self.reactor);
         self.memtable.chunks.allow_lookups(CHUNK_LOOKUPS_MAX);
         self.commit();
         self.slice();
         self.finish_stop();
-        self.counts.turns += 1;
-        let took = self.reactor.now().since(begun);
-        self.counts.busy += took;
-        self.counts.stalls += u64::from(took > Duration::from_millis(STALL_MS));
+        let now = self.reactor.now();
+        self.steps.end(now.since(begun), &self.reactor);
         self.publish();
-        !self.stopped
+        now
+    }
+
+    /// Whether a turn would find something to do: events, messages, or work of its own.
+    pub(crate) fn is_due(&self) -> bool {
+        self.reactor.has_events() || !self.mailboxes.of(self.id).is_empty() || self.has_work()
+    }
+
+    /// Whether it has stopped: everything is answered, it is not to be turned any more.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped
     }
 
     /// Whether a turn would find something to do without any event.
@@ -457,7 +482,7 @@ impl Core {
 
     fn publish(&mut self) {
         let (published, totals, counts) = (&*self.published, &self.memtable.totals, &self.counts);
-        let (log, chunks) = (self.log.stats(), &self.memtable.chunks);
+        let (log, chunks, steps) = (self.log.stats(), &self.memtable.chunks, &self.steps);
         for (counter, value) in [
             (&published.series, totals.series),
             (&published.series_created, totals.created),
@@ -482,9 +507,10 @@ impl Core {
             (&published.samples_no_memory, counts.no_memory),
             (&published.pushes, counts.pushes),
             (&published.reads, self.reads.answered),
-            (&published.turns, counts.turns),
-            (&published.stalls, counts.stalls),
-            (&published.busy_us, counts.busy.as_micros() as u64),
+            (&published.turns, steps.turns),
+            (&published.stalls, steps.stalls),
+            (&published.busy_us, steps.busy.as_micros() as u64),
+            (&published.longest_step_us, steps.longest.as_micros() as u64),
             (&published.commits, log.commits),
             (&published.log_record_bytes, log.record_bytes),
             (&published.log_bytes, log.commit_bytes),

@@ -1,8 +1,8 @@
 //! The threads: start, stop, health, metrics.
 //!
 //! Start: the calling thread takes the lock on the data directory and reads the manifest; every core then recovers its share on
-//! its own pinned thread, in parallel; when all have, the manifest is switched where the number of cores has changed, and all
-//! begin to serve. [`Cores::start`] returns then. Until a core serves, its mailbox takes messages, but nobody has the handle yet.
+//! its own pinned thread, in parallel (those of a [`Crew`] one after another on theirs); when all have, the manifest is switched where the number of
+//! cores has changed, and all begin to serve. [`Cores::start`] returns then. Until a core serves, its mailbox takes messages, but nobody has the handle yet.
 //!
 //! A panic on a core aborts the process: its state may be half changed, and replay is the recovery.
 
@@ -17,6 +17,7 @@ use prometheus::Registry;
 use reactor::Reactor;
 
 use crate::core::{Core, Parts};
+use crate::crew::{Crew, crews};
 use crate::cut::write::Order;
 use crate::cut::{self, Cuts};
 use crate::health::{Health, Published};
@@ -69,8 +70,14 @@ pub struct Cores {
     keeper: Keeper,
 }
 
+/// How a core is seen from outside.
+type Seen = (Arc<Published>, Observers);
+
 /// What a thread says once it has recovered.
-type Report = Result<(Started, Vec<cut::Replayed>), Error>;
+type Report = Result<Found, Error>;
+
+/// What cores found at start, and in the logs that they read.
+type Found = (Started, Vec<cut::Replayed>);
 
 impl Cores {
     /// Starts the cores and returns when all of them serve.
@@ -85,8 +92,9 @@ impl Cores {
         let count = options.cores.len() as u16;
         let (keeper, plan) = Keeper::start(&options)?;
         let registry = Registry::new();
-        let mailboxes = Mailboxes::new(
-            count,
+        let crews = crews(&options.cores);
+        let mailboxes = Mailboxes::of_crews(
+            &crews,
             options.queue_bytes_per_core,
             options.reads_max_per_core,
         );
@@ -114,19 +122,37 @@ impl Cores {
             started: Started::default(),
             keeper,
         };
+        let mut seen: Vec<Option<Seen>> = cores
+            .published
+            .iter()
+            .cloned()
+            .zip(observers)
+            .map(Some)
+            .collect();
         let mut reports: Vec<(Receiver<Report>, Sender<()>)> = Vec::new();
-        for (core, observers) in (0..count).zip(observers) {
+        for crew in crews {
             let (report, reported) = channel();
             let (go, wait) = channel();
-            let (start, published) = (start.clone(), cores.published[usize::from(core)].clone());
+            let (start, core) = (start.clone(), crew[0].0);
+            let crew: Vec<(CoreId, Seen)> = crew
+                .into_iter()
+                .map(|id| {
+                    (
+                        id,
+                        seen[usize::from(id.0)]
+                            .take()
+                            .expect("a core is in one crew"),
+                    )
+                })
+                .collect();
             let thread = std::thread::Builder::new()
                 .name(format!("myelin-core-{core}"))
                 .spawn(move || {
-                    let body = || start.run(CoreId(core), published, observers, &report, &wait);
+                    let body = || start.run(crew, &report, &wait);
                     if catch_unwind(AssertUnwindSafe(body)).is_err() {
                         // The panic's own message is out already.
                         eprintln!(
-                            "myelin: core {core} panicked; the process ends, replay recovers"
+                            "myelin: core {core} (or one on its thread) panicked; the process ends, replay recovers"
                         );
                         std::process::abort();
                     }
@@ -319,25 +345,42 @@ struct Start {
     orders: Sender<Order>,
 }
 
+/// A core that has recovered and waits for the others.
+struct Prepared {
+    id: CoreId,
+    reactor: Reactor,
+    recovered: recovery::Recovered,
+    seen: Seen,
+}
+
 impl Start {
-    fn run(
-        &self,
-        id: CoreId,
-        published: Arc<Published>,
-        observers: Observers,
-        report: &Sender<Report>,
-        go: &Receiver<()>,
-    ) {
-        let prepared = self.prepare(id, &published);
-        let (reactor, recovered, started) = match prepared {
+    /// The life of a thread: of one core, or of a crew.
+    fn run(&self, crew: Vec<(CoreId, Seen)>, report: &Sender<Report>, go: &Receiver<()>) {
+        let (reactor, prepared, found) = match self.prepare_all(crew) {
             Ok(prepared) => prepared,
             Err(error) => return report.send(Err(error)).unwrap_or_default(),
         };
-        let reported = report.send(Ok((started, recovered.logs.clone())));
-        if reported.is_err() || go.recv().is_err() {
+        if report.send(Ok(found)).is_err() || go.recv().is_err() {
             return; // Another core could not start.
         }
-        let mut core = Core::new(Parts {
+        let cores = prepared.into_iter().map(|prepared| self.core(prepared));
+        let mut cores: Vec<Core> = cores.collect();
+        let serves = (Started::default(), Vec::new());
+        report.send(Ok(serves)).unwrap_or_default();
+        match &mut cores[..] {
+            [alone] => alone.run(),
+            _ => Crew::new(reactor, &mut cores).run(cores),
+        }
+    }
+
+    fn core(&self, prepared: Prepared) -> Core {
+        let Prepared {
+            id,
+            reactor,
+            recovered,
+            seen: (published, observers),
+        } = prepared;
+        let core = Core::new(Parts {
             id,
             reactor,
             mailboxes: self.mailboxes.clone(),
@@ -351,25 +394,46 @@ impl Start {
             memory: self.options.memory.clone(),
         });
         core.mark_serving();
-        let serves = (Started::default(), Vec::new());
-        report.send(Ok(serves)).unwrap_or_default();
-        core.run();
+        core
+    }
+
+    /// Pins the thread, opens its loop and recovers its cores.
+    fn prepare_all(
+        &self,
+        crew: Vec<(CoreId, Seen)>,
+    ) -> Result<(Reactor, Vec<Prepared>, Found), Error> {
+        topology::pin(self.options.cores[usize::from(crew[0].0.0)])?;
+        let options = reactor::Options {
+            io: self.options.io,
+            ..Default::default()
+        };
+        let reactor = Reactor::open(&options).map_err(Error::Reactor)?;
+        let (mut all, mut logs) = (Started::default(), Vec::new());
+        let mut cores = Vec::new();
+        for (id, seen) in crew {
+            let mut reactor = reactor.seat();
+            let (recovered, started) = self.prepare(id, &mut reactor, &seen.0)?;
+            all.take_in(started);
+            logs.extend(recovered.logs.iter().cloned());
+            cores.push(Prepared {
+                id,
+                reactor,
+                recovered,
+                seen,
+            });
+        }
+        Ok((reactor, cores, (all, logs)))
     }
 
     fn prepare(
         &self,
         id: CoreId,
+        reactor: &mut Reactor,
         published: &Published,
-    ) -> Result<(Reactor, recovery::Recovered, Started), Error> {
-        topology::pin(self.options.cores[usize::from(id.0)])?;
-        let options = reactor::Options {
-            io: self.options.io,
-            ..Default::default()
-        };
-        let mut reactor = Reactor::open(&options).map_err(Error::Reactor)?;
+    ) -> Result<(recovery::Recovered, Started), Error> {
         let begun = reactor.now();
         let recovered = recovery::recover(
-            &mut reactor,
+            reactor,
             &self.options,
             &self.plan,
             id,
@@ -387,7 +451,7 @@ impl Start {
             samples: recovered.memtable.totals.samples,
             notes: recovered.notes.clone(),
         };
-        Ok((reactor, recovered, started))
+        Ok((recovered, started))
     }
 }
 

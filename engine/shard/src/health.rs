@@ -55,6 +55,7 @@ pub(crate) struct Published {
     pub(crate) turns: AtomicU64,
     pub(crate) stalls: AtomicU64,
     pub(crate) busy_us: AtomicU64,
+    pub(crate) longest_step_us: AtomicU64,
     pub(crate) commits: AtomicU64,
     pub(crate) log_record_bytes: AtomicU64,
     pub(crate) segments: AtomicU64,

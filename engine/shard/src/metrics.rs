@@ -257,6 +257,13 @@ fn rows() -> Vec<Row> {
             |p| &p.stalls,
         ),
         row(
+            "myelin_core_longest_step_microseconds",
+            "CPU time of the longest turn of a core's loop since start, to within a millisecond: what it made others wait itself.",
+            GAUGE,
+            true,
+            |p| &p.longest_step_us,
+        ),
+        row(
             "myelin_commits_total",
             "Frames written to the log by each core.",
             COUNTER,

@@ -38,7 +38,7 @@ use http::{HeaderMap, Response, StatusCode};
 use http_body_util::Full;
 use model::{CoreId, Labels, Metadata, TenantId};
 use prometheus::{IntGauge, Registry};
-use shard::{Memory, Push, Refusal, RejectReason};
+use shard::{Memory, Push, Refusal, RejectReason, Wake};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 use wire::remote_write::{Protocol, encode};
@@ -95,11 +95,22 @@ impl Cores for shard::Mailboxes {
             .map(|(core, bytes, _)| (*core, *bytes))
             .collect();
         let mut permits = self.reserve(&wanted)?;
-        let mut sleepers = Sleepers::new();
+        let (mut now, mut sleepers) = (Sleepers::new(), Sleepers::new());
         for (core, _, push) in parts {
-            if permits.put(core, push) {
-                sleepers.push(core);
+            let list = match permits.put(core, push) {
+                Wake::No => continue,
+                Wake::Soon => &mut sleepers,
+                Wake::Now => &mut now,
+            };
+            let leader = self.leader(core);
+            if !list.contains(&leader) {
+                list.push(leader);
             }
+        }
+        // Not before all is there: cores that share a thread would begin with the first of it.
+        for core in now {
+            self.ring(core);
+            sleepers.retain(|sleeper| *sleeper != core);
         }
         Ok(sleepers)
     }

@@ -1,21 +1,26 @@
 //! The reactor: one struct over three worlds, with the clock, the timers and the doorbell.
+//!
+//! What it does, it does through the loop of its thread ([`crate::hub`]), on which it has a seat. A thread of one core
+//! has one seat; cores that share a thread have one each ([`Reactor::seat`]) and hear of their own operations and timers only.
 
-use std::marker::PhantomData;
+use std::cell::RefCell;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use crate::bell::{Bell, Doorbell, RUNG};
-use crate::buffer::{Buffer, Pool};
+use crate::bell::{Bell, Doorbell};
+use crate::buffer::Buffer;
 use crate::error::{Error, Failure};
-use crate::limits::{HELPERS, HELPERS_MAX, OPERATIONS_MAX, RING_ENTRIES, RING_ENTRIES_MAX};
+use crate::hub::{Disk, Hub, Seat};
+use crate::limits::{HELPERS, HELPERS_MAX, RING_ENTRIES, RING_ENTRIES_MAX};
 use crate::op::{Event, File, Op, OpResult};
-use crate::reader::{Reader, Source};
+use crate::reader::Reader;
 use crate::sim::{Port, Sim};
 use crate::slice::TimeSlice;
 use crate::threads::Threads;
-use crate::time::{self, Tick, Timers};
+use crate::time::Tick;
 use crate::uring::Uring;
 
 /// Which world a reactor really lives in.
@@ -142,37 +147,26 @@ pub struct Stats {
 /// One core's I/O, clock, timers and doorbell. Belongs to one thread: it is neither `Send` nor
 /// `Sync`; open it on the thread that will turn it.
 ///
-/// Dropping it waits for the operations in flight, as the kernel may be using their buffers.
+/// Dropping it (the last one, where several share a loop) waits for the operations in flight, as
+/// the kernel may be using their buffers.
 ///
 /// ```compile_fail
 /// fn moves_between_threads<T: Send>() {}
 /// moves_between_threads::<reactor::Reactor>();
 /// ```
 pub struct Reactor {
-    disk: Disk,
-    bell: Arc<Bell>,
-    timers: Timers,
-    pool: Pool,
-    /// Events that arrived during [`Reactor::run`], for the next `wait`.
-    stash: Vec<Event>,
+    hub: Rc<RefCell<Hub>>,
+    seat: Seat,
+    world: World,
     fallback: Option<String>,
     slice: Option<Duration>,
-    submissions: u64,
-    completions: u64,
-    sleeps: u64,
-    /// Where a test wants to find, afterwards, how much went through the ring.
-    ledger: Option<Arc<AtomicU64>>,
-    _one_thread: PhantomData<*mut ()>,
 }
 
-enum Disk {
-    Uring(Box<Uring>),
-    Threads(Box<Threads>),
-    Sim(Box<Port>),
-}
+/// Tokens are less than this; the bits above say whose they are.
+pub const TOKENS_MAX: u64 = (1 << 48) - 1;
 
 /// The token of the operation of [`Reactor::run`].
-const RUN_TOKEN: u64 = u64::MAX;
+const RUN_TOKEN: u64 = TOKENS_MAX;
 
 impl Reactor {
     /// Opens a reactor of a real world for the calling thread, and asks the scheduler for the
@@ -222,29 +216,36 @@ impl Reactor {
     }
 
     fn new(disk: Disk, bell: Arc<Bell>, fallback: Option<String>) -> Reactor {
+        let world = disk.world();
+        let mut hub = Hub::new(disk, bell);
+        let seat = hub.take_seat();
         Reactor {
-            disk,
-            bell,
-            timers: Timers::default(),
-            pool: Pool::default(),
-            stash: Vec::new(),
+            hub: Rc::new(RefCell::new(hub)),
+            seat,
+            world,
             fallback,
             slice: None,
-            submissions: 0,
-            completions: 0,
-            sleeps: 0,
-            ledger: None,
-            _one_thread: PhantomData,
+        }
+    }
+
+    /// Another reactor on the loop of this one, for another core of the same thread: its own
+    /// tokens, operations and timers, the same ring and the same doorbell.
+    ///
+    /// Whoever waits turns the loop for all of them; what happened to another is kept until that
+    /// one looks.
+    pub fn seat(&self) -> Reactor {
+        Reactor {
+            hub: Rc::clone(&self.hub),
+            seat: self.hub.borrow_mut().take_seat(),
+            world: self.world,
+            fallback: self.fallback.clone(),
+            slice: self.slice,
         }
     }
 
     /// The world really used.
     pub fn world(&self) -> World {
-        match self.disk {
-            Disk::Uring(_) => World::Uring,
-            Disk::Threads(_) => World::Threads,
-            Disk::Sim(_) => World::Sim,
-        }
+        self.world
     }
 
     /// Why `IoMode::Auto` did not get io_uring, if so. To be logged loudly.
@@ -258,108 +259,76 @@ impl Reactor {
         self.slice
     }
 
-    /// A handle with which other threads wake this reactor.
+    /// A handle with which other threads wake this reactor, and those that share its loop.
     pub fn doorbell(&self) -> Doorbell {
-        Doorbell::new(Arc::clone(&self.bell))
+        Doorbell::new(Arc::clone(self.hub.borrow().bell()))
     }
 
     /// The monotonic clock of this world.
     pub fn now(&self) -> Tick {
-        match &self.disk {
-            Disk::Sim(port) => port.now(),
-            _ => time::monotonic(),
-        }
+        self.hub.borrow().now()
     }
 
     /// The wall clock of this world, milliseconds since 1970.
     pub fn wall_ms(&self) -> i64 {
-        match &self.disk {
-            Disk::Sim(port) => port.wall_ms(),
-            _ => time::wall_ms(),
-        }
+        self.hub.borrow().wall_ms()
     }
 
-    /// Counters since the start.
+    /// CPU time that this thread has used; of a simulated machine, the time of its clock. A system call.
+    pub fn cpu_time(&self) -> Duration {
+        self.hub.borrow().cpu_time()
+    }
+
+    /// Counters of the loop since the start.
     pub fn stats(&self) -> Stats {
-        let ring = match &self.disk {
-            Disk::Uring(uring) => uring.stats(),
-            _ => Stats::default(),
-        };
-        Stats {
-            submissions: self.submissions,
-            completions: self.completions,
-            sleeps: self.sleeps,
-            ..ring
-        }
+        self.hub.borrow().stats()
     }
 
     /// A buffer of at least `bytes` from the pool. **Not cleared**: a reused one holds what its
     /// last user left, so a writer must fill all it writes, padding too.
     pub fn buffer(&mut self, bytes: usize) -> Buffer {
-        self.pool.take(bytes)
+        self.hub.borrow_mut().pool.take(bytes)
     }
 
     /// Gives a buffer back to the pool.
     pub fn recycle(&mut self, buffer: Buffer) {
-        self.pool.give(buffer);
+        self.hub.borrow_mut().pool.give(buffer);
     }
 
     /// Reads `file` from any thread, also after it was closed here or removed; see [`Reader`].
     pub fn reader(&mut self, file: File) -> Reader {
-        Reader(match &mut self.disk {
-            Disk::Uring(uring) => Source::Fd(uring.descriptor(file)),
-            Disk::Threads(threads) => Source::Fd(threads.descriptor(file)),
-            Disk::Sim(port) => Source::Sim(port.reader(file)),
-        })
+        self.hub.borrow_mut().reader(file)
     }
 
-    /// Operations submitted whose completion has not been delivered.
+    /// Operations of the loop submitted whose completion has not been delivered.
     pub fn in_flight(&self) -> usize {
-        match &self.disk {
-            Disk::Uring(uring) => uring.in_flight(),
-            Disk::Threads(threads) => threads.in_flight(),
-            Disk::Sim(port) => port.in_flight(),
-        }
+        self.hub.borrow().in_flight()
     }
 
     /// Queues an operation; it reaches the kernel at the next [`Reactor::wait`], `poll` or `flush`
-    /// (the `Threads` world begins at once). Its completion carries `token`, any value but
-    /// `u64::MAX`. Operations in flight together are unordered.
+    /// (the `Threads` world begins at once). Its completion carries `token`, less than
+    /// [`TOKENS_MAX`]. Operations in flight together are unordered.
     ///
-    /// Panics if the contract of [`Op`] is broken or [`OPERATIONS_MAX`] are in flight.
+    /// Panics if the contract of [`Op`] is broken or [`OPERATIONS_MAX`](crate::OPERATIONS_MAX) are in flight.
     pub fn submit(&mut self, op: Op, token: u64) {
-        assert_ne!(token, RUN_TOKEN, "the token is reserved");
-        self.enqueue(op, token);
-    }
-
-    fn enqueue(&mut self, op: Op, token: u64) {
-        assert!(
-            self.in_flight() < OPERATIONS_MAX,
-            "too many operations in flight"
-        );
-        self.submissions += 1;
-        match &mut self.disk {
-            Disk::Uring(uring) => uring.submit(token, op),
-            Disk::Threads(threads) => threads.submit(token, op),
-            Disk::Sim(port) => port.submit(token, op),
-        }
+        assert!(token < RUN_TOKEN, "the token is reserved");
+        self.hub.borrow_mut().submit(self.seat, op, token);
     }
 
     /// Hands queued operations to the kernel without looking for completions.
     pub fn flush(&mut self) {
-        if let Disk::Uring(uring) = &mut self.disk {
-            uring.flush();
-        }
+        self.hub.borrow_mut().flush();
     }
 
     /// Sets the timer `token` (its own number space), moving it if it is set already.
     pub fn set_timer(&mut self, at: Tick, token: u64) {
-        self.timers.set(at, token);
+        assert!(token < TOKENS_MAX, "too large a token");
+        self.hub.borrow_mut().set_timer(self.seat, at, token);
     }
 
     /// Cancels a timer; false if it is not set or its event is already out.
     pub fn cancel_timer(&mut self, token: u64) -> bool {
-        self.timers.cancel(token)
+        self.hub.borrow_mut().cancel_timer(self.seat, token)
     }
 
     /// Blocks until there is an event or `until` has passed, and appends what happened to `events`.
@@ -369,19 +338,30 @@ impl Reactor {
     /// to `until` if that is earlier; without either, and on a machine without power, it returns
     /// empty-handed.
     pub fn wait(&mut self, until: Option<Tick>, events: &mut Vec<Event>) {
-        let before = events.len();
-        events.append(&mut self.stash);
-        let until = if events.len() > before {
-            Some(Tick::ZERO)
-        } else {
-            until
-        };
-        self.turn(until, events);
+        let mut hub = self.hub.borrow_mut();
+        hub.turn(self.seat, until);
+        hub.take(self.seat, events);
     }
 
     /// Appends what has happened, without blocking. The simulation's clock stands still.
     pub fn poll(&mut self, events: &mut Vec<Event>) {
         self.wait(Some(Tick::ZERO), events);
+    }
+
+    /// As [`Reactor::wait`], until something has happened to any of those that share the loop:
+    /// each finds it by [`Reactor::take`]. The doorbell is told to this one.
+    pub fn wait_for_any(&mut self, until: Option<Tick>) {
+        self.hub.borrow_mut().turn_for_any(self.seat, until);
+    }
+
+    /// Whether [`Reactor::take`] would find something.
+    pub fn has_events(&self) -> bool {
+        self.hub.borrow().has_events(self.seat)
+    }
+
+    /// Appends what has happened, as far as the loop knows: it is not turned.
+    pub fn take(&mut self, events: &mut Vec<Event>) {
+        self.hub.borrow_mut().take(self.seat, events);
     }
 
     /// Submits one operation and waits for it; other events wait for the next `wait`. For start-up,
@@ -391,10 +371,13 @@ impl Reactor {
     pub fn run(&mut self, op: Op) -> OpResult {
         let (kind, offset) = (op.kind(), op.offset());
         let path = Arc::from(op.path().unwrap_or(Path::new("")));
-        self.enqueue(op, RUN_TOKEN);
-        let mut events = Vec::new();
-        loop {
-            self.turn(None, &mut events);
+        let mut hub = self.hub.borrow_mut();
+        hub.submit(self.seat, op, RUN_TOKEN);
+        let (mut events, mut others) = (Vec::new(), Vec::new());
+        hub.take(self.seat, &mut others);
+        let result = loop {
+            hub.turn(self.seat, None);
+            hub.take(self.seat, &mut events);
             let mut found = None;
             for event in events.drain(..) {
                 match event {
@@ -402,17 +385,15 @@ impl Reactor {
                         token: RUN_TOKEN,
                         result,
                     } => found = Some(result),
-                    other => self.stash.push(other),
+                    other => others.push(other),
                 }
             }
             if let Some(result) = found {
-                return result;
+                break result;
             }
-            if let Disk::Sim(port) = &self.disk
-                && port.is_off()
-            {
+            if hub.is_off() {
                 let source = std::io::Error::other("the simulated machine has no power");
-                return Err(Failure {
+                break Err(Failure {
                     op: kind,
                     path,
                     offset,
@@ -420,93 +401,22 @@ impl Reactor {
                     buf: None,
                 });
             }
-        }
-    }
-
-    /// Adds what goes through the ring to `ledger` when the reactor is dropped.
-    pub(crate) fn keep_ledger(&mut self, ledger: Arc<AtomicU64>) {
-        self.ledger = Some(ledger);
-    }
-
-    /// One or more turns of the world until there is an event or `until` has passed.
-    fn turn(&mut self, until: Option<Tick>, events: &mut Vec<Event>) {
-        let before = events.len();
-        loop {
-            if let Disk::Sim(port) = &mut self.disk
-                && port.is_off()
-            {
-                port.pass(until);
-                return;
-            }
-            let now = self.now();
-            while let Some(token) = self.timers.pop_due(now) {
-                events.push(Event::Timer(token));
-            }
-            let passed = until.is_some_and(|until| until <= now);
-            let deadline = match (until, self.timers.next()) {
-                (Some(until), Some(timer)) => Some(until.min(timer)),
-                (until, timer) => until.or(timer),
-            };
-            let timeout = if passed || events.len() > before {
-                Some(Duration::ZERO)
-            } else {
-                deadline.map(|deadline| deadline.since(now))
-            };
-            if timeout != Some(Duration::ZERO) {
-                self.sleeps += 1;
-            }
-            let idle = self.turn_once(timeout, deadline, events);
-            if events.len() > before || passed || idle {
-                return;
-            }
-        }
-    }
-
-    /// Lets the world act once; true if it can do nothing more on its own (the simulation only).
-    fn turn_once(
-        &mut self,
-        timeout: Option<Duration>,
-        deadline: Option<Tick>,
-        events: &mut Vec<Event>,
-    ) -> bool {
-        let before = events.len();
-        let mut idle = false;
-        let bits = match &mut self.disk {
-            Disk::Uring(uring) => {
-                let bits = uring.turn(timeout);
-                while let Some((token, result)) = uring.pop() {
-                    events.push(Event::Completion { token, result });
-                }
-                bits
-            }
-            Disk::Threads(threads) => {
-                let bits = threads.turn(timeout);
-                while let Some((token, result)) = threads.pop() {
-                    events.push(Event::Completion { token, result });
-                }
-                bits
-            }
-            Disk::Sim(port) => {
-                let bits = self.bell.take();
-                port.deliver(events);
-                if bits == 0 && events.len() == before && timeout != Some(Duration::ZERO) {
-                    idle = !port.advance(deadline);
-                }
-                bits
-            }
         };
-        self.completions += (events.len() - before) as u64;
-        if bits & RUNG != 0 {
-            events.push(Event::Doorbell);
-        }
-        idle
+        hub.put_back(self.seat, others);
+        result
+    }
+
+    /// Adds what goes through the ring to `ledger` when the loop ends.
+    pub(crate) fn keep_ledger(&mut self, ledger: Arc<AtomicU64>) {
+        self.hub.borrow_mut().ledger = Some(ledger);
     }
 }
 
 impl Drop for Reactor {
     fn drop(&mut self) {
-        if let Some(ledger) = &self.ledger {
-            ledger.fetch_add(self.stats().ring_completions, Ordering::Relaxed);
+        // While a panic unwinds the loop may be in use; then nobody takes a seat any more either.
+        if let Ok(mut hub) = self.hub.try_borrow_mut() {
+            hub.leave_seat(self.seat);
         }
     }
 }

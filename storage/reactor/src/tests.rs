@@ -1,10 +1,11 @@
 //! The same behaviour in every world: `files` (what operations do), `turns` (the loop, timers,
-//! stash), `doorbell` (waking, and no lost wake), `ring` (that the ring is used, cheap, and
+//! stash), `doorbell` (waking, and no lost wake), `seats` (several on one loop), `ring` (that the ring is used, cheap, and
 //! replaced where it is blocked).
 
 mod doorbell;
 mod files;
 mod ring;
+mod seats;
 mod turns;
 
 use std::path::Path;

@@ -54,6 +54,13 @@ pub(crate) fn wall_ms() -> i64 {
         .saturating_add(now.tv_nsec / 1_000_000)
 }
 
+/// CPU time of the calling thread. A system call, unlike the other clocks.
+pub(crate) fn thread_cpu() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let nanos = u32::try_from(now.tv_nsec).expect("nanoseconds are not negative");
+    Duration::new(now.tv_sec.unsigned_abs(), nanos)
+}
+
 /// Pending timers, one per token, in order of time and then of setting.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {

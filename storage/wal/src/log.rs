@@ -132,6 +132,8 @@ pub struct Log {
     /// A checkpoint waits for this position, with this token.
     wake: Option<(u64, u64)>,
     poisoned: Option<String>,
+    /// Nothing begins by itself: see [`Log::hold`].
+    held: bool,
 
     spare: Spare,
     /// First segment number of this process and its planned length: the later ones follow from them.
@@ -257,6 +259,7 @@ impl Log {
             sync_timer_set: false,
             wake: None,
             poisoned: None,
+            held: false,
             spare: Spare::new(dir, options.direct),
             planned_first: (after.next_sequence, planned),
             segments: after.segments.iter().copied().collect(),
@@ -328,6 +331,19 @@ impl Log {
     /// Whether an operation of the commit is in flight: its end will be an event.
     pub fn is_writing(&self) -> bool {
         self.flight.is_some()
+    }
+
+    /// From now on a write (or sync) of the commit begins only when [`Log::go`] is called, once each: so that logs whose writes share a thread
+    /// begin together, and each writes more at a time.
+    pub fn hold(&mut self) {
+        self.held = true;
+    }
+
+    /// Begins what was held, if there is something.
+    pub fn go(&mut self, reactor: &mut Reactor) {
+        self.held = false;
+        self.pump(reactor);
+        self.held = true;
     }
 
     /// Bytes appended and not yet written.

@@ -10,7 +10,7 @@ use rand::{Rng, SeedableRng};
 use reactor::Sim;
 
 use super::client::{Body, Client, Ledger, Name, histogram_of};
-use super::node::{TestNode, options};
+use super::node::{TestNode, cpus, options};
 use super::simulation::seeds;
 use crate::message::{PushOutcome, RejectReason};
 
@@ -140,7 +140,7 @@ fn run(seed: u64) {
                     sim.crash();
                 }
             }
-            config.cores = vec![0; rng.random_range(1..4)];
+            config.cores = cpus(rng.random_range(1..4), rng.random_bool(0.4));
             return run_on(seed, rng, sim, config, ledger, store, now);
         }
     }

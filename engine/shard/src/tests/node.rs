@@ -5,9 +5,10 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use ::model::CoreId;
-use reactor::{Reactor, Sim, World};
+use reactor::{Reactor, Sim, Tick, World};
 
 use crate::core::{Core, Parts};
+use crate::crew::{Crew, crews};
 use crate::cut::Cuts;
 use crate::cut::write::Order;
 use crate::health::Published;
@@ -19,6 +20,8 @@ use crate::{Error, Mailboxes, Options};
 /// See the module. Dropping it is what a kill or a power cut leaves of the process.
 pub(crate) struct TestNode {
     pub(crate) cores: Vec<Core>,
+    /// What turns them, where they share a CPU.
+    crew: Option<Crew>,
     pub(crate) mailboxes: Mailboxes,
     pub(crate) published: Vec<Arc<Published>>,
     pub(crate) samples_replayed: u64,
@@ -34,7 +37,15 @@ pub(crate) fn options(cores: usize) -> Options {
         segment_bytes: 1 << 20,
         checkpoint_log_bytes: 1 << 20,
         poison_linger: Duration::from_secs(10),
-        ..Options::new("data", vec![0; cores])
+        ..Options::new("data", (0..cores).collect())
+    }
+}
+
+/// CPUs of so many cores: one each, or one for all, so that they are a crew.
+pub(crate) fn cpus(cores: usize, shared: bool) -> Vec<usize> {
+    match shared {
+        true => vec![0; cores],
+        false => (0..cores).collect(),
     }
 }
 
@@ -54,8 +65,14 @@ impl TestNode {
         let count = options.cores.len() as u16;
         let mut keeper = Node::open(open(), options)?;
         let plan = keeper.plan();
-        let mailboxes = Mailboxes::new(
-            count,
+        let crews = crews(&options.cores);
+        assert!(
+            crews.len() == 1 || crews.len() == usize::from(count),
+            "all share a CPU, or none"
+        );
+        let shared = (crews.len() == 1 && count > 1).then(&mut *open);
+        let mailboxes = Mailboxes::of_crews(
+            &crews,
             options.queue_bytes_per_core,
             options.reads_max_per_core,
         );
@@ -63,7 +80,10 @@ impl TestNode {
         let (mut recovered, mut logs) = (Vec::new(), Vec::new());
         let (ordering, orders) = channel();
         for core in 0..count {
-            let mut reactor = open();
+            let mut reactor = match &shared {
+                Some(shared) => shared.seat(),
+                None => open(),
+            };
             let id = CoreId(core);
             let state = recovery::recover(&mut reactor, options, &plan, id, &quotas, &mut |_| {})?;
             logs.extend(state.logs.clone());
@@ -73,6 +93,7 @@ impl TestNode {
         let observers = Observers::register(&prometheus::Registry::new(), count);
         let mut node = TestNode {
             cores: Vec::new(),
+            crew: None,
             mailboxes: mailboxes.clone(),
             published: (0..count).map(|_| Arc::default()).collect(),
             samples_replayed: 0,
@@ -99,6 +120,7 @@ impl TestNode {
                 memory: options.memory.clone(),
             }));
         }
+        node.crew = shared.map(|reactor| Crew::new(reactor, &mut node.cores));
         Ok(node)
     }
 
@@ -109,6 +131,20 @@ impl TestNode {
         }
     }
 
+    /// Turns a core, or the crew that it belongs to.
+    pub(crate) fn turn(&mut self, core: usize) {
+        match &mut self.crew {
+            Some(crew) => drop(crew.turn(&mut self.cores, None)),
+            None => drop(self.cores[core].turn()),
+        }
+    }
+
+    /// Turns the crew, which there is, without sleeping beyond `until`.
+    pub(crate) fn turn_crew(&mut self, until: Option<Tick>) {
+        let crew = self.crew.as_mut().expect("the cores share a CPU");
+        crew.turn(&mut self.cores, until);
+    }
+
     /// Turns the cores in turn until `done`, at most so many rounds. False: it did not happen.
     pub(crate) fn turn_until(&mut self, rounds: usize, mut done: impl FnMut() -> bool) -> bool {
         for _ in 0..rounds {
@@ -116,10 +152,21 @@ impl TestNode {
                 return true;
             }
             self.turn_keeper();
-            for core in &mut self.cores {
-                // In the real worlds one core must not sleep while another has work.
+            // In the real worlds one core must not sleep while another has work.
+            let soon = |core: &Core| {
                 let soon = core.reactor.now().after(Duration::from_micros(100));
-                core.turn_until((core.reactor.world() != World::Sim).then_some(soon));
+                (core.reactor.world() != World::Sim).then_some(soon)
+            };
+            match &mut self.crew {
+                Some(crew) => {
+                    let until = soon(&self.cores[0]);
+                    crew.turn(&mut self.cores, until);
+                }
+                None => {
+                    for core in &mut self.cores {
+                        core.turn_until(soon(core));
+                    }
+                }
             }
         }
         done()
@@ -164,7 +211,13 @@ impl TestNode {
         }
         let mut running: Vec<Core> = self.cores.drain(..).collect();
         for _ in 0..100_000 {
-            running.retain_mut(Core::turn);
+            match &mut self.crew {
+                Some(crew) => {
+                    crew.turn(&mut running, None);
+                    running.retain(|core| !core.is_stopped());
+                }
+                None => running.retain_mut(Core::turn),
+            }
             if running.is_empty() {
                 break;
             }

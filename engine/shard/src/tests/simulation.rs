@@ -20,7 +20,7 @@ use rand::{Rng, SeedableRng};
 use reactor::{Fault, Sim, SimOptions};
 
 use super::client::{Asked, Body, Client, Found, Ledger, Sent, histogram_of};
-use super::node::{TestNode, options};
+use super::node::{TestNode, cpus, options};
 use crate::limits::CUT_MS;
 use crate::message::{ReadError, Refusal};
 use crate::{Error, Options};
@@ -79,6 +79,11 @@ fn random_value(rng: &mut SmallRng) -> f64 {
     }
 }
 
+/// Cores with a CPU each, or with one for all.
+fn random_cpus(rng: &mut SmallRng) -> Vec<usize> {
+    cpus(rng.random_range(1..4), rng.random_bool(0.4))
+}
+
 impl Run {
     fn new(seed: u64, relaxed: bool) -> Run {
         let mut rng = SmallRng::seed_from_u64(seed);
@@ -87,7 +92,8 @@ impl Run {
             direct: rng.random_bool(0.8),
             ..Default::default()
         });
-        let mut options = options(rng.random_range(1..4));
+        let mut options = options(1);
+        options.cores = random_cpus(&mut rng);
         options.chunk_samples_max = *[3, 120].choose(&mut rng).unwrap();
         // Small enough that runs roll over segments, checkpoint and recycle.
         options.segment_bytes = *[64 << 10, 256 << 10].choose(&mut rng).unwrap();
@@ -241,7 +247,7 @@ impl Run {
         if self.rng.random_bool(0.3) {
             node.turn_keeper();
         }
-        node.cores[core].turn();
+        node.turn(core);
         let worked = self.rng.random_range(0..100);
         self.sim.advance(Duration::from_micros(worked));
         self.settle();
@@ -373,7 +379,7 @@ fn crashes(seed: u64) {
         }
         let power_cut = run.sim.is_off() || run.rng.random_bool(0.5);
         run.end(power_cut);
-        run.options.cores = vec![0; run.rng.random_range(1..4)];
+        run.options.cores = random_cpus(&mut run.rng);
     }
     assert!(run.start(), "a sound machine starts");
     run.verify();
@@ -461,7 +467,7 @@ fn stop_everywhere(seed: u64) {
         // Where the first history was not cut, the second one, of another number of cores, is.
         if !run.sim.is_off() {
             run.end(true);
-            run.options.cores = vec![0; cores % 3 + 1];
+            run.options.cores = cpus(cores % 3 + 1, run.rng.random_bool(0.4));
             run.sim.stop_after(stop);
             if run.start() {
                 run.steps(20);
@@ -530,7 +536,7 @@ fn churn(seed: u64) {
         let power_cut = run.rng.random_bool(0.5);
         run.end(power_cut);
         if run.rng.random_bool(0.3) {
-            run.options.cores = vec![0; run.rng.random_range(1..4)];
+            run.options.cores = random_cpus(&mut run.rng);
         }
         assert!(run.start(), "a sound machine starts");
         run.verify_since(hour);

@@ -107,7 +107,7 @@ impl Log {
 
     /// Starts the next operation of the commit, if there is one to start.
     pub(super) fn pump(&mut self, reactor: &mut Reactor) {
-        if self.poisoned.is_some() || self.flight.is_some() {
+        if self.poisoned.is_some() || self.flight.is_some() || self.held {
             return;
         }
         if self.queue.is_empty() && self.open.as_ref().is_some_and(|group| !group.is_empty()) {
