@@ -28,7 +28,8 @@ pub use error::Error;
 pub use histogram::{HistogramAppender, histogram_bytes_max, is_codable};
 pub use limits::{HEADER_LEN, HISTOGRAM_PARTS_MAX, SAMPLES_MAX, SEALED_LEN_MAX};
 pub use prometheus::{
-    NotPrometheus, PROMETHEUS_CHUNK_SAMPLES, decode_prometheus_xor, encode_prometheus_xor,
+    NotPrometheus, PROMETHEUS_CHUNK_SAMPLES, PrometheusHistograms, decode_prometheus_histograms,
+    decode_prometheus_xor, encode_prometheus_histograms, encode_prometheus_xor,
 };
 pub use sealed::{
     Encoding, count, decode, decode_float_histograms, decode_histograms, decode_range, encoding,

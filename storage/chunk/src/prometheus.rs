@@ -11,7 +11,13 @@
 //!
 //! Source: Prometheus `tsdb/chunkenc/xor.go`, `tsdb/docs/format/chunks.md`.
 
+mod histogram;
+
 use model::varint;
+
+pub use histogram::{
+    PrometheusHistograms, decode_prometheus_histograms, encode_prometheus_histograms,
+};
 
 /// Samples that Prometheus puts into a chunk.
 pub const PROMETHEUS_CHUNK_SAMPLES: usize = 120;
@@ -21,7 +27,7 @@ const NO_WINDOW: u32 = 0xff;
 
 /// Bytes that are no chunk of Prometheus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no XOR chunk of Prometheus: it ends within a sample, or its bits mean nothing")]
+#[error("no chunk of Prometheus: it ends within a sample, or its bits mean nothing")]
 pub struct NotPrometheus;
 
 /// Appends bits, the highest first.
