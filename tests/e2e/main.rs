@@ -4,6 +4,7 @@ mod fair;
 mod first_light;
 mod histograms;
 mod hostile;
+mod import;
 mod memory;
 mod places;
 mod prometheus;

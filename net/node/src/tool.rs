@@ -1,9 +1,12 @@
 //! `myelin tool ..`: looking at files of a node, without a server.
 //!
-//! A tool reads; it changes nothing, and it may run beside a server. Exit codes: 0 done, 1 the file is damaged or cannot be read, 2 a wrong command
-//! line.
+//! Tools of files read; they change nothing, and may run beside a server. Import and export hold the data directory, so that no server runs on it meanwhile. Exit codes: 0
+//! done, 1 something is damaged or cannot be read or written, 2 a wrong command line.
 
 mod block;
+mod export;
+mod import;
+mod options;
 
 use std::process::ExitCode;
 
@@ -13,6 +16,13 @@ Usage: myelin tool COMMAND
   block inspect FILE..           what a block says of itself: tenants, times, sizes
   block verify FILE..            read all of it and check it against itself
   block dump FILE [TENANT]       its series and samples as text: labels, value, time
+
+  import prometheus-block [-tenant=fake] [-data.dir=./data] DIR..
+                                 blocks of Prometheus (or directories of such) into the data directory of a node that
+                                 does not run; what is there already is passed over, so an interrupted import goes on
+  export prometheus-block [-tenant=fake] [-data.dir=./data] [-start=MS] [-end=MS] DIR
+                                 what the blocks of a node that does not run hold of a tenant, as blocks of Prometheus
+                                 of a day each; what is in its log alone is not in it (/ingester/flush before the stop)
 ";
 
 /// Runs what stands behind `myelin tool`.
@@ -23,6 +33,8 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
         ["block", "verify", ref files @ ..] if !files.is_empty() => block::verify(files),
         ["block", "dump", file] => block::dump(file, None),
         ["block", "dump", file, tenant] => block::dump(file, Some(tenant)),
+        ["import", "prometheus-block", ref rest @ ..] => import::run(rest),
+        ["export", "prometheus-block", ref rest @ ..] => export::run(rest),
         [] | ["help" | "-help" | "--help" | "-h"] => crate::say(USAGE),
         _ => {
             eprintln!(
