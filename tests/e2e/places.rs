@@ -1,14 +1,16 @@
 //! An answer does not depend on where its data lies: every kind of data (floats, integer and float histograms with exponential and custom
 //! buckets, both in one series, exemplars, metadata) is asked for while its chunks are open, when they are closed, when they have been flushed to blocks, after
-//! `kill -9` and the replay of the log, and after a stop and a start from the checkpoint; on one core and on four. All answers are equal to the
+//! `kill -9` and the replay of the log, after a stop and a start from the checkpoint, and while the blocks are merged and when they have been; on one core and on four. All answers are equal to the
 //! last digit: counts are whole, so that sums are exact in any order.
+
+use std::time::Duration;
 
 use model::{
     CUSTOM_BUCKETS_SCHEMA, CounterReset, FloatHistogram, Histogram, HistogramSample, Metadata,
     MetricType, Span,
 };
 use serde_json::Value;
-use tests::{Server, ServerOptions, unix_now};
+use tests::{Server, ServerOptions, unix_now, wait_until};
 use wire::remote_write::encode;
 
 use super::queries::metric;
@@ -21,7 +23,7 @@ const ASKED: i64 = 100;
 /// Scrapes in all: the chunks of the first ones are closed then.
 const SCRAPES: i64 = 500;
 
-fn integer(n: i64) -> HistogramSample {
+pub(super) fn integer(n: i64) -> HistogramSample {
     // A reset at scrape 40.
     let n = if n < 40 { n } else { n - 40 };
     HistogramSample::Int(Histogram {
@@ -65,7 +67,7 @@ fn custom(n: i64) -> HistogramSample {
     })
 }
 
-fn fractional(n: i64) -> HistogramSample {
+pub(super) fn fractional(n: i64) -> HistogramSample {
     let half = n as f64 / 2.0;
     HistogramSample::Float(FloatHistogram {
         counter_reset: CounterReset::Gauge,
@@ -283,5 +285,32 @@ fn answers_are_the_same_in_open_chunks_in_files_and_replayed_on_one_core_and_on_
         accepted(&server, &metadata());
         let found = answers(&server, start);
         assert_equal(&name("from the checkpoint"), &found, wanted);
+        server.stop();
+        let often = [
+            format!("-cores={cores}"),
+            "-compactor.compaction-interval=1s".to_owned(),
+        ];
+        server.restart_with(&often.each_ref().map(String::as_str));
+        accepted(&server, &metadata());
+        // Copies of copies: asked while they are merged, and when they have been.
+        server.admin().get("/ingester/flush", &[("wait", "true")]);
+        let is_merged = || metric(&server, "cortex_compactor_blocks_cleaned_total") >= 2.0;
+        wait_until("the copies to be merged", Duration::from_secs(60), || {
+            assert_equal(&name("compacting"), &answers(&server, start), wanted);
+            is_merged()
+        });
+        assert_equal(&name("compacted"), &answers(&server, start), wanted);
+        assert_eq!(metric(&server, "cortex_compactor_runs_failed_total"), 0.0);
+        let blocks = std::fs::read_dir(server.data().join("blocks")).unwrap();
+        let blocks: Vec<_> = blocks.map(|entry| entry.unwrap().path()).collect();
+        let merged = blocks
+            .iter()
+            .filter(|path| path.to_string_lossy().contains("merged-"));
+        assert!(merged.count() > 0, "{blocks:?}");
+        server.stop();
+        server.restart();
+        accepted(&server, &metadata());
+        let found = answers(&server, start);
+        assert_equal(&name("started on merged blocks"), &found, wanted);
     }
 }

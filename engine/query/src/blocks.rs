@@ -79,7 +79,7 @@ impl Look<'_> {
 
     /// Whether all that the block has of the tenant lies in the range.
     fn covers(&self, block: &StoredBlock) -> bool {
-        let part = block.meta().part(self.tenant);
+        let part = block.part(self.tenant);
         part.is_some_and(|part| {
             self.reach.min_time <= part.min_time && part.max_time <= self.reach.max_time
         })

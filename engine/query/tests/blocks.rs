@@ -1,10 +1,12 @@
-//! Answers do not change by a flush: a node that moves what it holds into blocks at random moments is compared with a twin that never does.
+//! Answers do not change by a flush nor by a compaction: a node that moves what it holds into blocks at random moments, and merges these all the while, is compared with
+//! a twin that never does.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use compactor::{Compaction, Compactor};
 use model::{CoreId, Labels, MatchOp, QueryValue, TenantId, TenantLimits, identity};
 use prometheus::Registry;
 use query::{Caller, Engine, Lookup, Options, Query, ReadSelector, Times};
@@ -20,6 +22,27 @@ struct Node {
     cores: Cores,
     engine: Engine,
     dir: tempfile::TempDir,
+    compaction: Option<Compaction>,
+    /// Files that merges have written in all lives.
+    merged: u64,
+    merges: Registry,
+}
+
+/// Keeps everything.
+struct Keep;
+
+impl compactor::Policy for Keep {
+    fn retention_ms(&self, _: &TenantId) -> i64 {
+        i64::MAX
+    }
+
+    fn tombstones(&self, _: &TenantId) -> Vec<block::Tombstone> {
+        Vec::new()
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        None
+    }
 }
 
 impl Node {
@@ -37,14 +60,55 @@ impl Node {
         let cores = Cores::start(options, |_| {}).unwrap();
         let registry = Registry::new();
         let engine = Engine::start(Options::new(2), cores.mailboxes().clone(), &registry);
-        Node { cores, engine, dir }
+        Node {
+            cores,
+            engine,
+            dir,
+            compaction: None,
+            merged: 0,
+            merges: Registry::new(),
+        }
+    }
+
+    /// Merges as often as it can from now on.
+    fn compact(&mut self) {
+        let interval = Duration::from_millis(5);
+        let options = compactor::Options {
+            interval,
+            own_file_bytes: 2000,
+            ..compactor::Options::new(shard::blocks_directory(self.dir.path()))
+        };
+        self.merges = Registry::new();
+        let catalog = self.cores.mailboxes().blocks().clone();
+        let compactor = Compactor::new(options, catalog, Box::new(Keep), &self.merges).unwrap();
+        let started = Compaction::start(compactor, interval, reactor::IoMode::Auto);
+        self.compaction = Some(started.unwrap());
+    }
+
+    /// Files that merges have written.
+    fn merged(&self) -> u64 {
+        let name = "myelin_compactor_files_written_total";
+        self.merged + counter(&self.merges, name) as u64
+    }
+
+    fn stop(self) -> (tempfile::TempDir, u64) {
+        let merged = self.merged();
+        assert_eq!(
+            counter(&self.merges, "cortex_compactor_runs_failed_total"),
+            0.0
+        );
+        drop(self.engine);
+        self.compaction.into_iter().for_each(Compaction::stop);
+        self.cores.stop();
+        (self.dir, merged)
     }
 
     fn restart(self) -> Node {
-        let Node { cores, engine, dir } = self;
-        drop(engine);
-        cores.stop();
-        Node::start_in(dir)
+        let (dir, merged) = self.stop();
+        let mut node = Node::start_in(dir);
+        node.merged = merged;
+        node.compact();
+        node
     }
 
     /// Stores samples of one series.
@@ -176,6 +240,13 @@ impl Node {
     }
 }
 
+fn counter(registry: &Registry, name: &str) -> f64 {
+    let families = registry.gather();
+    let family = families.iter().find(|family| family.name() == name);
+    let metrics = family.into_iter().flat_map(|family| family.get_metric());
+    metrics.map(|m| m.get_counter().get_value()).sum()
+}
+
 /// Limits of a tenant who keeps everything.
 fn keeping() -> TenantLimits {
     TenantLimits {
@@ -200,11 +271,12 @@ fn series(rng: &mut SmallRng) -> Labels {
 }
 
 #[tokio::test]
-async fn answers_do_not_change_by_a_flush_and_a_restart() {
+async fn answers_do_not_change_by_a_flush_a_compaction_and_a_restart() {
     let mut rng = SmallRng::seed_from_u64(7);
     // In the past of the wall clock, on which the limit of a cut depends.
     let begin = 1_700_000_000_000 / HOUR * HOUR;
     let (mut cut, twin) = (Node::start(), Node::start());
+    cut.compact();
     let callers = [caller("t", begin), caller("u", begin)];
     let mut now = begin;
     let mut lasts: HashMap<(TenantId, Labels), i64> = HashMap::new();
@@ -252,19 +324,13 @@ async fn answers_do_not_change_by_a_flush_and_a_restart() {
             }
         }
     }
-    assert!(cut.blocks() > 5 && twin.blocks() == 0);
-    let moved = cut.cores.registry().gather();
-    let moved = moved.iter().find(|f| f.name() == "myelin_cut_chunks_total");
-    let moved: f64 = moved
-        .unwrap()
-        .get_metric()
-        .iter()
-        .map(|m| m.get_counter().get_value())
-        .sum();
+    let merged = cut.merged();
+    assert!(merged > 10 && twin.blocks() == 0, "{merged} files merged");
+    let moved = counter(cut.cores.registry(), "myelin_cut_chunks_total");
     assert!(moved > 50.0, "{moved} chunks left the head");
     assert!(compared > 100, "{compared}");
-    cut.cores.stop();
-    twin.cores.stop();
+    cut.stop();
+    twin.stop();
 }
 
 #[expect(clippy::disallowed_methods, reason = "it damages a file")]
@@ -307,5 +373,5 @@ async fn a_damaged_block_is_named_and_fails_only_what_needs_it() {
         "{error}"
     );
     ask(begin + 8 * HOUR).await.unwrap();
-    node.cores.stop();
+    node.stop();
 }

@@ -515,7 +515,7 @@ impl Memtable {
 }
 
 /// The directory of the blocks.
-pub(crate) fn directory(data_dir: &Path) -> PathBuf {
+pub fn directory(data_dir: &Path) -> PathBuf {
     data_dir.join("blocks")
 }
 

@@ -39,6 +39,7 @@ pub mod topology;
 
 pub use chunkfile::bytes::{ChunkBytes, load_chunks};
 pub use cores::{Cores, ReplayProgress, Started, Watch};
+pub use cut::directory as blocks_directory;
 pub use error::Error;
 pub use health::Health;
 pub use mailbox::{Mailboxes, Permits, Wake};
@@ -47,6 +48,7 @@ pub use memtable::starts::Start;
 pub use message::*;
 pub use options::Options;
 pub use quota::SeriesCounts;
+pub use recovery::lock_data;
 
 #[cfg(test)]
 mod tests;

@@ -329,6 +329,15 @@ fn root(options: &Options) -> PathBuf {
     options.data_dir.join("wal")
 }
 
+/// Keeps every node from a data directory, until the reactor goes. For tools that change something in it.
+///
+/// Errors: a node runs on it; it cannot be made.
+pub fn lock_data(reactor: &mut Reactor, data_dir: &std::path::Path) -> Result<(), Error> {
+    // Its file stays open as long as the reactor does.
+    let _lock = Lock::take(reactor, &data_dir.join("wal"))?;
+    Ok(())
+}
+
 /// Tells the operator what was odd.
 fn describe(replayed: &Replayed, notes: &mut Vec<String>) {
     let core = replayed.core;

@@ -49,6 +49,8 @@ pub(crate) struct Config {
     pub(crate) runtime_config: RuntimeConfig,
     /// In force for every tenant.
     pub(crate) limits: TenantLimits,
+    /// How blocks become fewer and larger.
+    pub(crate) compactor: Compactor,
     /// The node's own metrics.
     pub(crate) self_scrape: SelfScrape,
     /// Where the log lives.
@@ -123,6 +125,13 @@ pub(crate) struct RuntimeConfig {
     pub(crate) period: Duration,
 }
 
+/// See [`Config::compactor`].
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Compactor {
+    pub(crate) block_ranges: Vec<Duration>,
+    pub(crate) compaction_interval: Duration,
+}
+
 /// See [`Config::self_scrape`].
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SelfScrape {
@@ -189,6 +198,12 @@ impl Config {
             } else {
                 TenantLimits::unlimited()
             },
+            compactor: Compactor {
+                block_ranges: [2, 12, 24]
+                    .map(|hours| Duration::from_secs(hours * 3600))
+                    .to_vec(),
+                compaction_interval: Duration::from_secs(300),
+            },
             self_scrape: SelfScrape {
                 interval: Duration::from_secs(15),
                 tenant: "fake".to_owned(),
@@ -234,6 +249,12 @@ impl Config {
         }
         model::TenantId::new(&self.self_scrape.tenant)
             .map_err(|e| format!("self_scrape.tenant: {e}"))?;
+        compactor::Options {
+            ranges: self.compactor.block_ranges.clone(),
+            ..compactor::Options::new(PathBuf::new())
+        }
+        .validate()
+        .map_err(|e| format!("compactor.block_ranges: {e}"))?;
         let positive = [
             ("querier.max_concurrent", self.querier.max_concurrent as u64),
             (
@@ -250,6 +271,10 @@ impl Config {
             ),
             ("querier.max_samples", self.querier.max_samples),
             ("querier.timeout", self.querier.timeout.as_millis() as u64),
+            (
+                "compactor.compaction_interval",
+                self.compactor.compaction_interval.as_millis() as u64,
+            ),
             (
                 "ingester.retention",
                 self.limits.retention.as_millis() as u64,

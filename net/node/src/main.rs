@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod banner;
+mod compaction;
 mod config;
 mod logging;
 mod memory;

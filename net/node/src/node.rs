@@ -4,7 +4,8 @@
 //!    `Retry-After`, and `/ready` tells how far the replay is.
 //! 2. The cores start, on their own threads, and replay.
 //! 3. Read path and write path are made over their mailboxes, and the gateway serves.
-//! 4. From then on this thread waits for signals, watches the health of the cores, and writes the node's own metrics.
+//! 4. The compactor starts, on a thread of its own.
+//! 5. From then on this thread waits for signals, watches the health of the cores, and writes the node's own metrics.
 //!
 //! A signal stops in the opposite order: no new connections, requests in flight finish within the grace, then the cores finish what
 //! they have taken. A second signal ends the process at once, which loses nothing acknowledged. A log that failed ends the
@@ -16,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow, bail};
+use compactor::{Compaction, Compactor};
 use gateway::alias::Secret;
 use gateway::metadata::MetadataStore;
 use gateway::overrides::Overrides;
@@ -30,6 +32,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::compaction::TenantPolicy;
 use crate::config::{Config, Io, limit_values};
 use crate::process::{Process, raise_open_files};
 use crate::runtime_config::RuntimeConfig;
@@ -93,6 +96,7 @@ async fn live(config: &Config) -> anyhow::Result<()> {
     let overrides = Arc::new(Overrides::new(config.limits.clone()));
     runtime.apply(&gateway, &overrides, cores.mailboxes());
     let push = assemble(config, &memory, &gateway, &registry, &cores, &overrides)?;
+    let compaction = start_compaction(config, &registry, &cores, overrides.clone())?;
     tracing::info!(http = %servers.http.address(), "serving");
     let runtime = (runtime, overrides);
     let failed = attend(
@@ -109,7 +113,7 @@ async fn live(config: &Config) -> anyhow::Result<()> {
     match failed {
         // What is in memory cannot be synced any more: the log has the truth.
         Some(reason) => bail!("the write-ahead log failed: {reason}"),
-        None => stop(config, servers, cores, signals).await,
+        None => stop(config, servers, cores, compaction, signals).await,
     }
 }
 
@@ -129,7 +133,7 @@ fn assemble(
     let push = PushService::new(
         push_options(config, memory)?,
         Arc::new(mailboxes.clone()),
-        overrides.clone(),
+        Arc::clone(overrides),
         metadata.clone(),
         registry,
         Arc::new(now_ms),
@@ -164,6 +168,30 @@ fn assemble(
         }),
     });
     Ok(push)
+}
+
+/// Merges the blocks of the cores from now on.
+fn start_compaction(
+    config: &Config,
+    registry: &Registry,
+    cores: &Cores,
+    overrides: Arc<Overrides>,
+) -> anyhow::Result<Compaction> {
+    let options = compactor::Options {
+        ranges: config.compactor.block_ranges.clone(),
+        interval: config.compactor.compaction_interval,
+        io: io(config),
+        ..compactor::Options::new(shard::blocks_directory(&config.data_dir))
+    };
+    let policy = TenantPolicy {
+        overrides,
+        dir: config.data_dir.clone(),
+    };
+    let catalog = cores.mailboxes().blocks().clone();
+    let compactor = Compactor::new(options, catalog, Box::new(policy), registry)
+        .map_err(|e| anyhow!("compactor: {e}"))?;
+    let interval = config.compactor.compaction_interval;
+    Compaction::start(compactor, interval, io(config)).context("the thread of the compactor")
 }
 
 /// The file of queries at work, and what a process that crashed left in it. A node without the file serves all the same.
@@ -256,6 +284,7 @@ async fn stop(
     config: &Config,
     servers: Servers,
     cores: Cores,
+    compaction: Compaction,
     mut signals: Signals,
 ) -> anyhow::Result<()> {
     tracing::info!("stopping; a second signal ends the process at once");
@@ -263,6 +292,7 @@ async fn stop(
     let (done, stopped) = oneshot::channel();
     let stop = move || {
         servers.stop(grace);
+        compaction.stop();
         cores.stop();
         // Without a receiver the process is ending already.
         let _ = done.send(());
@@ -524,13 +554,17 @@ fn cpus(config: &Config) -> anyhow::Result<Vec<usize>> {
     Ok(shard::topology::cores(count, set)?)
 }
 
+fn io(config: &Config) -> IoMode {
+    match config.io {
+        Io::Auto => IoMode::Auto,
+        Io::Uring => IoMode::Uring,
+        Io::Threads => IoMode::Threads,
+    }
+}
+
 fn shard_options(config: &Config, memory: &Memory) -> anyhow::Result<shard::Options> {
     Ok(shard::Options {
-        io: match config.io {
-            Io::Auto => IoMode::Auto,
-            Io::Uring => IoMode::Uring,
-            Io::Threads => IoMode::Threads,
-        },
+        io: io(config),
         retention: config.limits.retention,
         memory: memory.clone(),
         salvage: config.wal_salvage,

@@ -341,7 +341,7 @@ impl Builder {
         len
     }
 
-    /// Writes the index of the open tenant. A tenant without samples leaves no trace.
+    /// Writes the index of the open tenant. A tenant without samples leaves no trace but in a merged file, where it says that nothing is left.
     fn close_part(&mut self) {
         self.flush_samples();
         if self
@@ -355,6 +355,18 @@ impl Builder {
             return;
         };
         if open.rows.count() == 0 {
+            if self.info.level > 0 {
+                self.parts.push(Part {
+                    tenant: open.tenant,
+                    min_time: 0,
+                    max_time: 0,
+                    series: 0,
+                    samples: 0,
+                    range: open.start..open.start,
+                    index_start: open.start,
+                    directory_start: open.start,
+                });
+            }
             return;
         }
         let index_start = self.position;

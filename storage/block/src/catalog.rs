@@ -4,11 +4,15 @@
 //! read all that is in it, also what is removed meanwhile. A file whose header, footer or trailer is damaged is left where it is, told, counted
 //! and not read; what is damaged further inside is told to whoever needs it.
 //!
+//! A merged file names its sources, and from the moment in which it is in the list its tenants' parts in the sources are *hidden*: readers see
+//! everything once, before and after. A source all of whose parts are hidden goes; a start that meets it together with the file that was made of it finishes that.
+//! So each merged file is a step of its own that is whole or has not been, however many files a merge writes.
+//!
 //! Indexes (directory and symbols of a tenant in a block) are kept up to [`INDEX_CACHE_BYTES`] and [`INDEX_CACHE_ENTRIES`], those used last.
 //!
 //! Deliberately absent: what is written when. Who removes a block takes it out of the catalog before the file goes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -19,12 +23,15 @@ use reactor::{Op, Reactor};
 use crate::error::Error;
 use crate::file::remove_unfinished;
 use crate::limits::{INDEX_CACHE_BYTES, INDEX_CACHE_ENTRIES};
-use crate::meta::Meta;
+use crate::meta::{Meta, Part};
 use crate::reader::{Block, Index};
 use crate::source::{SharedFile, Source};
 
 /// The end of the name of every block.
 pub const EXTENSION: &str = "block";
+
+/// The end of the name of a block that a start may have to remove: the head still has what is in it.
+const PENDING: &str = ".pending.block";
 
 /// A block of the catalog.
 #[derive(Debug)]
@@ -32,12 +39,69 @@ pub struct StoredBlock {
     path: PathBuf,
     file: SharedFile,
     block: Block,
+    /// Which of its parts merged files have taken over; empty: none.
+    hidden: Vec<bool>,
 }
 
 impl StoredBlock {
     /// What its footer tells.
     pub fn meta(&self) -> &Meta {
         self.block.meta()
+    }
+
+    /// What has been read of its end.
+    pub fn block(&self) -> &Block {
+        &self.block
+    }
+
+    /// What it has of a tenant, unless a merged file has taken that over.
+    pub fn part(&self, tenant: &TenantId) -> Option<&Part> {
+        let parts = &self.meta().parts;
+        let at = parts
+            .binary_search_by(|part| part.tenant.cmp(tenant))
+            .ok()?;
+        (!self.is_hidden(at) && !parts[at].is_empty()).then(|| &parts[at])
+    }
+
+    /// Its parts that have samples and that no merged file has taken over.
+    pub fn parts(&self) -> impl Iterator<Item = &Part> {
+        let parts = self.meta().parts.iter().enumerate();
+        let seen = parts.filter(|(at, part)| !self.is_hidden(*at) && !part.is_empty());
+        seen.map(|(_, part)| part)
+    }
+
+    fn is_hidden(&self, part: usize) -> bool {
+        self.hidden.get(part).is_some_and(|hidden| *hidden)
+    }
+
+    /// Whether merged files have taken over all that was in it.
+    pub fn is_spent(&self) -> bool {
+        !self.hidden.is_empty() && self.hidden.iter().all(|hidden| *hidden)
+    }
+
+    /// Whether the head still has what is in it, and may give the file another name or take it back.
+    pub fn is_pending(&self) -> bool {
+        let name = self.path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.ends_with(PENDING))
+    }
+
+    /// A merged file of these sources has come.
+    fn hide(&self, merged: &Meta) -> Option<StoredBlock> {
+        if !merged.info.sources.contains(&self.meta().info.id) {
+            return None;
+        }
+        let parts = &self.meta().parts;
+        let mut hidden = self.hidden.clone();
+        hidden.resize(parts.len(), false);
+        for (hidden, part) in hidden.iter_mut().zip(parts) {
+            *hidden |= merged.part(&part.tenant).is_some();
+        }
+        Some(StoredBlock {
+            path: self.path.clone(),
+            file: self.file.clone(),
+            block: self.block.clone(),
+            hidden,
+        })
     }
 
     /// Where it is.
@@ -57,7 +121,7 @@ impl StoredBlock {
 
     /// Whether it has samples of a tenant that may lie in `min..=max`.
     pub fn overlaps(&self, tenant: &TenantId, min: i64, max: i64) -> bool {
-        let part = self.meta().part(tenant);
+        let part = self.part(tenant);
         part.is_some_and(|part| part.min_time <= max && part.max_time >= min)
     }
 }
@@ -113,7 +177,7 @@ struct Cached {
 
 impl Catalog {
     /// Opens what is in a directory, which is made when missing: what crashes left half written is removed, and so is what `is_orphan` says by
-    /// the name of its file. Returns what an operator should know.
+    /// the name of its file, and what is in files that were merged of it. Returns what an operator should know.
     ///
     /// Errors: the directory cannot be made, listed, or removed from. A damaged block is no error.
     pub fn open(
@@ -166,8 +230,35 @@ impl Catalog {
             self.order
                 .fetch_max(block.meta().info.order, Ordering::Relaxed);
         }
-        self.change(|list| list.append(&mut found));
+        self.change(|list| {
+            list.append(&mut found);
+            let all = list.clone();
+            all.iter()
+                .for_each(|block| hide_sources(list, block.meta()));
+        });
+        self.remove_spent(reactor, dir)?;
         Ok(notes)
+    }
+
+    /// Removes the files all of whose parts are hidden; gives how many. They leave the list when that is durable: until then what was merged of
+    /// them has to say so.
+    pub fn remove_spent(&self, reactor: &mut Reactor, dir: &Path) -> Result<usize, Error> {
+        let list = self.list();
+        let spent: Vec<_> = list.iter().filter(|block| block.is_spent()).collect();
+        if spent.is_empty() {
+            return Ok(0);
+        }
+        for block in &spent {
+            let path = block.path().to_owned();
+            match reactor.run(Op::Remove { path }) {
+                Err(failure) if !failure.is_not_found() => return Err(Error::Io(failure)),
+                _ => {}
+            }
+        }
+        let path = dir.to_owned();
+        reactor.run(Op::SyncDir { path })?;
+        spent.iter().for_each(|block| self.remove(block));
+        Ok(spent.len())
     }
 
     /// The next place in the order of logging, behind all that were given out or found.
@@ -175,10 +266,13 @@ impl Catalog {
         self.order.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Opens a block that has been written and shows it to readers.
+    /// Opens a block that has been written and shows it to readers, and of its sources only what it has not.
     pub fn add(&self, reactor: &mut Reactor, path: &Path) -> Result<(), Error> {
         let block = Arc::new(open_block(reactor, path)?);
-        self.change(|list| list.push(block));
+        self.change(|list| {
+            hide_sources(list, block.meta());
+            list.push(block);
+        });
         Ok(())
     }
 
@@ -190,6 +284,7 @@ impl Catalog {
                     path: to.to_owned(),
                     file: block.file.named(to),
                     block: block.block.clone(),
+                    hidden: block.hidden.clone(),
                 });
             }
         });
@@ -223,7 +318,7 @@ impl Catalog {
 
     /// The blocks of which nothing need be kept. A part has expired when it ends `retention` (milliseconds, by tenant) before the tenant's newest
     /// sample, that in the catalog or the wall clock, whichever is earlier; and also when both its samples and the file are older than that by the
-    /// wall clock, so that tenants who have gone do not keep the disk.
+    /// wall clock, so that tenants who have gone do not keep the disk. A file stays as long as it hides parts of another.
     pub fn expired(
         &self,
         wall_ms: i64,
@@ -231,18 +326,22 @@ impl Catalog {
     ) -> Vec<Arc<StoredBlock>> {
         let list = self.list();
         let mut newest: HashMap<&TenantId, i64> = HashMap::new();
-        for part in list.iter().flat_map(|block| &block.meta().parts) {
+        for part in list.iter().flat_map(|block| block.parts()) {
             let known = newest.entry(&part.tenant).or_insert(i64::MIN);
             *known = part.max_time.max(*known);
         }
+        let ids: HashSet<u128> = list.iter().map(|block| block.meta().info.id).collect();
         let has_expired = |block: &&Arc<StoredBlock>| {
-            block.meta().parts.iter().all(|part| {
-                let retention = retention(&part.tenant);
-                let by_clock = wall_ms.saturating_sub(retention);
-                let by_samples = newest[&part.tenant].min(wall_ms).saturating_sub(retention);
-                let is_old = block.meta().info.created_ms < by_clock;
-                part.max_time < by_samples || (is_old && part.max_time < by_clock)
-            })
+            let mut sources = block.meta().info.sources.iter();
+            !block.is_spent()
+                && !sources.any(|source| ids.contains(source))
+                && block.parts().all(|part| {
+                    let retention = retention(&part.tenant);
+                    let by_clock = wall_ms.saturating_sub(retention);
+                    let by_samples = newest[&part.tenant].min(wall_ms).saturating_sub(retention);
+                    let is_old = block.meta().info.created_ms < by_clock;
+                    part.max_time < by_samples || (is_old && part.max_time < by_clock)
+                })
         };
         list.iter().filter(has_expired).cloned().collect()
     }
@@ -257,7 +356,7 @@ impl Catalog {
         for block in &*self.list() {
             summary.blocks += 1;
             summary.bytes += block.bytes();
-            for part in &block.meta().parts {
+            for part in block.parts() {
                 summary.samples += part.samples;
                 let (min, max) = summary.times.unwrap_or((part.min_time, part.max_time));
                 summary.times = Some((min.min(part.min_time), max.max(part.max_time)));
@@ -269,7 +368,7 @@ impl Catalog {
     /// The index of a tenant in a block, loaded unless it is kept; `None` where the block has nothing of the tenant. To be followed by
     /// [`Catalog::settle`] when it has been used.
     pub fn index(&self, block: &StoredBlock, tenant: &TenantId) -> Result<Option<Slot>, Error> {
-        if block.meta().part(tenant).is_none() {
+        if block.part(tenant).is_none() {
             return Ok(None);
         }
         let key = (block.meta().info.id, tenant.clone());
@@ -328,6 +427,18 @@ impl Catalog {
     }
 }
 
+/// Hides what a merged file has taken over of its sources.
+fn hide_sources(list: &mut [Arc<StoredBlock>], merged: &Meta) {
+    if merged.info.sources.is_empty() {
+        return;
+    }
+    for block in list {
+        if let Some(less) = block.hide(merged) {
+            *block = Arc::new(less);
+        }
+    }
+}
+
 fn open_block(reactor: &mut Reactor, path: &Path) -> Result<StoredBlock, Error> {
     let mut file = SharedFile::open(reactor, path)?;
     let block = Block::open(&mut file as &mut dyn Source)?;
@@ -336,5 +447,6 @@ fn open_block(reactor: &mut Reactor, path: &Path) -> Result<StoredBlock, Error> 
         path: path.to_owned(),
         file,
         block,
+        hidden: Vec::new(),
     })
 }

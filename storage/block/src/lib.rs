@@ -59,8 +59,8 @@ pub use limits::{
     DIRECTORY_BYTES_MAX, GAP_BYTES_MAX, LABELS_MAX, PAGE_BYTES, PAGE_BYTES_MAX, READ_BYTES_MAX,
     RUN_SAMPLES_MAX, SEALED_BYTES_MAX, SERIES_MAX, SOURCES_MAX, SYMBOL_BYTES_MAX, TENANTS_MAX,
 };
-pub use merge::{Drops, Input, Merged, merge};
-pub use meta::{FileKind, Info, Meta, Part, VERSION};
+pub use merge::{Drops, Input, Merge, Merged, add_samples, merge};
+pub use meta::{FileKind, Info, Meta, Part, VERSION, fresh_id};
 pub use pack::{Run, SealedRun};
 pub use page::Kind;
 pub use reader::{Block, Index};

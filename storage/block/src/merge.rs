@@ -1,24 +1,26 @@
 //! Several files of one tenant become one: cuts of cores into a block, blocks into a larger one.
 //!
 //! 1. Each input is a cursor over its series, in the order of their labels; a page of labels and a piece of chunk pages in memory.
-//! 2. The smallest labels of all cursors are the next series. What its inputs hold is put in the order of time. Equal times: the sample of the
+//! 2. The smallest labels of all cursors are the next series. What its inputs hold is put in the order of time ([`collected`]). Equal times: the sample of the
 //!    file with the greatest order, i.e. the one logged later, wins, whether or not the values are the same.
 //! 3. Deleted and expired samples are left out; a series without any is not written.
 //! 4. The builder recodes what is left.
 //!
-//! Sealed chunks (histograms) are not opened: they pass as they are, sorted by their start; the same bytes twice are kept once; one is
-//! dropped when all of its times are gone. Where two overlap, both are kept, in the order of logging.
-//!
 //! Memory: for each input its symbols and directory, a page of labels, 256 KiB of chunk pages, and the samples of one series.
+
+mod collected;
 
 use std::ops::Range;
 use std::rc::Rc;
 
 use model::{Labels, TenantId};
 
+pub use self::collected::add_samples;
+
+use self::collected::Collected;
 use crate::builder::Builder;
 use crate::error::{Error, Malformed};
-use crate::pack::{Run, SealedRun, Unpacker};
+use crate::pack::{Run, Unpacker};
 use crate::page::{self, Kind};
 use crate::reader::{Block, Index, Which};
 use crate::series::Rows;
@@ -71,6 +73,15 @@ impl<'a> Input<'a> {
     /// Opens a tenant's part; `None` if the file has nothing of it.
     pub fn open(source: &'a mut dyn Source, tenant: &TenantId) -> Result<Option<Input<'a>>, Error> {
         let block = Block::open(source)?;
+        Input::of(&block, source, tenant)
+    }
+
+    /// The same of a file that has been opened.
+    pub fn of(
+        block: &Block,
+        source: &'a mut dyn Source,
+        tenant: &TenantId,
+    ) -> Result<Option<Input<'a>>, Error> {
         let Some(index) = block.index(source, tenant)? else {
             return Ok(None);
         };
@@ -169,12 +180,12 @@ impl<'a> Input<'a> {
     /// Appends all samples of the current series to `into`, less what is gone.
     fn collect(
         &mut self,
-        gone: &Gone,
+        gone: Gone,
         into: &mut Collected,
         merged: &mut Merged,
     ) -> Result<(), Error> {
         let pages = self.index.directory.pages_of(self.series);
-        let from = into.times.len();
+        into.begin();
         for page in pages {
             let payload = self.payload(page)?;
             let at = self.index.page_range(page).start;
@@ -187,165 +198,93 @@ impl<'a> Input<'a> {
             for entry in first..last {
                 match unpacker.run(entry, i64::MIN, i64::MAX).map_err(corrupt)? {
                     Some(Run::Floats { times, values }) => {
-                        let before = into.times.len();
-                        gone.for_each_kept(times, &mut |kept| {
-                            into.times.extend_from_slice(&times[kept.clone()]);
-                            into.values.extend_from_slice(&values[kept]);
-                        });
-                        merged.dropped += (times.len() - (into.times.len() - before)) as u64;
+                        merged.dropped += into.floats(times, values, &gone);
                     }
                     Some(Run::Sealed(sealed)) => {
-                        if gone.covers(sealed.min_time, sealed.max_time) {
-                            merged.dropped += sealed.count;
-                        } else {
-                            into.sealed.push(Kept::of(&sealed));
-                        }
+                        merged.dropped += into.sealed(&sealed, at, &gone);
                     }
                     None => {}
                 }
             }
         }
-        if into.times.len() > from {
-            into.runs.push(from..into.times.len());
-        }
+        into.end(gone);
         Ok(())
     }
 }
 
-/// The samples of one series from all inputs, those of each input together, in the order of logging.
-#[derive(Debug, Default)]
-struct Collected {
-    times: Vec<i64>,
-    values: Vec<f64>,
-    /// Of each input: ascending times.
-    runs: Vec<Range<usize>>,
-    sealed: Vec<Kept>,
+/// A merge on its way, series by series.
+pub struct Merge<'m, 'a> {
+    inputs: &'m mut [Input<'a>],
+    drops: &'m Drops,
+    merged: Merged,
+    collected: Collected,
 }
 
-#[derive(Debug, PartialEq, Eq)]
-struct Kept {
-    min_time: i64,
-    max_time: i64,
-    count: u64,
-    bytes: Vec<u8>,
-}
-
-impl Kept {
-    fn of(sealed: &SealedRun<'_>) -> Kept {
-        Kept {
-            min_time: sealed.min_time,
-            max_time: sealed.max_time,
-            count: sealed.count,
-            bytes: sealed.bytes.to_vec(),
+impl<'m, 'a> Merge<'m, 'a> {
+    /// Begins to merge parts of one tenant.
+    ///
+    /// Inputs may come in any order: [`crate::Info::order`] counts; of equal orders the later in the list is the later logged. Where files of
+    /// orders 1, 2 and 3 overlap in time and series, 1 and 3 must not be merged without 2: the result would claim the order of 3 for samples of 1.
+    pub fn begin(inputs: &'m mut [Input<'a>], drops: &'m Drops) -> Merge<'m, 'a> {
+        inputs.sort_by_key(|input| input.order);
+        Merge {
+            inputs,
+            drops,
+            merged: Merged::default(),
+            collected: Collected::default(),
         }
     }
-}
 
-impl Collected {
-    fn clear(&mut self) {
-        self.times.clear();
-        self.values.clear();
-        self.runs.clear();
-        self.sealed.clear();
-    }
-
-    /// Puts all floats into the order of time, the later run winning; gives how many were replaced.
-    fn order(&mut self) -> u64 {
-        let ordered = |runs: &[Range<usize>], times: &[i64]| {
-            runs.windows(2)
-                .all(|pair| times[pair[0].end - 1] < times[pair[1].start])
+    /// Adds the next series to the builder, whose tenant has begun; false: there was none left. A series of which nothing is kept is not added.
+    pub fn step(&mut self, builder: &mut Builder) -> Result<bool, Error> {
+        let all = self.inputs.iter().filter_map(|i| i.labels.as_ref());
+        let Some(labels) = all.min().cloned() else {
+            return Ok(false);
         };
-        if ordered(&self.runs, &self.times) {
-            return 0;
-        }
-        // A stable sort of places: of equal times the later logged comes last.
-        let mut places: Vec<usize> = (0..self.times.len()).collect();
-        places.sort_by_key(|&place| self.times[place]);
-        let (mut times, mut values) = (Vec::new(), Vec::new());
-        let mut replaced = 0;
-        for place in places {
-            let (time, value) = (self.times[place], self.values[place]);
-            if times.last() == Some(&time) {
-                *values.last_mut().expect("as long as times") = value;
-                replaced += 1;
-            } else {
-                times.push(time);
-                values.push(value);
+        let keep_from = self.drops.keep_from.unwrap_or(i64::MIN);
+        let collected = &mut self.collected;
+        collected.clear();
+        let mut ranked = Vec::new();
+        for (number, input) in self.inputs.iter_mut().enumerate() {
+            if input.labels.as_ref() != Some(&labels) {
+                continue;
             }
+            let gone = Gone::of(&labels, input.order, keep_from, &self.drops.tombstones);
+            input.collect(gone, collected, &mut self.merged)?;
+            input.advance()?;
+            ranked.push(number);
         }
-        (self.times, self.values) = (times, values);
-        replaced
+        let settled = collected.settle().map_err(|(rank, at, malformed)| {
+            malformed.at(self.inputs[ranked[rank]].source.name(), at)
+        })?;
+        self.merged.replaced += settled.replaced;
+        self.merged.dropped += settled.dropped;
+        if collected.is_empty() {
+            return Ok(true);
+        }
+        builder.series(&labels)?;
+        self.merged.samples += collected.put(builder)?;
+        self.merged.series += 1;
+        Ok(true)
     }
 
-    /// Sorts sealed chunks by start, drops the same bytes of the same times; gives how many samples were dropped.
-    fn order_sealed(&mut self) -> u64 {
-        // Stable: of equal starts the later logged comes last.
-        self.sealed.sort_by_key(|kept| kept.min_time);
-        let mut replaced = 0;
-        let mut kept: Vec<Kept> = Vec::with_capacity(self.sealed.len());
-        for one in self.sealed.drain(..) {
-            let same_start = kept.iter().rev().take_while(|k| k.min_time == one.min_time);
-            if same_start.into_iter().any(|k| *k == one) {
-                replaced += one.count;
-            } else {
-                kept.push(one);
-            }
-        }
-        self.sealed = kept;
-        replaced
+    /// What has been done.
+    pub fn merged(&self) -> Merged {
+        self.merged
     }
 }
 
-/// Merges the inputs, parts of one tenant, into the builder, whose tenant has begun. `each` is called after every series with what was done,
-/// to write out what is ready, to show progress, or to stop by an error.
-///
-/// Inputs may come in any order: [`crate::Info::order`] counts; of equal orders the later in the list is the later logged. Where files of
-/// orders 1, 2 and 3 overlap in time and series, 1 and 3 must not be merged without 2: the result would claim the order of 3 for samples of 1.
+/// Merges all of the inputs, as [`Merge`] does it. `each` is called after every series with what was done, to write out what is ready, to show
+/// progress, or to stop by an error.
 pub fn merge(
     inputs: &mut [Input<'_>],
     drops: &Drops,
     builder: &mut Builder,
     each: &mut dyn FnMut(&mut Builder, &Merged) -> Result<(), Error>,
 ) -> Result<Merged, Error> {
-    inputs.sort_by_key(|input| input.order);
-    let keep_from = drops.keep_from.unwrap_or(i64::MIN);
-    let mut merged = Merged::default();
-    let mut collected = Collected::default();
-    loop {
-        let Some(labels) = inputs
-            .iter()
-            .filter_map(|i| i.labels.as_ref())
-            .min()
-            .cloned()
-        else {
-            return Ok(merged);
-        };
-        collected.clear();
-        for input in &mut *inputs {
-            if input.labels.as_ref() != Some(&labels) {
-                continue;
-            }
-            let gone = Gone::of(&labels, input.order, keep_from, &drops.tombstones);
-            input.collect(&gone, &mut collected, &mut merged)?;
-            input.advance()?;
-        }
-        merged.replaced += collected.order() + collected.order_sealed();
-        if collected.times.is_empty() && collected.sealed.is_empty() {
-            continue;
-        }
-        builder.series(&labels)?;
-        builder.samples(&collected.times, &collected.values)?;
-        for kept in &collected.sealed {
-            builder.sealed(&SealedRun {
-                min_time: kept.min_time,
-                max_time: kept.max_time,
-                count: kept.count,
-                bytes: &kept.bytes,
-            })?;
-        }
-        merged.series += 1;
-        let sealed: u64 = collected.sealed.iter().map(|kept| kept.count).sum();
-        merged.samples += collected.times.len() as u64 + sealed;
-        each(builder, &merged)?;
+    let mut merge = Merge::begin(inputs, drops);
+    while merge.step(builder)? {
+        each(builder, &merge.merged)?;
     }
+    Ok(merge.merged)
 }

@@ -3,6 +3,8 @@
 //! A reader begins at the end: the trailer has a fixed size and tells where the footer is, the footer tells everything else. The header
 //! only lets people and `file` see what it is.
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::ops::Range;
 
 use model::{TENANT_LEN_MAX, TenantId, varint};
@@ -23,11 +25,18 @@ const TRAILER_MAGIC: [u8; 8] = *b"KLBNLEYM";
 /// Longest name of a node in a footer.
 const ORIGIN_BYTES_MAX: usize = 256;
 
+/// A new id: by chance, which `salt` (a place in the order of logging, a time) helps along.
+pub fn fresh_id(salt: u64) -> u128 {
+    // Chance is in the keys of each hasher.
+    let half = || RandomState::new().hash_one(salt);
+    (u128::from(half()) << 64) | u128::from(half())
+}
+
 /// What kind of file it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum FileKind {
-    /// All tenants of one core, on local disk until they are merged.
+    /// Any number of tenants: what a core has cut, or small ones that were merged.
     Cut = 1,
     /// One tenant.
     Block = 2,
@@ -50,7 +59,8 @@ pub struct Info {
     pub id: u128,
     /// Cut or block.
     pub kind: FileKind,
-    /// How often its samples have been merged: 0 for a cut.
+    /// How far its samples have been merged: 0 for a cut. In a merged file a tenant without samples stands for its parts in the sources, of which
+    /// nothing was to be kept.
     pub level: u8,
     /// Place in the order of logging: where two files hold the same series and time, the one with the greater order wins.
     pub order: u64,
@@ -104,6 +114,16 @@ pub struct Part {
 }
 
 impl Part {
+    /// Whether nothing is left of the tenant's parts in the sources of the file.
+    pub fn is_empty(&self) -> bool {
+        self.series == 0
+    }
+
+    /// All of its bytes.
+    pub fn bytes(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
     /// Bytes of samples, with frames and checksums.
     pub fn chunk_bytes(&self) -> u64 {
         self.index_start - self.range.start
@@ -192,7 +212,7 @@ impl Meta {
         let mut parts: Vec<Part> = Vec::with_capacity(count.min(rest.len()));
         let mut at = HEADER_BYTES as u64;
         for _ in 0..count {
-            let part = take_part(rest, at, end)?;
+            let part = take_part(rest, level, at, end)?;
             at = part.range.end;
             if let Some(last) = parts.last()
                 && last.tenant >= part.tenant
@@ -221,7 +241,7 @@ impl Meta {
     }
 }
 
-fn take_part(rest: &mut &[u8], start: u64, end: u64) -> Result<Part, Malformed> {
+fn take_part(rest: &mut &[u8], level: u8, start: u64, end: u64) -> Result<Part, Malformed> {
     let len = take_count(rest, TENANT_LEN_MAX, "length of a tenant")?;
     let name = std::str::from_utf8(take_slice(rest, len, "tenant")?)
         .map_err(|e| Malformed::new("tenant", "UTF-8", e))?;
@@ -251,6 +271,10 @@ fn take_part(rest: &mut &[u8], start: u64, end: u64) -> Result<Part, Malformed> 
         *bound = at;
     }
     let [index_start, directory_start, part_end] = bounds;
+    if series == 0 && (part_end != start || samples != 0 || level == 0) {
+        let found = format!("{samples} samples in {} bytes", part_end - start);
+        return Err(Malformed::new("tenant without series", "nothing", found));
+    }
     Ok(Part {
         tenant,
         min_time,

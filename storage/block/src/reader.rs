@@ -91,7 +91,7 @@ impl Block {
         source: &mut dyn Source,
         tenant: &TenantId,
     ) -> Result<Option<Index>, Error> {
-        match self.meta.part(tenant) {
+        match self.meta.part(tenant).filter(|part| !part.is_empty()) {
             Some(part) => Index::load(self, part, source).map(Some),
             None => Ok(None),
         }

@@ -71,6 +71,12 @@ impl Gone {
             .is_some_and(|span| span.0 <= min && max <= span.1)
     }
 
+    /// Whether any of `min..=max` is.
+    pub fn overlaps(&self, min: i64, max: i64) -> bool {
+        let at = self.spans.partition_point(|span| span.1 < min);
+        self.spans.get(at).is_some_and(|span| span.0 <= max)
+    }
+
     /// Calls `keep` with the stretches of ascending `times` that are not gone.
     pub fn for_each_kept(&self, times: &[i64], keep: &mut dyn FnMut(std::ops::Range<usize>)) {
         let mut from = 0;
@@ -108,6 +114,7 @@ mod tests {
         ];
         let gone = Gone::of(&up, 4, 5, &all);
         assert_eq!(gone.spans, [(i64::MIN, 4), (10, 30)]);
+        assert!(gone.overlaps(30, 31) && gone.overlaps(0, 99) && !gone.overlaps(31, 99));
         assert!(gone.covers(10, 30) && !gone.covers(9, 30) && !gone.covers(10, 31));
         let times = [1, 4, 5, 9, 10, 30, 31, 40];
         let mut kept = Vec::new();

@@ -3,9 +3,7 @@
 //! All of it runs on the keeper's thread with its own reactor, at low priority, and waits for its disk; cores only order and are answered through
 //! their mailbox. Memory: one batch, a group of its chunks, and what a builder needs for its series.
 
-use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::hash::{BuildHasher, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -212,23 +210,14 @@ impl Blocks {
 
     /// Errors: why there is no file; what could be removed of it has been.
     fn write(&mut self, reactor: &mut Reactor, job: Job) -> Result<(PathBuf, Vec<Place>), String> {
-        let chance = RandomState::new();
-        let id = [0, 1].map(|salt| {
-            let mut hasher = chance.build_hasher();
-            hasher.write_u8(salt);
-            hasher.write_u32(job.sequence);
-            hasher.write_u16(job.core.0);
-            hasher.write_i64(job.created_ms);
-            u128::from(hasher.finish())
-        });
-        // Chance is in the hasher's keys.
-        let id = (id[0] << 64) | id[1];
+        let order = self.catalog.next_order();
+        let id = block::fresh_id(order);
         let path = pending_path(&self.dir, &job, id);
         let info = Info {
             id,
             kind: FileKind::Cut,
             level: 0,
-            order: self.catalog.next_order(),
+            order,
             created_ms: job.created_ms,
             origin: String::new(),
             core: job.core.0,

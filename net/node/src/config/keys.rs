@@ -403,6 +403,20 @@ fn paths() -> Vec<Key> {
             "6h",
             "How much sample time of each tenant is kept, in memory and in blocks, counted back from its newest sample; also of tenants that a start finds on disk and that push no more. Cortex' name is taken too, and is that of a tenant's own: `limits.compactor_blocks_retention_period`, of which 0 keeps all."
         ),
+        key!(
+            "compactor.block_ranges",
+            "compactor.block-ranges",
+            compactor.block_ranges,
+            "2h,1d",
+            "Windows of time whose blocks become one, ascending, each a multiple of the one before."
+        ),
+        key!(
+            "compactor.compaction_interval",
+            "compactor.compaction-interval",
+            compactor.compaction_interval,
+            "1h",
+            "How often the compactor looks for work. Blocks younger than that are left alone, so that those of all cores are merged together."
+        ),
     ]
 }
 
@@ -732,7 +746,7 @@ pub(super) const NOT_BUILT: &[(&str, &str)] = &[
     ("cassandra", "Cassandra storage"),
     ("boltdb", "BoltDB storage"),
     ("local.", "long-term storage"),
-    ("compactor", "the compactor"),
+    ("compactor", "this part of the compactor"),
     ("store_gateway", "the store gateway"),
     ("store-gateway", "the store gateway"),
     ("purger", "the purger"),
@@ -802,7 +816,10 @@ pub(super) const NOT_BUILT: &[(&str, &str)] = &[
     ("limits.ha_", "the HA tracker"),
     ("limits.ruler_", "the ruler"),
     ("limits.alertmanager_", "the Alertmanager"),
-    ("limits.compactor_", "the compactor"),
+    (
+        "limits.compactor_",
+        "the compactor (what is kept is ingester.retention)",
+    ),
     ("limits.store_gateway", "the store gateway"),
     ("limits.max_global", "the cluster"),
     (

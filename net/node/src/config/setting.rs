@@ -152,6 +152,19 @@ impl Setting for Vec<String> {
     }
 }
 
+/// Durations joined by commas.
+impl Setting for Vec<Duration> {
+    const KIND: &'static str = "durations";
+    fn parse(text: &str) -> Result<Vec<Duration>, String> {
+        let words: Vec<String> = Setting::parse(text)?;
+        words.iter().map(|word| Duration::parse(word)).collect()
+    }
+    fn show(&self) -> String {
+        let words: Vec<String> = self.iter().map(Setting::show).collect();
+        words.show()
+    }
+}
+
 impl Setting for ByteSize {
     const KIND: &'static str = "bytes";
     fn parse(text: &str) -> Result<ByteSize, String> {

@@ -76,6 +76,7 @@ fn inspect_one(file: &str, out: &mut dyn Write) -> Result<(), Stop> {
     let block = Block::open(&mut source)?;
     let info = &block.meta().info;
     let kind = match info.kind {
+        FileKind::Cut if info.level > 0 => format!("tenants together, level {}", info.level),
         FileKind::Cut => format!("cut of core {}", info.core),
         FileKind::Block => format!("block of level {}", info.level),
     };
@@ -95,6 +96,10 @@ fn inspect_one(file: &str, out: &mut dyn Write) -> Result<(), Stop> {
         info.sources.len()
     )?;
     for part in &block.meta().parts {
+        if part.is_empty() {
+            writeln!(out, "  tenant {}: nothing is left", part.tenant)?;
+            continue;
+        }
         let index = index(&block, &mut source, &part.tenant)?;
         let per = |bytes: u64, of: u64| bytes as f64 / of.max(1) as f64;
         let (series, samples) = (u64::from(part.series), part.samples);
@@ -182,6 +187,7 @@ fn dump_one(file: &str, tenant: Option<&TenantId>, out: &mut dyn Write) -> Resul
             .meta()
             .parts
             .iter()
+            .filter(|part| !part.is_empty())
             .map(|part| part.tenant.clone())
             .collect(),
     };

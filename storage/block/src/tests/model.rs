@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use ::model::{Labels, MatchOp, Matcher, TenantId};
+use ::model::{FloatHistogram, Histogram, HistogramSample, Labels, MatchOp, Matcher, TenantId};
+use chunk::HistogramAppender;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -53,13 +54,91 @@ fn random_content(rng: &mut SmallRng, variety: u32) -> Content {
             content.put(&labels, time, value);
         }
         if rng.random_bool(0.1) {
-            let min = rng.random_range(0..500);
-            let bytes = vec![rng.random(); rng.random_range(1..50)];
-            let chunk = (min, min + rng.random_range(0..500), 3, bytes);
-            content.sealed.insert(labels, vec![chunk]);
+            let labels = match rng.random() {
+                true => random_labels(rng, variety),
+                false => labels,
+            };
+            let mut chunks = Vec::new();
+            let mut time = rng.random_range(0..500);
+            for _ in 0..rng.random_range(1..4) {
+                let count = rng.random_range(1..20);
+                let times: Vec<i64> = (0..count)
+                    .map(|_| {
+                        time += rng.random_range(1..90);
+                        time
+                    })
+                    .collect();
+                chunks.push(histograms(&times, rng));
+            }
+            content.sealed.insert(labels, chunks);
         }
     }
+    // A series has a float or a histogram at a time.
+    let mut taken = Vec::new();
+    for_each_sample(&content, &mut |labels, time, told| {
+        if !matches!(told, Told::Float(_)) {
+            taken.push((labels.clone(), time));
+        }
+    });
+    for (labels, time) in taken {
+        if let Some(samples) = content.floats.get_mut(&labels) {
+            samples.remove(&time);
+        }
+    }
+    content.floats.retain(|_, samples| !samples.is_empty());
     content
+}
+
+/// A sealed chunk of histograms, told apart by their counts; of floats now and then.
+fn histograms(times: &[i64], rng: &mut SmallRng) -> Sealed {
+    let float = rng.random_bool(0.3);
+    let histogram = |count: u32| match float {
+        false => HistogramSample::Int(Histogram {
+            count: u64::from(count),
+            ..Histogram::default()
+        }),
+        true => HistogramSample::Float(FloatHistogram {
+            count: f64::from(count),
+            ..FloatHistogram::default()
+        }),
+    };
+    let mut appender = HistogramAppender::for_kind_of(&histogram(0));
+    for &time in times {
+        appender.append(time, &histogram(rng.random()));
+    }
+    let (first, last) = (appender.first_time(), appender.last_time());
+    (first, last, times.len() as u64, appender.seal())
+}
+
+/// A sample in a few bits: a float's, or the count of a histogram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Float(u64),
+    Int(u64),
+    Floats(u64),
+}
+
+/// All samples of a content, one after the other; histograms of their chunks.
+fn for_each_sample(content: &Content, each: &mut dyn FnMut(&Labels, i64, Told)) {
+    for (labels, samples) in &content.floats {
+        for (&time, &bits) in samples {
+            each(labels, time, Told::Float(bits));
+        }
+    }
+    for (labels, chunks) in &content.sealed {
+        for (_, _, count, bytes) in chunks {
+            let (mut times, mut decoded) = (Vec::new(), Vec::new());
+            chunk::decode_histograms(bytes, i64::MIN, i64::MAX, &mut times, &mut decoded).unwrap();
+            assert_eq!(times.len() as u64, *count);
+            for (time, histogram) in times.into_iter().zip(decoded) {
+                let told = match histogram {
+                    HistogramSample::Int(histogram) => Told::Int(histogram.count),
+                    HistogramSample::Float(histogram) => Told::Floats(histogram.count.to_bits()),
+                };
+                each(labels, time, told);
+            }
+        }
+    }
 }
 
 fn random_matcher(rng: &mut SmallRng) -> Matcher {
@@ -175,7 +254,7 @@ fn a_file_answers_as_a_map_does() {
 #[test]
 fn a_merge_holds_what_its_inputs_held_the_later_logged_winning() {
     let mut replaced = 0;
-    let mut dropped = 0;
+    let (mut dropped, mut opened) = (0, 0);
     for seed in 0..SEEDS {
         let mut rng = SmallRng::seed_from_u64(1000 + seed);
         let tenant = TenantId::fake();
@@ -193,25 +272,26 @@ fn a_merge_holds_what_its_inputs_held_the_later_logged_winning() {
                 }
             })
             .collect();
-        let mut expected: BTreeMap<Labels, BTreeMap<i64, u64>> = BTreeMap::new();
+        let mut expected: BTreeMap<Labels, BTreeMap<i64, Told>> = BTreeMap::new();
         let mut files = Vec::new();
         for (order, content) in contents.iter().enumerate() {
             let order = order as u64 + 1;
-            for (labels, samples) in &content.floats {
-                for (&time, &bits) in samples {
-                    let deleted = tombstones.iter().any(|t| {
-                        order < t.order
-                            && (t.min_time..=t.max_time).contains(&time)
-                            && t.matchers
-                                .iter()
-                                .all(|m| m.matches(labels.get(m.name()).unwrap_or("")))
-                    });
-                    if !deleted && keep_from.is_none_or(|from| time >= from) {
-                        let series = expected.entry(labels.clone()).or_default();
-                        series.insert(time, bits);
-                    }
+            let mut here: BTreeMap<(Labels, i64), Told> = BTreeMap::new();
+            for_each_sample(content, &mut |labels, time, told| {
+                let deleted = tombstones.iter().any(|t| {
+                    order < t.order
+                        && (t.min_time..=t.max_time).contains(&time)
+                        && t.matchers
+                            .iter()
+                            .all(|m| m.matches(labels.get(m.name()).unwrap_or("")))
+                });
+                if !deleted && keep_from.is_none_or(|from| time >= from) {
+                    let series = expected.entry(labels.clone()).or_default();
+                    series.insert(time, told);
+                    let twice = here.insert((labels.clone(), time), told);
+                    assert!(twice.is_none(), "a file has a time once");
                 }
-            }
+            });
             let written = info(u128::from(order), FileKind::Cut, order);
             let page_bytes = 1 << rng.random_range(0..14);
             let (bytes, _) = build(
@@ -244,11 +324,18 @@ fn a_merge_holds_what_its_inputs_held_the_later_logged_winning() {
             (merged.series, merged.samples)
         );
         let read = Content::read(&mut source, &tenant).unwrap();
-        assert_eq!(read.floats, expected, "seed {seed}");
+        let mut found: BTreeMap<Labels, BTreeMap<i64, Told>> = BTreeMap::new();
+        for_each_sample(&read, &mut |labels, time, told| {
+            let twice = found.entry(labels.clone()).or_default().insert(time, told);
+            assert!(twice.is_none(), "seed {seed}: {labels} has {time} twice");
+        });
+        assert_eq!(found, expected, "seed {seed}");
+        opened += read.sealed.len();
         replaced += merged.replaced;
         dropped += merged.dropped;
     }
     assert!(replaced > 100 && dropped > 100, "{replaced} {dropped}");
+    assert!(opened > 100, "{opened} series of histograms");
 }
 
 #[test]

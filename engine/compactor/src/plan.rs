@@ -1,0 +1,367 @@
+//! Which blocks become one: pure, over a snapshot of the catalog.
+//!
+//! A *stage* is a range of time; its files are those of its own level and of those below. Files that end in the same window of the range belong together: files
+//! of one tenant, with what it has in shared files; and shared ones, with the rest of their tenants. What is made of them is a file for each tenant with bytes enough, and
+//! shared files for the others.
+//!
+//! **Order.** Of two samples of a series and time that of the greater order counts. A merged file has the greatest order of its sources; so
+//! where a file that is not merged lies between two that are, in order and in time, these must not become one ([`runs`]).
+//!
+//! **What a merged file hides.** It names its sources, and hides in them the parts of all tenants that it has. So a tenant may be in a file only if
+//! that file has all that the sources still show of it ([`Output`]).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use block::{FileKind, Part, StoredBlock};
+use model::TenantId;
+
+use crate::options::Options;
+
+/// Files that are merged at once, since the indexes of all are in memory: those of two cuts of many cores. The rest comes next.
+pub(crate) const FILES_MAX: usize = 64;
+
+/// A file that is small against the one that it would be merged into waits until there are that many, ..
+const LATE_FILES: usize = 8;
+/// .. until they are that part of it, ..
+const LATE_PART: u64 = 8;
+/// .. or until it is as old as a day: so late samples do not cost their day to be written again for each of them.
+const LATE_MS: i64 = 24 * 3_600_000;
+
+/// A window whose end no sample has come to yet is over when its files are as old as that.
+const QUIET_MS: i64 = 3_600_000;
+
+/// Parts of files that cannot be read: they stay where they are.
+pub(crate) type Damaged = HashSet<(u128, TenantId)>;
+
+/// A tenant's parts that become one.
+#[derive(Debug, Clone)]
+pub(crate) struct Merging {
+    pub(crate) tenant: TenantId,
+    /// By order.
+    pub(crate) sources: Vec<Arc<StoredBlock>>,
+}
+
+impl Merging {
+    fn bytes(&self) -> u64 {
+        let parts = self.sources.iter().filter_map(|s| s.part(&self.tenant));
+        parts.map(Part::bytes).sum()
+    }
+}
+
+/// A file to be written.
+#[derive(Debug, Clone)]
+pub(crate) struct Output {
+    pub(crate) kind: FileKind,
+    pub(crate) level: u8,
+    /// By name.
+    pub(crate) tenants: Vec<Merging>,
+}
+
+impl Output {
+    /// Bytes of what is merged: more than it will be.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.tenants.iter().map(Merging::bytes).sum()
+    }
+
+    pub(crate) fn order(&self) -> u64 {
+        let all = self.tenants.iter().flat_map(|merging| &merging.sources);
+        all.map(|s| s.meta().info.order).max().unwrap_or(0)
+    }
+
+    /// The ids that the file names: its sources, and of what they have been made of whatever is not gone yet.
+    pub(crate) fn sources(&self, list: &[Arc<StoredBlock>]) -> BTreeSet<u128> {
+        let listed: HashMap<u128, &Arc<StoredBlock>> =
+            list.iter().map(|b| (b.meta().info.id, b)).collect();
+        let mut ids = BTreeSet::new();
+        for merging in &self.tenants {
+            for source in &merging.sources {
+                let info = &source.meta().info;
+                ids.insert(info.id);
+                // What still shows something of a tenant was not merged into this source, which had none of it.
+                let gone = |id: &&u128| {
+                    let block = listed.get(*id);
+                    block.is_some_and(|b| self.tenants.iter().all(|m| b.part(&m.tenant).is_none()))
+                };
+                ids.extend(info.sources.iter().filter(gone));
+            }
+        }
+        ids
+    }
+}
+
+/// Whether a file that names all of these hides of a tenant what it does not have.
+fn hides_too_much(merging: &Merging, named: &[&Arc<StoredBlock>]) -> bool {
+    named.iter().any(|block| {
+        block.part(&merging.tenant).is_some()
+            && !merging.sources.iter().any(|s| Arc::ptr_eq(s, block))
+    })
+}
+
+/// What is due at a stage, in the order of time.
+pub(crate) fn plan(
+    list: &[Arc<StoredBlock>],
+    options: &Options,
+    stage: usize,
+    now_ms: i64,
+    damaged: &Damaged,
+) -> Vec<Output> {
+    let range = options.range_ms(stage);
+    let level = stage as u8 + 1;
+    let newest = newest(list);
+    let candidates = || {
+        let is_mine = |b: &&Arc<StoredBlock>| !b.is_pending() && b.meta().info.level <= level;
+        list.iter().filter(is_mine)
+    };
+    let window = |part: &Part| part.max_time.div_euclid(range);
+    // Tenants with files of their own, by window; what else they have there, in shared files, comes along.
+    let mut own: BTreeMap<(&TenantId, i64), Vec<&Arc<StoredBlock>>> = BTreeMap::new();
+    for block in candidates().filter(|block| block.meta().info.kind == FileKind::Block) {
+        for part in block.parts() {
+            let group = own.entry((&part.tenant, window(part))).or_default();
+            group.push(block);
+        }
+    }
+    let mut shared: BTreeMap<i64, Vec<&Arc<StoredBlock>>> = BTreeMap::new();
+    for block in candidates().filter(|block| block.meta().info.kind == FileKind::Cut) {
+        let id = block.meta().info.id;
+        let mut last = None;
+        for part in block.parts() {
+            let sound = !damaged.contains(&(id, part.tenant.clone()));
+            match own.get_mut(&(&part.tenant, window(part))) {
+                Some(group) => group.push(block),
+                None if sound => last = last.max(Some(part.max_time)),
+                None => {}
+            }
+        }
+        if let Some(last) = last {
+            shared
+                .entry(last.div_euclid(range))
+                .or_default()
+                .push(block);
+        }
+    }
+    let is_own = |part: &Part| own.contains_key(&(&part.tenant, window(part)));
+    let is_over = |owner: Option<&TenantId>, window: i64| {
+        let end = window.saturating_add(1).saturating_mul(range);
+        newest.get(&owner).is_some_and(|&newest| newest >= end)
+    };
+    let interval = options.interval_ms();
+    let mut outputs = Vec::new();
+    for (&(tenant, window), group) in &own {
+        let is_over = is_over(Some(tenant), window);
+        let mut group = group.clone();
+        if let Some(group) = due(&mut group, stage, now_ms, is_over, interval) {
+            let wanted = |part: &Part| part.tenant == *tenant;
+            outputs.extend(split(list, group, level, options, damaged, &wanted));
+        }
+    }
+    for (window, mut group) in shared {
+        let is_over = is_over(None, window);
+        if let Some(group) = due(&mut group, stage, now_ms, is_over, interval) {
+            let wanted = |part: &Part| !is_own(part);
+            outputs.extend(split(list, group, level, options, damaged, &wanted));
+        }
+    }
+    outputs
+}
+
+/// The newest sample of each tenant that has files of its own, and (`None`) of shared files.
+fn newest(list: &[Arc<StoredBlock>]) -> HashMap<Option<&TenantId>, i64> {
+    let mut newest: HashMap<Option<&TenantId>, i64> = HashMap::new();
+    for block in list {
+        for part in block.parts() {
+            let owner = match block.meta().info.kind {
+                FileKind::Cut => None,
+                FileKind::Block => Some(&part.tenant),
+            };
+            // A tenant that has grown is in both kinds of file.
+            for key in [owner, Some(&part.tenant)] {
+                let known = newest.entry(key).or_insert(i64::MIN);
+                *known = part.max_time.max(*known);
+            }
+        }
+    }
+    newest
+}
+
+/// What of a group is to be merged now.
+fn due<'g, 'l>(
+    group: &'g mut Vec<&'l Arc<StoredBlock>>,
+    stage: usize,
+    now_ms: i64,
+    is_over: bool,
+    interval_ms: i64,
+) -> Option<&'g [&'l Arc<StoredBlock>]> {
+    group.sort_by_key(|block| block.meta().info.order);
+    let made = |block: &&Arc<StoredBlock>| block.meta().info.created_ms;
+    let last = group.iter().map(made).max()?;
+    let settled = last <= now_ms.saturating_sub(interval_ms);
+    let quiet = last <= now_ms.saturating_sub(QUIET_MS);
+    group.truncate(FILES_MAX);
+    let is_cut = |block: &&Arc<StoredBlock>| {
+        block.meta().info.level == 0 && block.meta().info.kind == FileKind::Cut
+    };
+    if stage > 0 && !is_over && !quiet {
+        return None;
+    }
+    if !settled && group.len() < FILES_MAX {
+        return None;
+    }
+    if !is_worth_it(group, now_ms) {
+        if stage > 0 || !group.iter().any(is_cut) {
+            return None;
+        }
+        group.retain(is_cut);
+    }
+    (group.len() > 1 || group.iter().any(is_cut)).then_some(&group[..])
+}
+
+/// Whether a group is not one large merged file and a little that came late.
+fn is_worth_it(group: &[&Arc<StoredBlock>], now_ms: i64) -> bool {
+    let merged = group.iter().filter(|block| block.meta().info.level > 0);
+    let Some(large) = merged.max_by_key(|block| block.bytes()) else {
+        return true;
+    };
+    let late: Vec<_> = group.iter().filter(|b| !Arc::ptr_eq(b, large)).collect();
+    late.is_empty()
+        || late.len() >= LATE_FILES
+        || late.iter().map(|b| b.bytes()).sum::<u64>() >= large.bytes() / LATE_PART
+        || (late.iter()).any(|b| b.meta().info.created_ms <= now_ms.saturating_sub(LATE_MS))
+}
+
+/// The files that are made of what is wanted of a group.
+fn split(
+    list: &[Arc<StoredBlock>],
+    group: &[&Arc<StoredBlock>],
+    level: u8,
+    options: &Options,
+    damaged: &Damaged,
+    wanted: &dyn Fn(&Part) -> bool,
+) -> Vec<Output> {
+    let mut parts: BTreeMap<&TenantId, Vec<&Arc<StoredBlock>>> = BTreeMap::new();
+    for block in group {
+        for part in block.parts().filter(|part| wanted(part)) {
+            parts.entry(&part.tenant).or_default().push(block);
+        }
+    }
+    let (mut own, mut shared) = (Vec::new(), Vec::new());
+    for (tenant, blocks) in parts {
+        let count = blocks.len();
+        let mut sound = blocks;
+        sound.retain(|b| !damaged.contains(&(b.meta().info.id, tenant.clone())));
+        for run in runs(list, tenant, &sound) {
+            let is_whole = run.len() == count;
+            let merging = Merging {
+                tenant: tenant.clone(),
+                sources: run.into_iter().map(Arc::clone).collect(),
+            };
+            // A piece of a run that is merged already, for itself.
+            if let [one] = &merging.sources[..]
+                && one.meta().info.level >= level
+            {
+                continue;
+            }
+            match is_whole && merging.bytes() < options.own_file_bytes {
+                true => shared.push(merging),
+                false => own.push(alone(merging, level)),
+            }
+        }
+    }
+    // What the group was made of, as far as it is not gone: a merged file names that too.
+    let made_of: HashSet<u128> = (group.iter())
+        .flat_map(|block| block.meta().info.sources.iter().copied())
+        .collect();
+    let of_group = list.iter().filter(|b| made_of.contains(&b.meta().info.id));
+    let named: Vec<&Arc<StoredBlock>> = group.iter().copied().chain(of_group).collect();
+    own.extend(share(&named, shared, level, options.shared_file_bytes));
+    own
+}
+
+fn alone(merging: Merging, level: u8) -> Output {
+    Output {
+        kind: FileKind::Block,
+        level,
+        tenants: vec![merging],
+    }
+}
+
+/// Puts small tenants together, into files that may name all of `named`.
+fn share(
+    named: &[&Arc<StoredBlock>],
+    small: Vec<Merging>,
+    level: u8,
+    bytes_max: u64,
+) -> Vec<Output> {
+    let mut outputs: Vec<Output> = Vec::new();
+    let mut bytes = u64::MAX;
+    for merging in small {
+        let more = merging.bytes();
+        if bytes.saturating_add(more) > bytes_max {
+            bytes = 0;
+            outputs.push(Output {
+                kind: FileKind::Cut,
+                level,
+                tenants: Vec::new(),
+            });
+        }
+        bytes += more;
+        let last = outputs.last_mut().expect("one has been begun");
+        last.tenants.push(merging);
+    }
+    // What would hide too much gets a file of its own.
+    let mut apart = Vec::new();
+    for output in &mut outputs {
+        let all = std::mem::take(&mut output.tenants);
+        let (too_much, fit) = all.into_iter().partition(|m| hides_too_much(m, named));
+        output.tenants = fit;
+        let too_much: Vec<Merging> = too_much;
+        apart.extend(too_much.into_iter().map(|merging| alone(merging, level)));
+    }
+    outputs.retain(|output| !output.tenants.is_empty());
+    outputs.extend(apart);
+    outputs
+}
+
+/// Cuts a tenant's blocks, ascending by order, into runs that may each become one: no other block with samples of the tenant lies between the members of a run
+/// in order and meets one of the earlier ones in time.
+fn runs<'l>(
+    list: &'l [Arc<StoredBlock>],
+    tenant: &TenantId,
+    blocks: &[&'l Arc<StoredBlock>],
+) -> Vec<Vec<&'l Arc<StoredBlock>>> {
+    let order = |block: &Arc<StoredBlock>| block.meta().info.order;
+    let (Some(first), Some(last)) = (blocks.first(), blocks.last()) else {
+        return Vec::new();
+    };
+    let between = |block: &&Arc<StoredBlock>| {
+        (order(first)..=order(last)).contains(&order(block))
+            && !blocks.iter().any(|b| Arc::ptr_eq(b, block))
+            && block.part(tenant).is_some()
+    };
+    let others: Vec<&Arc<StoredBlock>> = list.iter().filter(between).collect();
+    let meet = |a: &Arc<StoredBlock>, b: &Arc<StoredBlock>| {
+        let times = |block: &Arc<StoredBlock>| {
+            let part = block.part(tenant);
+            part.map_or((0, -1), |part| (part.min_time, part.max_time))
+        };
+        let ((a_min, a_max), (b_min, b_max)) = (times(a), times(b));
+        a_min <= b_max && b_min <= a_max
+    };
+    let mut runs: Vec<Vec<&Arc<StoredBlock>>> = Vec::new();
+    for &block in blocks {
+        let joins = runs.last().is_some_and(|run| {
+            !others.iter().any(|other| {
+                order(other) <= order(block)
+                    && run
+                        .iter()
+                        .any(|member| order(member) <= order(other) && meet(member, other))
+            })
+        });
+        match runs.last_mut() {
+            Some(run) if joins => run.push(block),
+            _ => runs.push(vec![block]),
+        }
+    }
+    runs
+}

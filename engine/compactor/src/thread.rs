@@ -1,0 +1,81 @@
+//! The thread on which blocks are compacted, with its own reactor, nicer than everything else of the node.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use reactor::{IoMode, Reactor};
+
+use crate::run::Compactor;
+
+/// Nicer than the keeper that writes cuts: a cut holds back checkpoints, a merge holds back nothing.
+const NICENESS: i32 = 15;
+
+/// A running compactor.
+#[derive(Debug)]
+pub struct Compaction {
+    stop: Arc<AtomicBool>,
+    wake: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Compaction {
+    /// Starts a thread that looks for work every `interval`. Errors: no thread.
+    pub fn start(
+        mut compactor: Compactor,
+        interval: Duration,
+        io: IoMode,
+    ) -> std::io::Result<Compaction> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (wake, woken) = channel::<()>();
+        let stopped = stop.clone();
+        let body = move || {
+            // Where this is refused, merges compete on equal terms, which costs latency only.
+            let _ = rustix::process::nice(NICENESS);
+            while woken.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+                attempt(&mut compactor, io, &stopped);
+            }
+        };
+        let builder = std::thread::Builder::new().name("myelin-compactor".to_owned());
+        let thread = builder.spawn(body)?;
+        Ok(Compaction { stop, wake, thread })
+    }
+
+    /// Ends what is being written, which is removed, and the thread.
+    pub fn stop(self) {
+        let Compaction { stop, wake, thread } = self;
+        stop.store(true, Ordering::Relaxed);
+        drop(wake);
+        // A panic of a run has been met.
+        let _ = thread.join();
+    }
+}
+
+/// One run, on a reactor of its own: a run that has panicked may have left another in any state.
+fn attempt(compactor: &mut Compactor, io: IoMode, stop: &AtomicBool) {
+    let options = reactor::Options {
+        io,
+        ..Default::default()
+    };
+    let run = || -> Result<(), String> {
+        let mut reactor = Reactor::open(&options).map_err(|error| error.to_string())?;
+        let done = compactor.run(&mut reactor, stop);
+        let done = done.map_err(|error| error.to_string())?;
+        if done.files > 0 {
+            let (files, removed, samples) = (done.files, done.removed, done.merged.samples);
+            tracing::info!(files, removed, samples, "blocks were compacted");
+        }
+        Ok(())
+    };
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(error, "blocks could not be compacted"),
+        Err(_) => {
+            compactor.note_panic();
+            tracing::error!("compaction has panicked; it is tried again");
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What the compactor asks of the node: limits of tenants, and space on the disk.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use block::Tombstone;
+use compactor::Policy;
+use gateway::overrides::Overrides;
+use model::TenantId;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct TenantPolicy {
+    pub(crate) overrides: Arc<Overrides>,
+    /// Where the data is.
+    pub(crate) dir: PathBuf,
+}
+
+impl Policy for TenantPolicy {
+    fn retention_ms(&self, tenant: &TenantId) -> i64 {
+        match self.overrides.limits(tenant).retention.as_millis() {
+            0 => i64::MAX,
+            retention => i64::try_from(retention).unwrap_or(i64::MAX),
+        }
+    }
+
+    /// Nothing can be deleted yet.
+    fn tombstones(&self, _: &TenantId) -> Vec<Tombstone> {
+        Vec::new()
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        let found = rustix::fs::statvfs(&self.dir).ok()?;
+        found.f_bavail.checked_mul(found.f_frsize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use model::TenantLimits;
+
+    use super::*;
+
+    /// Without a retention nothing is ever left out.
+    #[test]
+    fn no_retention_is_for_ever() {
+        let policy = |retention| TenantPolicy {
+            overrides: Arc::new(Overrides::new(TenantLimits {
+                retention,
+                ..TenantLimits::unlimited()
+            })),
+            dir: PathBuf::from("."),
+        };
+        let ms = |retention| policy(retention).retention_ms(&TenantId::fake());
+        assert_eq!(ms(Duration::ZERO), i64::MAX);
+        assert_eq!(ms(Duration::from_secs(5)), 5000);
+        assert!(policy(Duration::ZERO).free_bytes().is_some());
+    }
+}
