@@ -52,6 +52,13 @@ pub(crate) const HISTOGRAM_CHUNK_BYTES: usize = 7 << 10;
 /// Chunks never cross a multiple of this much sample time, so that blocks of two hours hold whole chunks.
 pub const CUT_MS: i64 = 2 * 3600 * 1000;
 
+/// Sample time over which the first ends of chunks are spread (`memtable::first_cut_after`). With [`FIRST_CHUNK_MS`] it is what 120 samples at 15 s take: were it
+/// more, those with a later end would be full together. Where series are scraped more often, some are.
+pub const CHUNK_SPREAD_MS: i64 = 25 * 60 * 1000;
+
+/// The least time to such an end: a chunk of a few samples is not worth its place in the list.
+pub const FIRST_CHUNK_MS: i64 = 5 * 60 * 1000;
+
 /// How far ahead of the wall clock a sample can move the horizon of its tenant: one sample of the year 3000 must not make
 /// everything else look old. The same ten minutes as Cortex' `creation_grace_period`.
 pub const FUTURE_GRACE_MS: i64 = 10 * 60 * 1000;
@@ -71,7 +78,7 @@ pub const GC_INTERVAL_S: u64 = 60;
 /// more than the log's).
 pub const CHECKPOINT_LOG_BYTES_DEFAULT: u64 = 256 << 20;
 
-/// Samples that a turn of the loop commits before it looks at the disk and at reads again: 2 to 5 ms.
+/// Samples that a turn of the loop commits before it looks at the disk and at reads again: 2 to 5 ms. New series count for more (`commit`).
 pub(crate) const COMMIT_SAMPLES_MAX: usize = 50_000;
 
 /// A turn of the loop that takes longer than this is counted as a stall.
@@ -102,6 +109,7 @@ pub(crate) const CHUNK_LOOKUPS_MAX: u32 = 256;
 const _: () = assert!(GATHERS_MAX < READS_MAX_DEFAULT as usize);
 const _: () = assert!(WORDS_AHEAD < ROWS_AHEAD);
 const _: () = assert!(CUT_MS % 1000 == 0 && CUT_MS > 0);
+const _: () = assert!(FIRST_CHUNK_MS + CHUNK_SPREAD_MS < CUT_MS && FIRST_CHUNK_MS > 0);
 // The span of a chunk is kept in 32 bits.
 const _: () = assert!(CUT_MS < u32::MAX as i64);
 const _: () = assert!(CHUNK_BLOCK_BYTES * 8 <= CHUNK_FILE_BYTES_DEFAULT as usize);

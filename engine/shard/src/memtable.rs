@@ -18,6 +18,7 @@
 //! | shared | pairs: 48 + 15 + the value's bytes, by all series that have the label |
 //! | 28 | every closed chunk: times and the place in the chunk file (`chunkfile`), with a quarter of spare room in the list |
 //!
+//! The open chunks of series scraped together are in all states of being full at any time ([`first_cut_after`]), so the table is about the average.
 //! `tests::memory` measures the sum: 282 bytes for a series of ten labels with six samples, 80 series a target. Invariants: a live row has at least one sample, the last one in its open chunk, or, of a *parked* series, in its last closed one
 //! (a series that is not written for [`crate::limits::PARK_AFTER_S`] gives its open chunk away; keys of parked series are answered 'send labels', so
 //! that the way of a known sample need not know of them); chunks of a series ascend and do not overlap; a row is live exactly when its tenant is not [`NO_TENANT`], and is then in its tenant's
@@ -46,7 +47,7 @@ use crate::Retentions;
 use crate::chunkfile::{ChunkFiles, Place};
 use crate::index::table::Sharded;
 use crate::index::{Index, PairId, Secret};
-use crate::limits::CUT_MS;
+use crate::limits::{CHUNK_SPREAD_MS, CUT_MS, FIRST_CHUNK_MS};
 use crate::pages::Pages;
 use crate::quota::{Counter, Quotas, TenantQuota};
 
@@ -464,6 +465,17 @@ pub(crate) fn cut_after(time: i64) -> i64 {
     time.div_euclid(CUT_MS)
         .saturating_add(1)
         .saturating_mul(CUT_MS)
+}
+
+/// Where a chunk that begins two hours, or a series, at `time` ends at the latest: another place for every series.
+///
+/// Series are scraped together. If their chunks began together they would be full together, too: memory would have to hold all of them full, and one
+/// scrape in 120 would close a chunk of every series. Those that follow are full by their count of samples, each series at a time of its own.
+#[inline]
+pub(crate) fn first_cut_after(series: u32, time: i64) -> i64 {
+    let share = i64::from(series.wrapping_mul(0x9e37_79b1) >> 16);
+    let spread = FIRST_CHUNK_MS + ((CHUNK_SPREAD_MS * share) >> 16);
+    cut_after(time).min(time.saturating_add(spread))
 }
 
 #[cfg(test)]

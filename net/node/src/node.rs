@@ -34,7 +34,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::compaction::TenantPolicy;
 use crate::config::{Config, Io, limit_values};
-use crate::process::{Process, raise_open_files};
+use crate::process::{Process, give_memory_back, raise_open_files};
 use crate::runtime_config::RuntimeConfig;
 use crate::self_scrape::SelfScrape;
 use crate::{VERSION, banner, memory};
@@ -72,6 +72,9 @@ async fn live(config: &Config) -> anyhow::Result<()> {
     // Inherited by every thread that is started from here on. A durable write ends in a kernel worker on the CPU of its core;
     // it comes to run at once only if whatever computes there, query threads included, has the longer slice.
     reactor::TimeSlice::Work.ask();
+    if let Err(reason) = give_memory_back() {
+        tracing::warn!(%reason, "free memory is given back late");
+    }
     let mut signals = Signals::listen()?;
     let registry = Registry::new();
     let started = now_ms() as f64 / 1000.0;

@@ -20,6 +20,14 @@ pub(crate) fn raise_open_files() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
+/// Lets the allocator give free memory back from threads of its own.
+///
+/// Else an arena gives back when somebody allocates from it: what the writer of blocks freed after a cut stayed resident for hours, and cores made the
+/// system calls in the middle of a push. Errors: why it cannot; memory is then given back late.
+pub(crate) fn give_memory_back() -> Result<(), String> {
+    tikv_jemalloc_ctl::background_thread::write(true).map_err(|error| error.to_string())
+}
+
 /// Collects from `/proc/self` and from jemalloc.
 pub(crate) struct Process {
     cpu_seconds: Gauge,

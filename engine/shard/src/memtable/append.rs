@@ -19,7 +19,9 @@
 use model::{Generation, Labels, METRIC_NAME, SeriesId, SeriesKey, SeriesRef};
 
 use super::native::Value;
-use super::{Cold, Memtable, Metric, NO_SEGMENT, NO_TENANT, Row, Sealed, cut_after};
+use super::{
+    Cold, Memtable, Metric, NO_SEGMENT, NO_TENANT, Row, Sealed, cut_after, first_cut_after,
+};
 use crate::index::{NameId, PairId, labels};
 use crate::message::RejectReason;
 
@@ -159,7 +161,7 @@ impl Memtable {
         row.generation = generation;
         row.tenant = tenant;
         row.segment = NO_SEGMENT;
-        row.cut_time = cut_after(first.0);
+        row.cut_time = first_cut_after(series, first.0);
         row.chunk.clear();
         row.chunk.append(first.0, first.1);
     }
@@ -198,12 +200,16 @@ impl Memtable {
     #[cold]
     pub(crate) fn cut(&mut self, series: u32, next: i64) {
         debug_assert!(next > self.open(series).last_time() || next == i64::MAX);
+        let last = self.open(series).last_time();
         self.seal_open(series);
         self.colds[series].native = None;
         let row = &mut self.rows[series];
         row.chunk.clear();
         row.chunk.shrink();
-        row.cut_time = cut_after(next);
+        row.cut_time = match cut_after(last) == cut_after(next) {
+            true => cut_after(next),
+            false => first_cut_after(series, next),
+        };
     }
 
     /// Adds the content of the open chunk to the closed ones; the caller opens another.
@@ -234,7 +240,7 @@ impl Memtable {
     /// Prepares a parked series for a sample, which the caller appends at once.
     pub(crate) fn unpark(&mut self, series: u32, next: i64) {
         debug_assert!(self.is_parked(series) && next > self.last_time(series));
-        self.rows[series].cut_time = cut_after(next);
+        self.rows[series].cut_time = first_cut_after(series, next);
         self.totals.parked -= 1;
     }
 

@@ -84,13 +84,45 @@ fn chunks_are_cut_by_count_and_on_boundaries_of_sample_time() {
     assert_eq!(memtable.totals.sealed_chunks as usize, all.len() - 1);
 }
 
+/// A hundred thousand series that are scraped together had full chunks at the same time, and one scrape in 120 closed all of them.
+#[test]
+fn chunks_of_series_that_are_scraped_together_end_apart() {
+    let mut memtable = memtable();
+    let begin = 5 * CUT_MS + 60_000;
+    let series: Vec<u32> = (0..300)
+        .map(|i| {
+            let labels = labels(&[("__name__", "up"), ("i", &i.to_string())]);
+            create(&mut memtable, "a", &labels, (begin, 0.0))
+        })
+        .collect();
+    let (mut closed, mut most) = (0, 0);
+    for scrape in 1..960 {
+        let time = begin + scrape * 15_000;
+        for &series in &series {
+            append(&mut memtable, series, time, 0.0);
+        }
+        let now = memtable.totals.sealed_chunks;
+        // All of them at the end of two hours.
+        if time.div_euclid(CUT_MS) == (time - 15_000).div_euclid(CUT_MS) {
+            most = most.max(now - closed);
+        }
+        closed = now;
+    }
+    assert!(most <= 20, "{most} of 300 chunks closed by one scrape");
+    for &series in &series {
+        let chunks = &memtable.colds[series].sealed;
+        assert!(chunks.len() <= 10, "{} chunks in four hours", chunks.len());
+        assert!(chunks[0].count() >= 20 && chunks[1].count() == 120);
+    }
+}
+
 #[test]
 fn slices_hold_only_chunks_that_overlap() {
     let mut memtable = memtable();
     let series = create(&mut memtable, "a", &labels(&[("__name__", "up")]), (0, 0.0));
     (1..480).for_each(|i| append(&mut memtable, series, i * 60_000, i as f64));
     for (min, max, count) in [
-        (i64::MIN, i64::MAX, 4),
+        (i64::MIN, i64::MAX, 8),
         (0, 0, 1),
         (119 * 60_000, 120 * 60_000, 2),
         (119 * 60_000 + 1, 120 * 60_000 - 1, 0),

@@ -226,6 +226,25 @@ fn a_retry_waits_for_the_commit_of_its_original() {
     assert_eq!(one.wait(&outcomes), ("retry", 0, 1));
 }
 
+/// New series counted as one sample each in what a turn does, and cost fifty times as much: the first scrape of a large sender made the core
+/// deaf for 30 ms, to reads and to the disk.
+#[test]
+fn a_turn_makes_a_bounded_number_of_series() {
+    let mut one = One::new();
+    for body in 0..4 {
+        let series = |i: usize| labels(&[("__name__", "up"), ("pod", &format!("{body}-{i}"))]);
+        let body: Vec<Labels> = (0..2000).map(series).collect();
+        one.send(fresh("fake", &body, 1, unlimited(), Box::new(drop)));
+    }
+    let mut left = Vec::new();
+    for _ in 0..3 {
+        one.node.cores[0].turn_until(Some(reactor::Tick::ZERO));
+        left.push(one.node.cores[0].pushes.len());
+    }
+    assert_eq!(left, [2, 0, 0], "4,000 series a turn");
+    assert_eq!(one.node.cores[0].memtable.totals.created, 8000);
+}
+
 #[test]
 fn a_read_of_what_is_in_a_commit_waits_for_it() {
     let mut one = One::new();
