@@ -37,7 +37,7 @@ pub(crate) struct Options {
     /// Only queries whose name contains this.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
-    /// Send nocache=1, by which VictoriaMetrics leaves out its cache of results.
+    /// Send nocache=1, by which Myelin and VictoriaMetrics leave out what they keep of results.
     #[arg(long)]
     nocache: bool,
     /// The server's process, for its CPU time.

@@ -85,6 +85,7 @@ impl Spec {
                 ack: "durable: when synced to disk".to_owned(),
                 tenants: true,
                 v2: true,
+                nocache: true,
                 ..spec
             },
             "victoria-metrics" => Spec {

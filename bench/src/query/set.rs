@@ -50,7 +50,7 @@ pub(crate) struct Times {
     pub(crate) end_ms: i64,
     pub(crate) range_ms: i64,
     pub(crate) step_ms: i64,
-    /// VictoriaMetrics' `nocache=1`.
+    /// `nocache=1`, which Myelin and VictoriaMetrics know.
     pub(crate) nocache: bool,
 }
 

@@ -6,6 +6,7 @@
 
 mod experimental;
 mod json;
+mod parts;
 mod print;
 
 pub use print::{duration_text, number_text, quoted};
@@ -59,22 +60,30 @@ impl Expr {
         // Depth is bounded by the parser; the stack here is on the heap all the same.
         let mut left = vec![self];
         while let Some(expr) = left.pop() {
-            match &expr.kind {
-                ExprKind::Number(_) | ExprKind::String(_) => {}
-                ExprKind::Selector(selector) | ExprKind::Matrix { selector, .. } => {
-                    found.push(selector);
-                }
-                ExprKind::Subquery(subquery) => left.push(&subquery.expr),
-                ExprKind::Call { args, .. } => left.extend(args.iter().rev()),
-                ExprKind::Aggregate(aggregate) => {
-                    left.push(&aggregate.expr);
-                    left.extend(&aggregate.parameter);
-                }
-                ExprKind::Binary(binary) => left.extend([&binary.right, &binary.left]),
-                ExprKind::Unary { expr, .. } | ExprKind::Paren(expr) => left.push(expr),
+            if let ExprKind::Selector(selector) | ExprKind::Matrix { selector, .. } = &expr.kind {
+                found.push(selector);
             }
+            expr.push_children(&mut left);
         }
         found
+    }
+
+    /// Puts what stands directly below it onto a stack, so that it comes off in the order of the text.
+    fn push_children<'a>(&'a self, stack: &mut Vec<&'a Expr>) {
+        match &self.kind {
+            ExprKind::Number(_)
+            | ExprKind::String(_)
+            | ExprKind::Selector(_)
+            | ExprKind::Matrix { .. } => {}
+            ExprKind::Subquery(subquery) => stack.push(&subquery.expr),
+            ExprKind::Call { args, .. } => stack.extend(args.iter().rev()),
+            ExprKind::Aggregate(aggregate) => {
+                stack.push(&aggregate.expr);
+                stack.extend(&aggregate.parameter);
+            }
+            ExprKind::Binary(binary) => stack.extend([&binary.right, &binary.left]),
+            ExprKind::Unary { expr, .. } | ExprKind::Paren(expr) => stack.push(expr),
+        }
     }
 }
 

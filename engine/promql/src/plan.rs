@@ -97,6 +97,8 @@ pub struct Plan {
     pub(crate) params: Params,
     pub(crate) result: ValueType,
     pub(crate) text: String,
+    /// [`Expr::is_sum_of_parts`].
+    pub(crate) local: bool,
 }
 
 impl Plan {
@@ -108,6 +110,13 @@ impl Plan {
     /// Type of the expression. The result of a range query is a matrix whatever it is.
     pub fn result_type(&self) -> ValueType {
         self.result
+    }
+
+    /// Whether the value of a range query at each step is that of a query of any part of the range (with the same step), and depends
+    /// on samples up to that step only.
+    pub fn is_sum_of_parts(&self) -> bool {
+        let end = self.params.end;
+        self.local && self.selectors.iter().all(|s| s.max_time <= end)
     }
 
     /// The times of the query.

@@ -23,6 +23,7 @@ use crate::options::{
     Options, SELECTORS_AT_ONCE, TEXT_BYTES_MAX, TIGHT_BYTES_MAX, TIGHT_SERIES_MAX,
 };
 use crate::quarantine::Quarantine;
+use crate::results::Results;
 use crate::turns::{OwnBounds, Place, Turns};
 use crate::workers::Workers;
 
@@ -30,13 +31,15 @@ use crate::workers::Workers;
 #[derive(Debug)]
 pub struct Engine {
     mailboxes: Mailboxes,
-    options: Options,
+    pub(crate) options: Options,
+    /// Of range queries; where any are kept.
+    pub(crate) results: Option<Results>,
     workers: Workers,
     turns: Arc<Turns>,
     memory: Arc<Memory>,
     inflight: Arc<Inflight>,
     quarantine: Quarantine,
-    metrics: Metrics,
+    pub(crate) metrics: Metrics,
 }
 
 /// Who asks.
@@ -63,6 +66,8 @@ pub struct Query {
     pub lookback: Option<Duration>,
     /// Samples are to be counted for each step.
     pub per_step: bool,
+    /// All of it is to be evaluated, whatever is kept of earlier requests; nor is this one kept.
+    pub uncached: bool,
 }
 
 /// At which times a query is evaluated; milliseconds.
@@ -150,6 +155,8 @@ impl Engine {
             memory: Memory::new(options.memory_bytes_max, metrics.memory_bytes.clone()),
             inflight: Arc::default(),
             quarantine: Quarantine::default(),
+            results: (options.results_bytes_max > 0)
+                .then(|| Results::new(options.results_bytes_max)),
             metrics,
             options,
         }
@@ -170,7 +177,11 @@ impl Engine {
     }
 
     /// Evaluates a query.
-    pub async fn query(&self, caller: &Caller, query: Query) -> Result<Answer, Error> {
+    pub async fn query(&self, caller: &Caller, mut query: Query) -> Result<Answer, Error> {
+        if let (true, Times::Range { start, end, step }) = (self.options.align, &mut query.times) {
+            *start = start.saturating_sub(start.rem_euclid(*step));
+            *end = end.saturating_sub(end.rem_euclid(*step));
+        }
         let (operation, text) = match query.times {
             Times::Instant(_) => ("query", query.text.clone()),
             Times::Range { .. } => ("query_range", query.text.clone()),
@@ -183,20 +194,10 @@ impl Engine {
             async |turn: &Turn| {
                 let begin = Instant::now();
                 let plan = self.plan(caller, &query, turn).await?;
-                let planned = Instant::now();
-                let catch = self.fetch(caller, &plan, turn).await?;
-                let fetched = Instant::now();
+                let planning = begin.elapsed();
                 let steps = plan.steps();
-                let evaluated = self
-                    .evaluate(
-                        caller,
-                        plan,
-                        (catch.answers, catch.of_selector),
-                        turn,
-                        query.per_step,
-                    )
-                    .await?;
-                let done = Instant::now();
+                let ran = self.run_plan(caller, &query, plan, turn).await?;
+                let evaluated = ran.evaluated;
                 // What was fetched is gone; the result is not.
                 turn.account.shrink(value_bytes(&evaluated.value));
                 let user = [self.metrics.user(&caller.tenant)];
@@ -204,7 +205,7 @@ impl Engine {
                     .samples
                     .with_label_values(&user)
                     .inc_by(evaluated.stats.total_samples);
-                let stages = [planned - begin, fetched - planned, done - fetched];
+                let stages = [planning, ran.fetching, ran.evaluating];
                 for (stage, duration) in ["parse", "fetch", "evaluate"].iter().zip(stages) {
                     self.metrics
                         .stages
@@ -491,7 +492,7 @@ impl Engine {
         }
     }
 
-    async fn evaluate(
+    pub(crate) async fn evaluate(
         &self,
         caller: &Caller,
         plan: Plan,

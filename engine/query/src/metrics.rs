@@ -34,6 +34,10 @@ pub(crate) struct Metrics {
     pub(crate) waiting: IntGauge,
     pub(crate) waited: Histogram,
     pub(crate) stages: HistogramVec,
+    pub(crate) split: IntCounter,
+    steps: IntCounterVec,
+    results_bytes: IntGauge,
+    results: IntGauge,
 }
 
 impl Metrics {
@@ -120,6 +124,27 @@ impl Metrics {
                 "cortex_query_frontend_queue_length",
                 "Requests that wait for their turn.",
             ),
+            split: registered(
+                registry,
+                IntCounter::new(
+                    "cortex_frontend_split_queries_total",
+                    "Pieces of range queries that were evaluated in more than one.",
+                )
+                .expect("a valid metric"),
+            ),
+            steps: counters(
+                "myelin_query_steps_total",
+                "Steps of range queries that may be kept, by where they came from: evaluated or cache.",
+                &["from"],
+            ),
+            results_bytes: gauge(
+                "myelin_results_cache_bytes",
+                "Bytes of results of range queries that are kept.",
+            ),
+            results: gauge(
+                "myelin_results_cache_entries",
+                "Range queries of which results are kept.",
+            ),
             waited: registered(
                 registry,
                 Histogram::with_opts(waited.buckets(buckets.clone())).expect("a valid metric"),
@@ -129,6 +154,18 @@ impl Metrics {
                 HistogramVec::new(stages.buckets(buckets), &["stage"]).expect("a valid metric"),
             ),
         }
+    }
+
+    pub(crate) fn count_steps(&self, from_cache: u64, evaluated: u64) {
+        let from = |source: &str| self.steps.with_label_values(&[source]);
+        from("cache").inc_by(from_cache);
+        from("evaluated").inc_by(evaluated);
+    }
+
+    pub(crate) fn count_results(&self, (bytes, entries): (u64, usize)) {
+        self.results_bytes
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.results.set(i64::try_from(entries).unwrap_or(i64::MAX));
     }
 
     /// The label value of a tenant.

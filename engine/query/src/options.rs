@@ -45,6 +45,12 @@ pub struct Options {
     pub memory: shard::Memory,
     /// Bytes that all queries together may hold, answers that are still being sent included.
     pub memory_bytes_max: u64,
+    /// Bytes of results of range queries that are kept; 0: none are.
+    pub results_bytes_max: u64,
+    /// Range queries are evaluated in pieces that end before multiples of it; zero: in one.
+    pub split_interval: Duration,
+    /// Start and end of range queries are moved down to multiples of their step.
+    pub align: bool,
     /// Where queries at work are written down, for the case of a crash.
     pub journal: Option<Arc<dyn Journal>>,
 }
@@ -62,6 +68,9 @@ impl Options {
             subquery_step: Duration::from_secs(60),
             memory: shard::Memory::default(),
             memory_bytes_max: 1 << 30,
+            results_bytes_max: 0,
+            split_interval: Duration::ZERO,
+            align: false,
             journal: None,
         }
     }

@@ -179,6 +179,7 @@ impl Node {
                 timeout: None,
                 lookback: None,
                 per_step: false,
+                uncached: false,
             };
             let answer = self.engine.query(caller, query).await.unwrap();
             answers.push(format!("{text}: {:?} {:?}", answer.value, answer.warnings));
@@ -188,6 +189,7 @@ impl Node {
                 timeout: None,
                 lookback: None,
                 per_step: false,
+                uncached: false,
             };
             let answer = self.engine.query(caller, query).await.unwrap();
             // The samples of an instant have no order.
@@ -363,6 +365,7 @@ async fn a_damaged_block_is_named_and_fails_only_what_needs_it() {
             timeout: None,
             lookback: None,
             per_step: false,
+            uncached: false,
         };
         node.engine.query(&caller, query).await
     };

@@ -1,91 +1,13 @@
 //! The engine over real cores, in a temporary directory: bounds, deadlines, limits, label requests.
 
+mod node;
+
 use std::sync::Arc;
-use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use model::{Labels, QueryValue, TenantId, TenantLimits, identity};
-use prometheus::Registry;
-use query::{Caller, Engine, Error, LabelSets, Lookup, Options, Query, Times};
-use shard::{Cores, FreshSamples, FreshSeries, Push};
-
-/// Cores, an engine over them, and the directory they live in.
-struct Node {
-    cores: Cores,
-    engine: Engine,
-    registry: Registry,
-    _dir: tempfile::TempDir,
-}
-
-impl Node {
-    fn start(options: Options) -> Node {
-        let dir = tempfile::tempdir().unwrap();
-        let cpus = shard::topology::cores(None, None).unwrap();
-        let cores = Cores::start(shard::Options::new(dir.path(), cpus), |_| {}).unwrap();
-        let registry = Registry::new();
-        let engine = Engine::start(options, cores.mailboxes().clone(), &registry);
-        Node {
-            cores,
-            engine,
-            registry,
-            _dir: dir,
-        }
-    }
-
-    /// Stores samples of one series.
-    fn push(&self, tenant: &TenantId, labels: &[(&str, &str)], samples: &[(i64, f64)]) {
-        let labels = Labels::from_pairs(labels.iter().copied()).unwrap();
-        let mut scratch = Vec::new();
-        let id = identity::series_id(tenant, labels.packed(), &mut scratch);
-        let placement = identity::placement(tenant, &labels, &mut scratch);
-        let core = identity::core_of(placement, self.cores.count());
-        let (sender, receiver) = channel();
-        let fresh = FreshSamples {
-            series: vec![FreshSeries {
-                id,
-                labels_end: labels.packed().len() as u32,
-                samples_end: samples.len() as u32,
-            }],
-            labels: labels.packed().to_vec(),
-            times: samples.iter().map(|s| s.0).collect(),
-            values: samples.iter().map(|s| s.1).collect(),
-        };
-        let mut permits = self.cores.mailboxes().reserve(&[(core, 1000)]).unwrap();
-        permits.send(
-            core,
-            Push {
-                tenant: tenant.clone(),
-                limits: Arc::new(TenantLimits::unlimited()),
-                known: Default::default(),
-                fresh,
-                others: Default::default(),
-                credits: 0,
-                reply: Box::new(move |outcome| sender.send(outcome).unwrap()),
-            },
-        );
-        let outcome = receiver.recv().unwrap();
-        assert_eq!(outcome.stored as usize, samples.len(), "{outcome:?}");
-    }
-
-    fn total(&self, name: &str) -> f64 {
-        let families = self.registry.gather();
-        let family = families.iter().find(|f| f.name() == name).unwrap();
-        family
-            .get_metric()
-            .iter()
-            .map(|m| m.get_counter().get_value() + m.get_gauge().get_value())
-            .sum()
-    }
-}
-
-fn caller(tenant: &str) -> Caller {
-    let limits = Arc::new(TenantLimits::unlimited());
-    Caller {
-        tenant: TenantId::new(tenant).unwrap(),
-        limits,
-        now_ms: 1_000_000,
-    }
-}
+use model::{QueryValue, TenantLimits};
+use node::{Node, caller};
+use query::{Caller, Error, LabelSets, Lookup, Options, Query, Times};
 
 fn limited(limits: TenantLimits) -> Caller {
     Caller {
@@ -101,6 +23,7 @@ fn at(text: &str, time: i64) -> Query {
         timeout: None,
         lookback: None,
         per_step: false,
+        uncached: false,
     }
 }
 
@@ -116,6 +39,7 @@ fn slow(timeout: Option<Duration>) -> Query {
         timeout,
         lookback: None,
         per_step: false,
+        uncached: false,
     }
 }
 

@@ -84,6 +84,7 @@ impl Node {
             timeout: None,
             lookback: None,
             per_step: false,
+            uncached: false,
         };
         let answer = self.engine.query(&caller, query).await;
         let value = answer.unwrap_or_else(|e| panic!("{text}: {e}")).value;

@@ -113,6 +113,7 @@ impl Core {
         if stored + histograms > 0 {
             self.memtable
                 .note_samples(slot, u64::from(stored + histograms), oldest, newest);
+            self.mailboxes.changes().note(&push.tenant, oldest);
         }
         // What nobody sent is not told as written.
         outcome.stored = stored - zeros;

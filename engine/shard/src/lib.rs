@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+mod changes;
 mod checkpoint;
 mod chunkfile;
 mod commit;
@@ -37,6 +38,7 @@ mod seen;
 mod steps;
 pub mod topology;
 
+pub use changes::{Changed, Changes};
 pub use chunkfile::bytes::{ChunkBytes, load_chunks};
 pub use cores::{Cores, ReplayProgress, Started, Watch};
 pub use cut::directory as blocks_directory;

@@ -21,6 +21,7 @@ use crossbeam::queue::SegQueue;
 use model::CoreId;
 use smallvec::SmallVec;
 
+use crate::changes::Changes;
 use crate::message::{Message, Push, PushOutcome, ReadError, Refusal};
 
 pub(crate) use post::Post;
@@ -34,6 +35,7 @@ pub use post::Wake;
 pub struct Mailboxes {
     cores: Arc<[Mailbox]>,
     blocks: Arc<Catalog>,
+    changes: Arc<Changes>,
 }
 
 pub(crate) struct Mailbox {
@@ -89,12 +91,18 @@ impl Mailboxes {
         Mailboxes {
             cores: cores.into(),
             blocks: Arc::default(),
+            changes: Arc::default(),
         }
     }
 
     /// The blocks of this node.
     pub fn blocks(&self) -> &Arc<Catalog> {
         &self.blocks
+    }
+
+    /// What of the past changed; for those who keep results.
+    pub fn changes(&self) -> &Arc<Changes> {
+        &self.changes
     }
 
     /// How many cores there are.

@@ -52,6 +52,7 @@ pub(crate) async fn answer(
         let caller = caller(services);
         return remote_read::answer(&gateway.options, services, &caller, request).await;
     }
+    let uncached = says_no_store(request.headers());
     let form = form::read(&gateway.options, request).await?;
     let services = gateway.services().map_err(ApiError::unavailable)?;
     let caller = caller(services);
@@ -60,6 +61,7 @@ pub(crate) async fn answer(
         caller,
         form,
         gzip,
+        uncached,
         version: gateway.options.version,
     };
     match endpoint {
@@ -94,6 +96,8 @@ struct Api<'a> {
     caller: Caller,
     form: Form,
     gzip: bool,
+    /// `Cache-Control: no-store`: nothing kept is to be used.
+    uncached: bool,
     version: &'static str,
 }
 
@@ -107,6 +111,9 @@ impl Api<'_> {
             timeout: form.timeout()?,
             lookback: form.lookback()?,
             per_step: form.first("stats") == Some("all"),
+            uncached: self.uncached
+                || form.first("nocache") == Some("1")
+                || form.first("stats").is_some_and(|asked| !asked.is_empty()),
         };
         let mut answer = self.services.engine.query(&self.caller, query).await?;
         let stats = form.first("stats").filter(|asked| !asked.is_empty());
@@ -247,6 +254,14 @@ impl Api<'_> {
         let out = success_bytes(notes.warnings, put_data);
         reply::json(self.gzip, std::iter::once(Bytes::from(out)))
     }
+}
+
+fn says_no_store(headers: &http::HeaderMap) -> bool {
+    let values = headers.get_all(http::header::CACHE_CONTROL).iter();
+    let mut words = values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|v| v.split(','));
+    words.any(|word| word.trim().eq_ignore_ascii_case("no-store"))
 }
 
 /// A whole successful answer.

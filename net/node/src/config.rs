@@ -47,6 +47,8 @@ pub(crate) struct Config {
     pub(crate) frontend_max_body_size: ByteSize,
     /// Where limits of single tenants come from.
     pub(crate) runtime_config: RuntimeConfig,
+    /// How range queries are split and kept.
+    pub(crate) query_range: QueryRange,
     /// In force for every tenant.
     pub(crate) limits: TenantLimits,
     /// How blocks become fewer and larger.
@@ -132,6 +134,15 @@ pub(crate) struct Compactor {
     pub(crate) compaction_interval: Duration,
 }
 
+/// See [`Config::query_range`].
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct QueryRange {
+    pub(crate) split_queries_by_interval: Duration,
+    pub(crate) align_queries_with_step: bool,
+    pub(crate) cache_results: bool,
+    pub(crate) results_cache_max_size_bytes: ByteSize,
+}
+
 /// See [`Config::self_scrape`].
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SelfScrape {
@@ -192,6 +203,12 @@ impl Config {
             runtime_config: RuntimeConfig {
                 file: String::new(),
                 period: Duration::from_secs(10),
+            },
+            query_range: QueryRange {
+                split_queries_by_interval: Duration::from_secs(86_400),
+                align_queries_with_step: false,
+                cache_results: true,
+                results_cache_max_size_bytes: ByteSize(128 << 20),
             },
             limits: if auth_enabled {
                 TenantLimits::cortex()

@@ -541,6 +541,12 @@ fn query_options(config: &Config, memory: &Memory) -> query::Options {
         samples_max: querier.max_samples,
         lookback: querier.lookback_delta,
         subquery_step: querier.default_evaluation_interval,
+        split_interval: config.query_range.split_queries_by_interval,
+        align: config.query_range.align_queries_with_step,
+        results_bytes_max: match config.query_range.cache_results {
+            true => config.query_range.results_cache_max_size_bytes.0,
+            false => 0,
+        },
         memory: memory.clone(),
         memory_bytes_max: match querier.max_memory.0 {
             0 => shard::topology::memory_bytes().unwrap_or(MEMORY_ASSUMED) / QUERY_MEMORY_PART,

@@ -94,6 +94,8 @@ pub struct TenantLimits {
     pub max_query_length: Duration,
     /// How far back a query may look; earlier starts are moved.
     pub max_query_lookback: Duration,
+    /// Results for times younger than this are not kept.
+    pub max_cache_freshness: Duration,
     /// Series that one query may select. 422.
     pub max_fetched_series_per_query: u64,
     /// Bytes of chunks that one query may fetch. 422.
@@ -208,6 +210,7 @@ impl TenantLimits {
             retention: Duration::from_secs(86_400),
             max_query_length: Duration::ZERO,
             max_query_lookback: Duration::ZERO,
+            max_cache_freshness: Duration::from_secs(60),
             max_fetched_series_per_query: 0,
             max_fetched_chunk_bytes_per_query: 0,
             max_fetched_chunks_per_query: 2_000_000,

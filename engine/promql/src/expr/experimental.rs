@@ -12,20 +12,7 @@ impl Expr {
             if let Some(what) = here(expr) {
                 return Some(what);
             }
-            match &expr.kind {
-                ExprKind::Number(_)
-                | ExprKind::String(_)
-                | ExprKind::Selector(_)
-                | ExprKind::Matrix { .. } => {}
-                ExprKind::Subquery(subquery) => rest.push(&subquery.expr),
-                ExprKind::Call { args, .. } => rest.extend(args.iter().rev()),
-                ExprKind::Aggregate(aggregate) => {
-                    rest.push(&aggregate.expr);
-                    rest.extend(&aggregate.parameter);
-                }
-                ExprKind::Binary(binary) => rest.extend([&binary.right, &binary.left]),
-                ExprKind::Unary { expr, .. } | ExprKind::Paren(expr) => rest.push(expr),
-            }
+            expr.push_children(&mut rest);
         }
         None
     }

@@ -66,6 +66,7 @@ pub fn plan(expr: &Expr, params: &Params) -> Result<Plan, Error> {
         params: *params,
         result,
         text: String::new(),
+        local: expr.is_sum_of_parts(),
     })
 }
 

@@ -36,6 +36,7 @@ async fn a_text_that_made_us_panic_is_counted_and_refused_for_a_while() {
         timeout: None,
         lookback: None,
         per_step: false,
+        uncached: false,
     };
     let error = engine.query(&caller, again).await.unwrap_err();
     assert!(matches!(error, Error::Quarantined), "{error}");
@@ -51,6 +52,7 @@ async fn a_core_that_does_not_answer_costs_no_more_than_the_deadline() {
         timeout: Some(Duration::from_millis(50)),
         lookback: None,
         per_step: false,
+        uncached: false,
     };
     let error = engine().query(&caller(), query).await.unwrap_err();
     assert!(matches!(error, Error::Timeout(_)), "{error}");
@@ -73,6 +75,7 @@ async fn a_query_behind_the_lookback_limit_is_empty_and_asks_no_core() {
         timeout: Some(Duration::from_secs(60)),
         lookback: None,
         per_step: false,
+        uncached: false,
     };
     // The mailbox of this engine is never answered: a read would end in a timeout.
     let answer = engine().query(&caller, query).await.unwrap();

@@ -32,6 +32,7 @@ impl Api<'_> {
             timeout: form.timeout()?,
             lookback: form.lookback()?,
             per_step: false,
+            uncached: false,
         };
         let engine = &self.services.engine;
         let explained = engine.explain(&self.caller, query, analyze).await?;

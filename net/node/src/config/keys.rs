@@ -397,6 +397,35 @@ fn paths() -> Vec<Key> {
             "Largest form of a query. Larger ones are answered 413."
         ),
         key!(
+            "query_range.split_queries_by_interval",
+            "querier.split-queries-by-interval",
+            query_range.split_queries_by_interval,
+            "12h",
+            "Range queries are evaluated in pieces that end before multiples of it, so that they hold less at a time. 0: in one piece."
+        ),
+        key!(
+            "query_range.align_queries_with_step",
+            "querier.align-querier-with-step",
+            query_range.align_queries_with_step,
+            "true",
+            "Whether start and end of range queries are moved down to multiples of their step."
+        ),
+        key!(
+            "query_range.cache_results",
+            "querier.cache-results",
+            query_range.cache_results,
+            "false",
+            "Whether results of range queries are kept in memory, so that the same query evaluates only what is new. Samples that come late make \
+             void what they touch. A request with `Cache-Control: no-store` or `stats` goes past it."
+        ),
+        key!(
+            "query_range.results_cache.cache.fifocache.max_size_bytes",
+            "frontend.fifocache.max-size-bytes",
+            query_range.results_cache_max_size_bytes,
+            "1GiB",
+            "Bytes of results that are kept; those used least go first."
+        ),
+        key!(
             "ingester.retention",
             "ingester.retention",
             limits.retention,
@@ -656,6 +685,13 @@ fn limits() -> Vec<Key> {
             limits.max_query_lookback,
             "7d",
             "How far back a query may begin; earlier starts are moved. 0: unlimited."
+        ),
+        key!(
+            "limits.max_cache_freshness",
+            "frontend.max-cache-freshness",
+            limits.max_cache_freshness,
+            "10m",
+            "Results of range queries for times younger than this are not kept."
         ),
         key!(
             "limits.max_fetched_series_per_query",

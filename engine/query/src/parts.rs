@@ -1,0 +1,200 @@
+//! A range query in parts: what is kept of earlier ones, and pieces that are evaluated one after another.
+
+use std::time::Duration;
+
+use model::QueryValue;
+use promql::{Evaluated, Plan, Stats};
+use tokio::time::Instant;
+
+use crate::engine::{Caller, Engine, Query, Times, Turn, check_length, millis};
+use crate::error::Error;
+use crate::memory::value_bytes;
+use crate::results::{Piece, Request, Session, add_new, join, split};
+
+/// What evaluating a plan gave, and how long its two stages took.
+pub(crate) struct Ran {
+    pub(crate) evaluated: Evaluated,
+    pub(crate) fetching: Duration,
+    pub(crate) evaluating: Duration,
+}
+
+impl Engine {
+    /// Evaluates a plan, in parts where that is of use and nobody can tell.
+    pub(crate) async fn run_plan(
+        &self,
+        caller: &Caller,
+        query: &Query,
+        plan: Plan,
+        turn: &Turn,
+    ) -> Result<Ran, Error> {
+        // Who asks what it costs wants to know what all of it costs.
+        if !matches!(query.times, Times::Range { .. }) || query.per_step || query.uncached {
+            return self.run_whole(caller, plan, turn, query.per_step).await;
+        }
+        let session = self.results.as_ref().and_then(|results| {
+            let freshness = millis(caller.limits.max_cache_freshness);
+            let request = Request {
+                tenant: &caller.tenant,
+                text: &query.text,
+                floor: self.floor(caller),
+                settled: caller.now_ms.saturating_sub(freshness),
+            };
+            results.open(&request, &plan, self.mailboxes().changes())
+        });
+        let (steps, step) = (plan.steps(), plan.steps().step);
+        let interval = millis(self.options.split_interval);
+        let pieces = match &session {
+            Some(session) => session.to_evaluate(interval),
+            None if plan.is_sum_of_parts() => {
+                split(steps.start, steps.time(steps.count - 1), step, interval)
+            }
+            None => Vec::new(),
+        };
+        if session.is_none() && pieces.len() < 2 {
+            return self.run_whole(caller, plan, turn, false).await;
+        }
+        self.run_pieces(caller, (query, plan), session, &pieces, turn)
+            .await
+    }
+
+    /// Evaluates what is missing, keeps it, and puts all of it together.
+    async fn run_pieces(
+        &self,
+        caller: &Caller,
+        (query, plan): (&Query, Plan),
+        session: Option<Session>,
+        runs: &[(i64, i64)],
+        turn: &Turn,
+    ) -> Result<Ran, Error> {
+        // Of the whole, as without parts.
+        for selector in plan.selectors() {
+            let (min, max) = (selector.min_time, selector.max_time);
+            check_length(min, max, caller.limits.max_query_length)?;
+        }
+        let known = session.as_ref().map_or(0, Session::steps_known);
+        let (from_cache, evaluated) = (known, plan.steps().count as u64 - known);
+        self.metrics.count_steps(from_cache, evaluated);
+        if runs.len() > 1 {
+            self.metrics.split.inc_by(runs.len() as u64);
+        }
+        if !turn
+            .account
+            .take(session.as_ref().map_or(0, Session::bytes))
+        {
+            return Err(turn.account.refusal());
+        }
+        let mut held = turn.account.held();
+        let (mut whole, steps) = (Joined::default(), plan.steps());
+        let mut plan = Some(plan);
+        for &(first, last) in runs {
+            let all = first == steps.start && last == steps.time(steps.count - 1);
+            let plan = match plan.take_if(|_| all) {
+                Some(plan) => plan,
+                None => {
+                    let step = steps.step;
+                    let times = Times::Range {
+                        start: first,
+                        end: last,
+                        step,
+                    };
+                    let piece = Query {
+                        times,
+                        ..query.clone()
+                    };
+                    self.plan(caller, &piece, turn).await?
+                }
+            };
+            let ran = self.run_whole(caller, plan, turn, false).await?;
+            held += value_bytes(&ran.evaluated.value);
+            turn.account.shrink(held);
+            whole.add(first, last, ran);
+        }
+        let Joined { pieces, mut ran } = whole;
+        let series = match session {
+            Some(session) => {
+                let series = session.answer(&pieces);
+                add_new(&mut ran.evaluated.infos, session.infos());
+                if let Some(results) = self.results.as_ref().filter(|_| !pieces.is_empty()) {
+                    results.keep(session, &pieces);
+                    self.metrics.count_results(results.size());
+                }
+                series
+            }
+            None => {
+                let slices = pieces.iter().map(Piece::slice);
+                join(&slices.collect::<Vec<_>>())
+            }
+        };
+        ran.evaluated.value = QueryValue::Matrix(series);
+        Ok(ran)
+    }
+
+    /// Evaluates a plan as it is.
+    async fn run_whole(
+        &self,
+        caller: &Caller,
+        plan: Plan,
+        turn: &Turn,
+        per_step: bool,
+    ) -> Result<Ran, Error> {
+        let begin = Instant::now();
+        let catch = self.fetch(caller, &plan, turn).await?;
+        let fetched = Instant::now();
+        let lists = (catch.answers, catch.of_selector);
+        let evaluated = self.evaluate(caller, plan, lists, turn, per_step).await?;
+        Ok(Ran {
+            evaluated,
+            fetching: fetched - begin,
+            evaluating: fetched.elapsed(),
+        })
+    }
+}
+
+/// Pieces, and what there is to say of all of them.
+struct Joined {
+    pieces: Vec<Piece>,
+    ran: Ran,
+}
+
+impl Default for Joined {
+    fn default() -> Joined {
+        Joined {
+            pieces: Vec::new(),
+            ran: Ran {
+                evaluated: Evaluated {
+                    value: QueryValue::Matrix(Vec::new()),
+                    warnings: Vec::new(),
+                    infos: Vec::new(),
+                    stats: Stats::default(),
+                    per_step: Vec::new(),
+                },
+                fetching: Duration::ZERO,
+                evaluating: Duration::ZERO,
+            },
+        }
+    }
+}
+
+impl Joined {
+    fn add(&mut self, first: i64, last: i64, ran: Ran) {
+        let QueryValue::Matrix(series) = ran.evaluated.value else {
+            unreachable!("the value of a range query is a matrix")
+        };
+        let (warnings, infos) = (ran.evaluated.warnings, ran.evaluated.infos);
+        self.pieces.push(Piece {
+            first,
+            last,
+            series,
+            warned: !warnings.is_empty(),
+            infos: infos.clone(),
+        });
+        let so_far = &mut self.ran;
+        add_new(&mut so_far.evaluated.warnings, warnings);
+        add_new(&mut so_far.evaluated.infos, infos);
+        let (stats, more) = (&mut so_far.evaluated.stats, ran.evaluated.stats);
+        stats.total_samples += more.total_samples;
+        stats.peak_samples = stats.peak_samples.max(more.peak_samples);
+        so_far.fetching += ran.fetching;
+        so_far.evaluating += ran.evaluating;
+    }
+}
