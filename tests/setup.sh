@@ -1,11 +1,15 @@
 #!/bin/sh
-# Installs what the tests need, as Debian packages by name. Does nothing for what is there.
+# Installs what the tests need: Debian packages by name, and moto, an S3 server, from PyPI. Does nothing for what is there.
 set -eu
 missing=
-for p in prometheus prometheus-node-exporter xfsprogs e2fsprogs mount python3; do
+for p in prometheus prometheus-node-exporter xfsprogs e2fsprogs mount python3 python3-pip; do
 	[ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null || true)" = installed ] || missing="$missing $p"
 done
-[ -n "$missing" ] || exit 0
+moto() {
+	command -v moto_server >/dev/null 2>&1 ||
+		python3 -m pip install -q --break-system-packages 'moto[s3]==5.2.5' flask flask-cors
+}
+[ -n "$missing" ] || { moto; exit 0; }
 echo "installing$missing"
 # Nothing may start by itself: it would listen on every address.
 guard=/usr/sbin/policy-rc.d made=
@@ -20,3 +24,4 @@ apt-get install -y -q --no-install-recommends $missing || {
 	# shellcheck disable=SC2086
 	apt-get install -y -q --no-install-recommends $missing
 }
+moto

@@ -1,5 +1,6 @@
 //! The server from outside: first light, a real Prometheus, hostile clients, tenants, graceful stops.
 
+mod bucket;
 mod fair;
 mod first_light;
 mod histograms;

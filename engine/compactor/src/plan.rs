@@ -69,23 +69,31 @@ impl Output {
         all.map(|s| s.meta().info.order).max().unwrap_or(0)
     }
 
-    /// The ids that the file names: its sources, and of what they have been made of whatever is not gone yet.
+    /// The ids that the file names: its sources, and what they have been made of. Of that, whatever has not gone yet has to be named, so that a start
+    /// finds it hidden; what has left the disk is named as far as there is room, since a bucket may still have it.
     pub(crate) fn sources(&self, list: &[Arc<StoredBlock>]) -> BTreeSet<u128> {
         let listed: HashMap<u128, &Arc<StoredBlock>> =
             list.iter().map(|b| (b.meta().info.id, b)).collect();
-        let mut ids = BTreeSet::new();
+        let (mut ids, mut left) = (BTreeSet::new(), BTreeSet::new());
         for merging in &self.tenants {
             for source in &merging.sources {
                 let info = &source.meta().info;
                 ids.insert(info.id);
-                // What still shows something of a tenant was not merged into this source, which had none of it.
-                let gone = |id: &&u128| {
-                    let block = listed.get(*id);
-                    block.is_some_and(|b| self.tenants.iter().all(|m| b.part(&m.tenant).is_none()))
-                };
-                ids.extend(info.sources.iter().filter(gone));
+                for id in &info.sources {
+                    match listed.get(id) {
+                        None => drop(left.insert(*id)),
+                        // What still shows something of a tenant was not merged into this source, which had none of it.
+                        Some(block) => {
+                            if self.tenants.iter().all(|m| block.part(&m.tenant).is_none()) {
+                                ids.insert(*id);
+                            }
+                        }
+                    }
+                }
             }
         }
+        let room = block::SOURCES_MAX.saturating_sub(ids.len());
+        ids.extend(left.into_iter().take(room));
         ids
     }
 }

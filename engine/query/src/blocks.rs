@@ -1,4 +1,4 @@
-//! What lies in the blocks of this node: what the cores have written and let go.
+//! What lies in the blocks of this node: what the cores have written and let go; and in the bucket, what has left this node.
 //!
 //! The cores are asked first and the list of blocks is taken when they have answered ([`shard::Mailboxes::blocks`]); so what moves from a core into a
 //! block meanwhile is seen twice, which merging takes out again, and never not at all.
@@ -7,9 +7,11 @@
 //! queries over other times and tenants do not notice.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use block::{Catalog, FoundRun, Index, SharedFile, StoredBlock};
+use longterm::{Longterm, Tally};
 use model::{Labels, TenantId, identity};
 use shard::{ChunkSlice, ReadError, SelectedSeries};
 
@@ -22,21 +24,70 @@ const CHUNK_BYTES: u64 = 64;
 /// What a look into the blocks works for.
 pub(crate) struct Look<'a> {
     pub(crate) catalog: &'a Catalog,
+    /// Where there is one, blocks that are not on this node.
+    pub(crate) longterm: Option<&'a Longterm>,
+    /// Counts what is read of these.
+    pub(crate) tally: &'a Arc<Tally>,
     pub(crate) tenant: &'a TenantId,
     pub(crate) reach: &'a Reach,
     /// Takes memory for what is found.
-    pub(crate) hold: &'a dyn Fn(u64) -> bool,
+    pub(crate) hold: &'a (dyn Fn(u64) -> bool + Sync),
     /// Asked between two blocks.
-    pub(crate) canceled: &'a dyn Fn() -> bool,
+    pub(crate) canceled: &'a (dyn Fn() -> bool + Sync),
 }
 
 impl Look<'_> {
-    /// The blocks that may have something.
-    fn blocks(&self) -> Vec<Arc<StoredBlock>> {
+    /// Calls `work` with each block that may have something: those of this node one after the other, then those of the bucket,
+    /// several side by side, since each of them waits for an answer.
+    fn each<T: Send>(
+        &self,
+        work: impl Fn(&StoredBlock) -> Result<T, ReadError> + Sync,
+    ) -> Result<Vec<T>, ReadError> {
         let Reach {
             min_time, max_time, ..
         } = *self.reach;
-        self.catalog.overlapping(self.tenant, min_time, max_time)
+        let list = self.catalog.list();
+        let here = list
+            .iter()
+            .filter(|block| block.overlaps(self.tenant, min_time, max_time));
+        let mut results = here
+            .map(|block| work(block))
+            .collect::<Result<Vec<T>, _>>()?;
+        let Some(longterm) = self.longterm else {
+            return Ok(results);
+        };
+        let range = (min_time, max_time);
+        let there = longterm.blocks(self.tenant, range, &list, self.tally);
+        let there = there.map_err(|error| ReadError::Bucket(error.to_string()))?;
+        if let [one] = &there[..] {
+            results.push(work(one)?);
+            return Ok(results);
+        }
+        let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let some = || {
+            let mut some = Vec::new();
+            while let Some(block) = there.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if failed.load(Ordering::Relaxed) {
+                    break;
+                }
+                let result = work(block);
+                failed.fetch_or(result.is_err(), Ordering::Relaxed);
+                some.push(result);
+            }
+            some
+        };
+        let found: Vec<Result<T, ReadError>> = std::thread::scope(|scope| {
+            let count = there.len().min(BLOCKS_SIDE_BY_SIDE);
+            let threads: Vec<_> = (0..count).map(|_| scope.spawn(some)).collect();
+            let joined = threads.into_iter().map(|thread| thread.join());
+            joined
+                .flat_map(|some| some.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect()
+        });
+        for result in found {
+            results.push(result?);
+        }
+        Ok(results)
     }
 
     /// The series, `with_chunks` with their runs; a list for each block.
@@ -47,14 +98,11 @@ impl Look<'_> {
         with_chunks: bool,
         allowance: Allowance,
     ) -> Result<Vec<Vec<SelectedSeries>>, ReadError> {
-        let mut lists = Vec::new();
-        for block in self.blocks() {
-            let found = self.with_index(&block, |index, file, series| {
-                self.select_in(&block, (index, file), series, with_chunks, allowance)
-            })?;
-            lists.push(found);
-        }
-        Ok(lists)
+        self.each(|block| {
+            self.with_index(block, |index, file, series| {
+                self.select_in(block, (index, file), series, with_chunks, allowance)
+            })
+        })
     }
 
     /// Names of labels (`name` is `None`) or values of one, each once.
@@ -62,13 +110,16 @@ impl Look<'_> {
     /// Errors: as [`Look::select`].
     pub(crate) fn labels(&self, name: Option<&str>) -> Result<BTreeSet<String>, ReadError> {
         let mut texts = BTreeSet::new();
-        for block in self.blocks() {
-            let found = match self.covers(&block) && self.reach.matchers.is_empty() {
-                true => self.all_labels(&block, name)?,
-                false => self.with_index(&block, |index, file, series| {
-                    self.labels_in(&block, (index, file), series, name)
-                })?,
-            };
+        let lists =
+            self.each(
+                |block| match self.covers(block) && self.reach.matchers.is_empty() {
+                    true => self.all_labels(block, name),
+                    false => self.with_index(block, |index, file, series| {
+                        self.labels_in(block, (index, file), series, name)
+                    }),
+                },
+            )?;
+        for found in lists {
             let before = texts.len();
             texts.extend(found);
             let fresh = texts.len() - before;
@@ -264,6 +315,14 @@ type Slot = Arc<RwLock<Option<Index>>>;
 /// Series whose labels are decoded before their memory is taken.
 const LABELS_AT_ONCE: usize = 4096;
 
+/// Blocks of the bucket that are read at the same time, for one selector.
+const BLOCKS_SIDE_BY_SIDE: usize = 8;
+
 fn failed(error: block::Error) -> ReadError {
-    ReadError::Block(error.to_string())
+    match error {
+        block::Error::Gone { .. } | block::Error::Unreachable { .. } => {
+            ReadError::Bucket(error.to_string())
+        }
+        error => ReadError::Block(error.to_string()),
+    }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use longterm::Tally;
 use model::{Class, Projection, QueryValue, TenantId, TenantLimits};
 use prometheus::Registry;
 use promql::{Budget, Evaluated, Params, Plan, Profile};
@@ -434,18 +435,22 @@ impl Engine {
         })
     }
 
-    /// Looks into the blocks on a worker, if one of them may have something. The cores have answered before.
+    /// Looks into the blocks on a worker, if one of them may have something. The cores have answered before. `take_look` may be called twice.
     pub(crate) async fn in_blocks<T: Default + Send + 'static>(
         &self,
         caller: &Caller,
         reach: &Reach,
         turn: &Turn,
-        look: impl FnOnce(&Look<'_>) -> Result<T, ReadError> + Send + 'static,
+        take_look: impl Fn(&Look<'_>) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, Error> {
         let (tenant, catalog) = (caller.tenant.clone(), self.mailboxes.blocks().clone());
-        if catalog
-            .overlapping(&tenant, reach.min_time, reach.max_time)
-            .is_empty()
+        let store_after = i64::try_from(self.options.store_after.as_millis()).unwrap_or(i64::MAX);
+        let is_recent = store_after > 0 && reach.min_time > caller.now_ms - store_after;
+        let longterm = self.options.longterm.clone().filter(|_| !is_recent);
+        if longterm.is_none()
+            && catalog
+                .overlapping(&tenant, reach.min_time, reach.max_time)
+                .is_empty()
         {
             return Ok(T::default());
         }
@@ -454,13 +459,26 @@ impl Engine {
         let account = turn.account.clone();
         let found = self.run(move || {
             let canceled = || canceled.load(Ordering::Relaxed) || Instant::now() >= deadline;
-            look(&Look {
+            let tally = Arc::new(Tally::default());
+            let look = Look {
                 catalog: &catalog,
+                longterm: longterm.as_ref(),
+                tally: &tally,
                 tenant: &tenant,
                 reach: &reach,
                 hold: &|bytes| account.take(bytes),
                 canceled: &canceled,
-            })
+            };
+            let mut found = take_look(&look);
+            if let Some(longterm) = &longterm {
+                // Compaction took a block's place while it was read: the index has been told before the block went.
+                if tally.take_vanished() && found.is_err() && longterm.refresh(&tenant).is_ok() {
+                    found = take_look(&look);
+                }
+                longterm.note(&tally);
+                account.note_bucket(tally.requests(), tally.bytes());
+            }
+            found
         });
         found.await?.map_err(|error| match error {
             ReadError::NoMemory => turn.account.refusal(),

@@ -34,6 +34,8 @@ pub struct Account {
     max: u64,
     /// Why memory was refused first.
     refused: OnceLock<Error>,
+    /// Requests to the bucket, and bytes that it gave.
+    from_bucket: [AtomicU64; 2],
 }
 
 impl Memory {
@@ -53,6 +55,7 @@ impl Memory {
             held: AtomicU64::new(0),
             max,
             refused: OnceLock::new(),
+            from_bucket: Default::default(),
         })
     }
 
@@ -102,6 +105,22 @@ impl Account {
             self.held.fetch_sub(before - bytes, Ordering::Relaxed);
             self.memory.sub(before - bytes);
         }
+    }
+
+    /// Notes what the query has cost the bucket.
+    pub(crate) fn note_bucket(&self, requests: u64, bytes: u64) {
+        for (sum, more) in self.from_bucket.iter().zip([requests, bytes]) {
+            sum.fetch_add(more, Ordering::Relaxed);
+        }
+    }
+
+    /// Requests that the query has made to the bucket, and bytes that it got from there.
+    pub fn from_bucket(&self) -> (u64, u64) {
+        let [requests, bytes] = &self.from_bucket;
+        (
+            requests.load(Ordering::Relaxed),
+            bytes.load(Ordering::Relaxed),
+        )
     }
 
     /// Bytes held now.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use longterm::Longterm;
+
 use crate::inflight::Journal;
 
 /// Longest text of one query, in bytes, and of all selectors of a label or series request together. The parser has its own,
@@ -53,6 +55,10 @@ pub struct Options {
     pub align: bool,
     /// Where queries at work are written down, for the case of a crash.
     pub journal: Option<Arc<dyn Journal>>,
+    /// Blocks that are in a bucket.
+    pub longterm: Option<Longterm>,
+    /// A query that begins less than this ago does not look into the bucket; zero: all do.
+    pub store_after: Duration,
 }
 
 impl Options {
@@ -72,6 +78,8 @@ impl Options {
             split_interval: Duration::ZERO,
             align: false,
             journal: None,
+            longterm: None,
+            store_after: Duration::ZERO,
         }
     }
 }

@@ -508,6 +508,9 @@ pub enum ReadError {
     /// A chunk cannot be read, or is damaged: file, offset and reason.
     #[error("chunk file {0}")]
     Chunk(String),
+    /// Blocks of the bucket cannot be had now.
+    #[error("{0}")]
+    Bucket(String),
     /// A block could not be read, or is damaged; names it and the place.
     #[error("block {0}")]
     Block(String),

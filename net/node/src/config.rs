@@ -23,7 +23,7 @@ pub(crate) use overrides::{
     Overridden, limit_values, page as overrides_page, read as read_overrides,
 };
 pub(crate) use reference::{diff, help, yaml};
-pub(crate) use setting::{ByteSize, Io, LogLevel, Rate};
+pub(crate) use setting::{Backend, ByteSize, Io, LogLevel, Lookup, Rate, Secret, Sse};
 pub(crate) use sources::{Request, read};
 
 /// Everything an operator can set.
@@ -53,6 +53,8 @@ pub(crate) struct Config {
     pub(crate) limits: TenantLimits,
     /// How blocks become fewer and larger.
     pub(crate) compactor: Compactor,
+    /// Long-term storage.
+    pub(crate) blocks: BlocksStorage,
     /// The node's own metrics.
     pub(crate) self_scrape: SelfScrape,
     /// Where the log lives.
@@ -143,6 +145,42 @@ pub(crate) struct QueryRange {
     pub(crate) results_cache_max_size_bytes: ByteSize,
 }
 
+/// See [`Config::blocks`].
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct BlocksStorage {
+    pub(crate) backend: Backend,
+    pub(crate) filesystem_dir: String,
+    pub(crate) s3: S3Bucket,
+    /// How long an uploaded block stays on the disk.
+    pub(crate) local_retention: Duration,
+    pub(crate) ship_interval: Duration,
+    pub(crate) ship_unmerged_after: Duration,
+    pub(crate) sync_interval: Duration,
+    /// Bytes of indexes of blocks on the disk.
+    pub(crate) header_bytes: ByteSize,
+    pub(crate) deletion_delay: Duration,
+    pub(crate) cleanup_interval: Duration,
+    /// Queries of younger data do not look into the bucket.
+    pub(crate) query_store_after: Duration,
+}
+
+/// See [`BlocksStorage::s3`].
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct S3Bucket {
+    pub(crate) endpoint: String,
+    pub(crate) region: String,
+    pub(crate) bucket_name: String,
+    pub(crate) access_key_id: String,
+    pub(crate) secret_access_key: Secret,
+    pub(crate) insecure: bool,
+    pub(crate) bucket_lookup_type: Lookup,
+    pub(crate) sse_type: Sse,
+    pub(crate) sse_kms_key_id: String,
+    pub(crate) sse_kms_encryption_context: String,
+    pub(crate) request_timeout: Duration,
+    pub(crate) max_retries: u32,
+}
+
 /// See [`Config::self_scrape`].
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SelfScrape {
@@ -221,6 +259,32 @@ impl Config {
                     .to_vec(),
                 compaction_interval: Duration::from_secs(300),
             },
+            blocks: BlocksStorage {
+                backend: Backend::None,
+                filesystem_dir: String::new(),
+                s3: S3Bucket {
+                    endpoint: String::new(),
+                    region: String::new(),
+                    bucket_name: String::new(),
+                    access_key_id: String::new(),
+                    secret_access_key: Secret(String::new()),
+                    insecure: false,
+                    bucket_lookup_type: Lookup::Auto,
+                    sse_type: Sse::None,
+                    sse_kms_key_id: String::new(),
+                    sse_kms_encryption_context: String::new(),
+                    request_timeout: Duration::from_secs(30),
+                    max_retries: 5,
+                },
+                local_retention: Duration::from_secs(7 * 86_400),
+                ship_interval: Duration::from_secs(60),
+                ship_unmerged_after: Duration::from_secs(3600),
+                sync_interval: Duration::from_secs(900),
+                header_bytes: ByteSize(10 << 30),
+                deletion_delay: Duration::from_secs(12 * 3600),
+                cleanup_interval: Duration::from_secs(900),
+                query_store_after: Duration::ZERO,
+            },
             self_scrape: SelfScrape {
                 interval: Duration::from_secs(15),
                 tenant: "fake".to_owned(),
@@ -272,6 +336,7 @@ impl Config {
         }
         .validate()
         .map_err(|e| format!("compactor.block_ranges: {e}"))?;
+        self.blocks.validate()?;
         let positive = [
             ("querier.max_concurrent", self.querier.max_concurrent as u64),
             (
@@ -353,6 +418,63 @@ impl Config {
             );
         }
         Ok(())
+    }
+}
+
+impl BlocksStorage {
+    fn validate(&self) -> Result<(), String> {
+        let s3 = &self.s3;
+        match self.backend {
+            Backend::None => {}
+            Backend::Filesystem if self.filesystem_dir.is_empty() => {
+                return Err("blocks_storage.filesystem.dir: must name the directory".to_owned());
+            }
+            Backend::Filesystem => {}
+            Backend::S3 if s3.bucket_name.is_empty() => {
+                return Err("blocks_storage.s3.bucket_name: must name the bucket".to_owned());
+            }
+            Backend::S3 => {}
+        }
+        if s3.access_key_id.is_empty() != s3.secret_access_key.0.is_empty() {
+            return Err(
+                "blocks_storage.s3.access_key_id: goes with secret_access_key; without both, the usual chain of credentials is asked"
+                    .to_owned(),
+            );
+        }
+        let is_kms = s3.sse_type == Sse::Kms;
+        for (key, value) in [
+            ("kms_key_id", &s3.sse_kms_key_id),
+            ("kms_encryption_context", &s3.sse_kms_encryption_context),
+        ] {
+            if !is_kms && !value.is_empty() {
+                return Err(format!(
+                    "blocks_storage.s3.sse.{key}: goes with the type SSE-KMS"
+                ));
+            }
+        }
+        let context = &s3.sse_kms_encryption_context;
+        let texts = serde_json::from_str::<std::collections::BTreeMap<String, String>>;
+        if !context.is_empty() && texts(context).is_err() {
+            return Err(
+                "blocks_storage.s3.sse.kms_encryption_context: must be a JSON object of texts"
+                    .to_owned(),
+            );
+        }
+        if !self.local_retention.is_zero() && self.query_store_after > self.local_retention {
+            return Err(
+                "querier.query_store_after: must not be above blocks_storage.tsdb.retention_period, or queries would miss what has left the disk"
+                    .to_owned(),
+            );
+        }
+        let positive = [
+            ("blocks_storage.tsdb.ship_interval", self.ship_interval),
+            ("blocks_storage.s3.http.request_timeout", s3.request_timeout),
+            ("compactor.cleanup_interval", self.cleanup_interval),
+        ];
+        match positive.iter().find(|(_, value)| value.is_zero()) {
+            Some((key, _)) => Err(format!("{key}: must be above zero")),
+            None => Ok(()),
+        }
     }
 }
 

@@ -10,12 +10,15 @@
 mod banner;
 mod compaction;
 mod config;
+mod disk;
 mod logging;
 mod memory;
 mod node;
+mod notify;
 mod process;
 mod runtime_config;
 mod self_scrape;
+mod storage;
 mod tool;
 
 use std::io::Write;

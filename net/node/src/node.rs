@@ -11,6 +11,7 @@
 //! they have taken. A second signal ends the process at once, which loses nothing acknowledged. A log that failed ends the
 //! process with an error once the cores have answered reads for long enough.
 
+use std::convert::Infallible;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +25,8 @@ use gateway::overrides::Overrides;
 use gateway::push::{PushOptions, PushService};
 use gateway::tenant::Tenancy;
 use gateway::{ConfigPages, Gateway, GrpcServer, LimitMetrics, Phase, Server, Services};
+use longterm::Longterm;
+use model::TenantId;
 use prometheus::Registry;
 use query::Engine;
 use reactor::{IoMode, SlotFile};
@@ -34,13 +37,19 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::compaction::TenantPolicy;
 use crate::config::{Config, Io, limit_values};
+use crate::disk::Disk;
+use crate::notify::Notify;
 use crate::process::{Process, give_memory_back, raise_open_files};
 use crate::runtime_config::RuntimeConfig;
 use crate::self_scrape::SelfScrape;
+use crate::storage::Storage;
 use crate::{VERSION, banner, memory};
 
 /// How often the health of the cores is looked at.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// How often the disk is looked at.
+const LOOK_AT_DISK: Duration = Duration::from_secs(10);
 
 /// How often metadata that nobody repeats is dropped.
 const PURGE: Duration = Duration::from_secs(60);
@@ -86,10 +95,12 @@ async fn live(config: &Config) -> anyhow::Result<()> {
     let banner = banner::text(config, servers.http.address(), servers.grpc.address());
     // Nobody may be there to read it.
     let _ = writeln!(std::io::stdout(), "{banner}");
+    let notify = Arc::new(Notify::from_environment());
+    notify.tell("STATUS=replaying the log");
     let memory = memory::watch(config.memory_limit.0, &registry)?;
     let runtime = RuntimeConfig::start(config, &registry)?;
     let cores = tokio::select! {
-        cores = start_cores(config, &memory, runtime.retentions(), &gateway) => cores?,
+        cores = start_cores(config, &memory, runtime.retentions(), &gateway, &notify) => cores?,
         () = signals.next() => {
             tracing::info!("stopped during the replay");
             gateway.set_phase(Phase::Stopping);
@@ -98,11 +109,21 @@ async fn live(config: &Config) -> anyhow::Result<()> {
     };
     let overrides = Arc::new(Overrides::new(config.limits.clone()));
     runtime.apply(&gateway, &overrides, cores.mailboxes());
-    let push = assemble(config, &memory, &gateway, &registry, &cores, &overrides)?;
+    let storage = start_storage(config, &registry, &cores, overrides.clone())?;
+    let longterm = storage.as_ref().map(|storage| storage.longterm.clone());
+    let made = (&cores, &overrides, longterm);
+    let push = assemble(config, &memory, &gateway, &registry, made)?;
     let compaction = start_compaction(config, &registry, &cores, overrides.clone())?;
+    let background = (compaction, storage);
     tracing::info!(http = %servers.http.address(), "serving");
+    notify.tell(&format!(
+        "READY=1\nSTATUS=serving on {}",
+        servers.http.address()
+    ));
+    let disk = Disk::watch(&config.data_dir, &registry)?;
+    let watch = watch(&cores, disk, &notify);
     let runtime = (runtime, overrides);
-    let failed = attend(
+    let attend = attend(
         config,
         &gateway,
         &servers,
@@ -110,13 +131,17 @@ async fn live(config: &Config) -> anyhow::Result<()> {
         &push,
         runtime,
         &mut signals,
-    )
-    .await;
+    );
+    let failed = tokio::select! {
+        failed = attend => failed,
+        never = watch => match never {},
+    };
+    notify.tell("STOPPING=1");
     gateway.set_phase(Phase::Stopping);
     match failed {
         // What is in memory cannot be synced any more: the log has the truth.
         Some(reason) => bail!("the write-ahead log failed: {reason}"),
-        None => stop(config, servers, cores, compaction, signals).await,
+        None => stop(config, servers, cores, background, signals).await,
     }
 }
 
@@ -126,8 +151,7 @@ fn assemble(
     memory: &Memory,
     gateway: &Gateway,
     registry: &Registry,
-    cores: &Cores,
-    overrides: &Arc<Overrides>,
+    (cores, overrides, longterm): (&Cores, &Arc<Overrides>, Option<Longterm>),
 ) -> anyhow::Result<Arc<PushService>> {
     gateway.show(cores.registry().clone());
     registry.register(Box::new(LimitMetrics::new(overrides.clone(), limit_values)))?;
@@ -152,6 +176,7 @@ fn assemble(
     registry.register(Box::new(unfinished))?;
     let options = query::Options {
         journal,
+        longterm,
         ..query_options(config, memory)
     };
     gateway.serve(Services {
@@ -195,6 +220,21 @@ fn start_compaction(
         .map_err(|e| anyhow!("compactor: {e}"))?;
     let interval = config.compactor.compaction_interval;
     Compaction::start(compactor, interval, io(config)).context("the thread of the compactor")
+}
+
+/// Uploads begin, where there is a bucket.
+fn start_storage(
+    config: &Config,
+    registry: &Registry,
+    cores: &Cores,
+    overrides: Arc<Overrides>,
+) -> anyhow::Result<Option<Storage>> {
+    let catalog = cores.mailboxes().blocks().clone();
+    let retention_ms = move |tenant: &TenantId| {
+        let retention = overrides.limits(tenant).retention;
+        i64::try_from(retention.as_millis()).unwrap_or(i64::MAX)
+    };
+    Storage::start(config, io(config), catalog, retention_ms, registry)
 }
 
 /// The file of queries at work, and what a process that crashed left in it. A node without the file serves all the same.
@@ -283,11 +323,27 @@ async fn attend(
     }
 }
 
+/// Looks at the disk, and tells the service manager that we are alive.
+async fn watch(cores: &Cores, mut disk: Disk, notify: &Notify) -> Infallible {
+    let mut look = interval(LOOK_AT_DISK);
+    // Without a watchdog it is not heard.
+    let mut alive = interval(notify.watchdog.unwrap_or(LOOK_AT_DISK));
+    for timer in [&mut look, &mut alive] {
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    }
+    loop {
+        tokio::select! {
+            _ = look.tick() => disk.look(&cores.registry().gather()),
+            _ = alive.tick() => notify.tell("WATCHDOG=1"),
+        }
+    }
+}
+
 async fn stop(
     config: &Config,
     servers: Servers,
     cores: Cores,
-    compaction: Compaction,
+    (compaction, storage): (Compaction, Option<Storage>),
     mut signals: Signals,
 ) -> anyhow::Result<()> {
     tracing::info!("stopping; a second signal ends the process at once");
@@ -296,6 +352,9 @@ async fn stop(
     let stop = move || {
         servers.stop(grace);
         compaction.stop();
+        if let Some(storage) = storage {
+            storage.stop();
+        }
         cores.stop();
         // Without a receiver the process is ending already.
         let _ = done.send(());
@@ -320,17 +379,19 @@ async fn start_cores(
     memory: &Memory,
     retentions: Arc<Retentions>,
     gateway: &Arc<Gateway>,
+    notify: &Arc<Notify>,
 ) -> anyhow::Result<Cores> {
     let options = shard::Options {
         retentions,
         ..shard_options(config, memory)?
     };
     let shown = Arc::new(Replay::default());
-    let gateway = gateway.clone();
+    let (gateway, notify) = (gateway.clone(), notify.clone());
     let progress = move |progress| {
         if let Some(percent) = shown.percent(progress) {
             gateway.set_phase(Phase::Replaying(percent));
             tracing::info!(percent, samples = progress.samples, "replaying");
+            notify.tell(&format!("STATUS=replaying the log, {percent} %"));
         }
     };
     let (sender, receiver) = oneshot::channel();
@@ -553,6 +614,8 @@ fn query_options(config: &Config, memory: &Memory) -> query::Options {
             bytes => bytes,
         },
         journal: None,
+        longterm: None,
+        store_after: config.blocks.query_store_after,
     }
 }
 

@@ -44,6 +44,16 @@ pub struct StoredBlock {
 }
 
 impl StoredBlock {
+    /// A block that is elsewhere, as a reader of blocks wants it. It belongs to no catalog.
+    pub fn elsewhere(block: Block, file: SharedFile) -> StoredBlock {
+        StoredBlock {
+            path: PathBuf::from(file.name()),
+            file,
+            block,
+            hidden: Vec::new(),
+        }
+    }
+
     /// What its footer tells.
     pub fn meta(&self) -> &Meta {
         self.block.meta()
@@ -264,6 +274,11 @@ impl Catalog {
     /// The next place in the order of logging, behind all that were given out or found.
     pub fn next_order(&self) -> u64 {
         self.order.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Others have given out places up to this one.
+    pub fn note_order(&self, order: u64) {
+        self.order.fetch_max(order, Ordering::Relaxed);
     }
 
     /// Opens a block that has been written and shows it to readers, and of its sources only what it has not.

@@ -18,6 +18,20 @@ pub enum Error {
         /// Words of the source.
         reason: String,
     },
+    /// A block that is elsewhere cannot be read now.
+    #[error("{file} cannot be reached: {reason}")]
+    Unreachable {
+        /// Which block.
+        file: String,
+        /// Why.
+        reason: String,
+    },
+    /// A block that is elsewhere is not there any more.
+    #[error("{file} is gone")]
+    Gone {
+        /// Which block.
+        file: String,
+    },
     /// Bytes that were once sound are not what was written.
     #[error("{file} is corrupt at offset {offset}: {what}")]
     Corrupt {

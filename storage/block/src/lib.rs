@@ -60,11 +60,11 @@ pub use limits::{
     RUN_SAMPLES_MAX, SEALED_BYTES_MAX, SERIES_MAX, SOURCES_MAX, SYMBOL_BYTES_MAX, TENANTS_MAX,
 };
 pub use merge::{Drops, Input, Merge, Merged, add_samples, merge};
-pub use meta::{FileKind, Info, Meta, Part, VERSION, fresh_id};
+pub use meta::{FileKind, Info, Meta, Part, Placement, VERSION, fresh_id};
 pub use pack::{Run, SealedRun};
 pub use page::Kind;
 pub use reader::{Block, Index};
-pub use source::{LocalFile, Memory, SharedFile, Source, coalesce};
+pub use source::{Fetch, LocalFile, Memory, SharedFile, Source, coalesce};
 pub use tombstone::{Gone, Tombstone};
 pub use values::Coding;
 pub use verify::{Verified, verify};

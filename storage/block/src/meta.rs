@@ -113,7 +113,62 @@ pub struct Part {
     pub(crate) directory_start: u64,
 }
 
+/// Where the bytes of a part are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placement {
+    /// Of the first of them in the file.
+    pub start: u64,
+    /// Of samples.
+    pub chunk_bytes: u64,
+    /// Of symbols, series and postings.
+    pub index_bytes: u64,
+    /// Of the directory.
+    pub directory_bytes: u64,
+}
+
+impl Placement {
+    /// Where the part ends; `None`: nowhere in 64 bits.
+    pub fn end(&self) -> Option<u64> {
+        let at = self.start.checked_add(self.chunk_bytes)?;
+        at.checked_add(self.index_bytes)?
+            .checked_add(self.directory_bytes)
+    }
+}
+
 impl Part {
+    /// A part of a file that is elsewhere. `None`: such a place cannot be.
+    pub fn placed(
+        tenant: TenantId,
+        (min_time, max_time): (i64, i64),
+        series: u32,
+        samples: u64,
+        at: Placement,
+    ) -> Option<Part> {
+        let index_start = at.start.checked_add(at.chunk_bytes)?;
+        let directory_start = index_start.checked_add(at.index_bytes)?;
+        let end = at.end()?;
+        (min_time <= max_time && at.start >= HEADER_BYTES as u64).then_some(Part {
+            tenant,
+            min_time,
+            max_time,
+            series,
+            samples,
+            range: at.start..end,
+            index_start,
+            directory_start,
+        })
+    }
+
+    /// Where its bytes are.
+    pub fn placement(&self) -> Placement {
+        Placement {
+            start: self.range.start,
+            chunk_bytes: self.index_start - self.range.start,
+            index_bytes: self.directory_start - self.index_start,
+            directory_bytes: self.range.end - self.directory_start,
+        }
+    }
+
     /// Whether nothing is left of the tenant's parts in the sources of the file.
     pub fn is_empty(&self) -> bool {
         self.series == 0

@@ -59,6 +59,11 @@ impl Block {
         Ok(Block { meta, len })
     }
 
+    /// A block of whose end all is known already, from an index of such.
+    pub fn known(meta: Meta, len: u64) -> Block {
+        Block { meta, len }
+    }
+
     /// Checks the first bytes too, which no reader needs.
     pub(crate) fn check_header(&self, source: &mut dyn Source) -> Result<(), Error> {
         let tail = read_one(source, self.len - TRAILER_BYTES as u64..self.len)?;

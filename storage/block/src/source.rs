@@ -145,12 +145,34 @@ impl Drop for LocalFile {
     }
 }
 
-/// A file that any thread may read, past the loop of whoever opened it; it stays readable when it is removed meanwhile. Cheap to clone.
+/// Ranges of one block from somewhere else than a file of this node.
+pub trait Fetch: Send + Sync {
+    /// As [`Source::read`].
+    fn fetch(&self, ranges: &[Range<u64>]) -> Result<Vec<Vec<u8>>, Error>;
+}
+
+/// A file that any thread may read, past the loop of whoever opened it; it stays readable when it is removed meanwhile. Or the bytes of a block
+/// that is elsewhere. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct SharedFile {
-    reader: Reader,
+    bytes: Bytes,
     name: Arc<str>,
     len: u64,
+}
+
+#[derive(Clone)]
+enum Bytes {
+    Here(Reader),
+    Elsewhere(Arc<dyn Fetch>),
+}
+
+impl std::fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Bytes::Here(_) => "Here",
+            Bytes::Elsewhere(_) => "Elsewhere",
+        })
+    }
 }
 
 impl SharedFile {
@@ -163,7 +185,17 @@ impl SharedFile {
         let file = reactor.run(Op::Open { path, mode })?.file();
         let reader = reactor.reader(file);
         reactor.run(Op::Close { file })?;
-        Ok(SharedFile { reader, name, len })
+        let bytes = Bytes::Here(reader);
+        Ok(SharedFile { bytes, name, len })
+    }
+
+    /// A block that is elsewhere; `name` is for messages.
+    pub fn elsewhere(name: &str, len: u64, fetch: Arc<dyn Fetch>) -> SharedFile {
+        SharedFile {
+            bytes: Bytes::Elsewhere(fetch),
+            name: Arc::from(name),
+            len,
+        }
     }
 
     /// The same file, known under another name.
@@ -185,10 +217,14 @@ impl Source for SharedFile {
     }
 
     fn read(&mut self, ranges: &[Range<u64>]) -> Result<Vec<Vec<u8>>, Error> {
+        let reader = match &self.bytes {
+            Bytes::Here(reader) => reader,
+            Bytes::Elsewhere(fetch) => return fetch.fetch(ranges),
+        };
         let mut read = Vec::with_capacity(ranges.len());
         for range in ranges {
             let mut bytes = vec![0; (range.end - range.start) as usize];
-            let got = self.reader.read_at(range.start, &mut bytes);
+            let got = reader.read_at(range.start, &mut bytes);
             let got = got.map_err(|error| Error::Source {
                 file: self.name.to_string(),
                 reason: format!("at offset {}: {error}", range.start),

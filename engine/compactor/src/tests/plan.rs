@@ -74,6 +74,30 @@ fn windows_are_merged_when_they_are_over() {
     node.verify("quiet");
 }
 
+/// Story: the block of a day is made in the same run as its last half day, whose sources leave the disk between the two. A bucket that has these was
+/// never told what became of them: it kept them, and readers saw their samples twice, for ever.
+#[test]
+fn a_block_names_all_that_it_was_made_of_also_what_has_left_the_disk() {
+    let mut node = Node::new(1);
+    let mut ids = std::collections::BTreeSet::new();
+    for cut in 0..12 {
+        node.cut(&samples("a", cut * 2 * HOUR_MS, 119));
+        node.sim.advance(Duration::from_secs(120));
+        node.compact().unwrap();
+        ids.extend(node.catalog.list().iter().map(|b| b.meta().info.id));
+    }
+    for _ in 0..2 {
+        node.sim.advance(Duration::from_secs(2 * 3600));
+        node.compact().unwrap();
+    }
+    assert_eq!(levels(&node), [3]);
+    let day = node.catalog.list()[0].meta().info.clone();
+    ids.remove(&day.id);
+    assert!(ids.len() >= 12, "{}", ids.len());
+    let unnamed: Vec<_> = ids.iter().filter(|id| !day.sources.contains(id)).collect();
+    assert!(unnamed.is_empty(), "{unnamed:?} of {ids:?}");
+}
+
 #[test]
 fn files_wait_until_those_of_all_cores_are_there() {
     let mut node = Node::new(1);

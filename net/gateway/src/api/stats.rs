@@ -1,4 +1,4 @@
-//! The statistics of a query as JSON. Source: Prometheus `util/stats`. Samples per step are there with `stats=all`.
+//! The statistics of a query as JSON. Source: Prometheus `util/stats`. Samples per step are there with `stats=all`, `bucket` is our own.
 
 use query::Answer;
 use wire::json::{put_time, put_u64};
@@ -12,7 +12,7 @@ pub(super) fn json(answer: &Answer) -> String {
     format!(
         "{{\"timings\":{{\"evalTotalTime\":{:.9},\"resultSortTime\":0,\"queryPreparationTime\":{:.9},\
          \"innerEvalTime\":{:.9},\"execQueueTime\":{:.9},\"execTotalTime\":{:.9}}},\
-         \"samples\":{{{}\"totalQueryableSamples\":{},\"peakSamples\":{}}}}}",
+         \"samples\":{{{}\"totalQueryableSamples\":{},\"peakSamples\":{}}}{}}}",
         parse + fetch + evaluate,
         parse + fetch,
         evaluate,
@@ -21,7 +21,16 @@ pub(super) fn json(answer: &Answer) -> String {
         per_step(&answer.per_step),
         stats.total_samples,
         stats.peak_samples,
+        from_bucket(answer.account.from_bucket()),
     )
+}
+
+/// What long-term storage had to do with it, behind a comma; nothing without it.
+fn from_bucket((requests, bytes): (u64, u64)) -> String {
+    match requests {
+        0 => String::new(),
+        _ => format!(",\"bucket\":{{\"requests\":{requests},\"bytes\":{bytes}}}"),
+    }
 }
 
 /// The field with its comma, or nothing.

@@ -70,7 +70,7 @@ macro_rules! key {
 pub(super) fn keys() -> &'static [Key] {
     static KEYS: OnceLock<Vec<Key>> = OnceLock::new();
     KEYS.get_or_init(|| {
-        [process(), server(), paths(), limits()]
+        [process(), server(), paths(), blocks_storage(), limits()]
             .into_iter()
             .flatten()
             .collect()
@@ -449,6 +449,165 @@ fn paths() -> Vec<Key> {
     ]
 }
 
+fn blocks_storage() -> Vec<Key> {
+    vec![
+        key!(
+            "blocks_storage.backend",
+            "blocks-storage.backend",
+            blocks.backend,
+            "filesystem",
+            "Where blocks outlive the disk: `s3`, or `filesystem`, a directory. Empty: nowhere, they go with `ingester.retention` from the disk. With a bucket that is the retention there too."
+        ),
+        key!(
+            "blocks_storage.filesystem.dir",
+            "blocks-storage.filesystem.dir",
+            blocks.filesystem_dir,
+            "/mnt/blocks",
+            "Directory of the backend `filesystem`. One node has it at a time."
+        ),
+        key!(
+            "blocks_storage.s3.endpoint",
+            "blocks-storage.s3.endpoint",
+            blocks.s3.endpoint,
+            "minio:9000",
+            "Where the store is, `host:port` or a URL. Empty: Amazon's, by region."
+        ),
+        key!(
+            "blocks_storage.s3.region",
+            "blocks-storage.s3.region",
+            blocks.s3.region,
+            "eu-central-1",
+            "Empty: as the environment says, else `us-east-1`, which other stores do not mind."
+        ),
+        key!(
+            "blocks_storage.s3.bucket_name",
+            "blocks-storage.s3.bucket-name",
+            blocks.s3.bucket_name,
+            "metrics",
+            "The bucket, which must exist."
+        ),
+        key!(
+            "blocks_storage.s3.access_key_id",
+            "blocks-storage.s3.access-key-id",
+            blocks.s3.access_key_id,
+            "AKID",
+            "Empty: the usual chain of credentials, environment, profile, web identity, container, instance."
+        ),
+        key!(
+            "blocks_storage.s3.secret_access_key",
+            "blocks-storage.s3.secret-access-key",
+            blocks.s3.secret_access_key,
+            "secret",
+            "Goes with the key's id; shown nowhere. Better given by the environment than by a flag, which others on the machine can see."
+        ),
+        key!(
+            "blocks_storage.s3.insecure",
+            "blocks-storage.s3.insecure",
+            blocks.s3.insecure,
+            "true",
+            "Plain HTTP, where the endpoint does not say."
+        ),
+        key!(
+            "blocks_storage.s3.bucket_lookup_type",
+            "blocks-storage.s3.bucket-lookup-type",
+            blocks.s3.bucket_lookup_type,
+            "path",
+            "Whether requests name the bucket in the path or in the host. `auto`: in the path where an endpoint is given."
+        ),
+        key!(
+            "blocks_storage.s3.sse.type",
+            "blocks-storage.s3.sse.type",
+            blocks.s3.sse_type,
+            "SSE-S3",
+            "Encryption by the store: `SSE-S3`, `SSE-KMS`, or empty, as the bucket is set."
+        ),
+        key!(
+            "blocks_storage.s3.sse.kms_key_id",
+            "blocks-storage.s3.sse.kms-key-id",
+            blocks.s3.sse_kms_key_id,
+            "key-1",
+            "The key of `SSE-KMS`. Empty: the account's own."
+        ),
+        key!(
+            "blocks_storage.s3.sse.kms_encryption_context",
+            "blocks-storage.s3.sse.kms-encryption-context",
+            blocks.s3.sse_kms_encryption_context,
+            "{\"team\":\"a\"}",
+            "What `SSE-KMS` binds to the key: a JSON object of texts."
+        ),
+        key!(
+            "blocks_storage.s3.http.request_timeout",
+            "blocks-storage.s3.http.request-timeout",
+            blocks.s3.request_timeout,
+            "10s",
+            "Time for one try of one request, its body included."
+        ),
+        key!(
+            "blocks_storage.s3.max_retries",
+            "blocks-storage.s3.max-retries",
+            blocks.s3.max_retries,
+            "3",
+            "Tries of a request, with growing pauses between them."
+        ),
+        key!(
+            "blocks_storage.tsdb.retention_period",
+            "blocks-storage.tsdb.retention-period",
+            blocks.local_retention,
+            "24h",
+            "How long blocks that are in the bucket stay on the disk too, by their newest sample and by their making. 0: until `ingester.retention` takes them. Without a backend it means nothing."
+        ),
+        key!(
+            "blocks_storage.tsdb.ship_interval",
+            "blocks-storage.tsdb.ship-interval",
+            blocks.ship_interval,
+            "10s",
+            "How often it is looked for blocks to upload."
+        ),
+        key!(
+            "blocks_storage.tsdb.ship_unmerged_after",
+            "blocks-storage.tsdb.ship-unmerged-after",
+            blocks.ship_unmerged_after,
+            "5m",
+            "Blocks are uploaded when they have been merged; one that has not been is when it is as old as this."
+        ),
+        key!(
+            "blocks_storage.bucket_store.sync_interval",
+            "blocks-storage.bucket-store.sync-interval",
+            blocks.sync_interval,
+            "5m",
+            "How long the list of a tenant's blocks in the bucket is taken for true without asking again."
+        ),
+        key!(
+            "blocks_storage.bucket_store.index_header_max_size",
+            "blocks-storage.bucket-store.index-header-max-size",
+            blocks.header_bytes,
+            "1GiB",
+            "Disk, below `data.dir`, for indexes of blocks of the bucket. 0: they are read from the bucket each time."
+        ),
+        key!(
+            "compactor.deletion_delay",
+            "compactor.deletion-delay",
+            blocks.deletion_delay,
+            "1h",
+            "How long a block that has been merged or has expired stays in the bucket, for readers that began before."
+        ),
+        key!(
+            "compactor.cleanup_interval",
+            "compactor.cleanup-interval",
+            blocks.cleanup_interval,
+            "5m",
+            "How often it is looked for what is to be deleted from the bucket."
+        ),
+        key!(
+            "querier.query_store_after",
+            "querier.query-store-after",
+            blocks.query_store_after,
+            "12h",
+            "Queries that begin later than this ago do not look into the bucket. 0: all do. Not above `blocks_storage.tsdb.retention_period`."
+        ),
+    ]
+}
+
 fn limits() -> Vec<Key> {
     vec![
         Key {
@@ -764,8 +923,8 @@ fn limits() -> Vec<Key> {
 pub(super) const NOT_BUILT: &[(&str, &str)] = &[
     ("ruler", "the ruler"),
     ("alertmanager", "the Alertmanager"),
-    ("blocks_storage", "blocks storage"),
-    ("blocks-storage", "blocks storage"),
+    ("blocks_storage", "this part of blocks storage"),
+    ("blocks-storage", "this part of blocks storage"),
     ("experimental.tsdb", "blocks storage"),
     ("experimental.blocks", "blocks storage"),
     ("tsdb", "blocks storage"),

@@ -33,6 +33,49 @@ pub(crate) enum Io {
     Threads,
 }
 
+/// Where blocks go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Backend {
+    /// They stay on the disk.
+    None,
+    /// A directory.
+    Filesystem,
+    /// S3 or what speaks like it.
+    S3,
+}
+
+/// A text that is shown to nobody.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Secret(pub(crate) String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.show())
+    }
+}
+
+/// How a bucket is named in a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lookup {
+    /// By the path where an endpoint is given, else by the host.
+    Auto,
+    /// By the path.
+    Path,
+    /// By the host.
+    VirtualHosted,
+}
+
+/// Encryption by the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sse {
+    /// As the bucket is set.
+    None,
+    /// With keys of the store.
+    S3,
+    /// With keys of the key service.
+    Kms,
+}
+
 /// What is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LogLevel {
@@ -120,6 +163,19 @@ impl Setting for String {
     }
     fn show(&self) -> String {
         self.clone()
+    }
+}
+
+impl Setting for Secret {
+    const KIND: &'static str = "secret";
+    fn parse(text: &str) -> Result<Secret, String> {
+        Ok(Secret(text.to_owned()))
+    }
+    fn show(&self) -> String {
+        match self.0.as_str() {
+            "" => String::new(),
+            _ => "********".to_owned(),
+        }
     }
 }
 
@@ -290,6 +346,24 @@ words!(
     RateStrategy,
     "local" = RateStrategy::Local,
     "global" = RateStrategy::Global
+);
+words!(
+    Backend,
+    "" = Backend::None,
+    "filesystem" = Backend::Filesystem,
+    "s3" = Backend::S3
+);
+words!(
+    Lookup,
+    "auto" = Lookup::Auto,
+    "path" = Lookup::Path,
+    "virtual-hosted" = Lookup::VirtualHosted
+);
+words!(
+    Sse,
+    "" = Sse::None,
+    "SSE-S3" = Sse::S3,
+    "SSE-KMS" = Sse::Kms
 );
 words!(Ack, "durable" = Ack::Durable, "written" = Ack::Written);
 

@@ -1,0 +1,189 @@
+//! Reading from the bucket: how many requests it takes, what is kept on the disk, and blocks that vanish.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use block::FileKind;
+use objstore::{Bucket, Condition, Filesystem, list_all};
+use reactor::Reactor;
+
+use super::{HOUR_MS, Life, Place, options, read, tenant};
+use crate::{Error, Tally};
+
+/// A directory of headers on the disk of the place, and a hand on it.
+fn headers(place: &Place) -> Arc<dyn Bucket> {
+    let disk = place.disk.clone();
+    let opened = Filesystem::open(Path::new("/data/headers"), move || Ok(Reactor::sim(&disk)));
+    Arc::new(opened.unwrap())
+}
+
+/// All samples of a tenant, and what that took of the bucket.
+fn fetch(life: &Life, name: &str) -> Result<(usize, u64), Error> {
+    let (tenant, tally) = (tenant(name), Arc::new(Tally::default()));
+    let list = life.catalog.list();
+    let blocks = life
+        .longterm
+        .blocks(&tenant, (i64::MIN, i64::MAX), &list, &tally)?;
+    let mut samples = 0;
+    for block in &blocks {
+        samples += read(life, block, &tenant)?.len();
+    }
+    Ok((samples, tally.requests()))
+}
+
+/// Two blocks of each tenant, in the bucket only.
+fn prepared() -> Place {
+    let mut place = Place::new(1);
+    let mut life = place.begin();
+    for i in 0..2 {
+        let times = i * 500..i * 500 + 500;
+        place.write(
+            &mut life,
+            FileKind::Cut,
+            &[("one", times.clone()), ("two", times)],
+        );
+    }
+    life.pass().unwrap();
+    place.wait(300 * HOUR_MS);
+    assert_eq!(life.pass().unwrap().removed, 2);
+    place
+}
+
+#[test]
+fn a_block_costs_a_request_for_its_index_once_and_one_for_what_lies_together() {
+    let place = prepared();
+    let files = headers(&place);
+    let life = place.begin_with(options(), Some((files.clone(), 1 << 20)));
+    let (samples, requests) = fetch(&life, "one").unwrap();
+    assert_eq!((samples, requests), (2000, 4));
+    // The catalog has the indexes in memory now.
+    assert_eq!(fetch(&life, "one").unwrap(), (2000, 2));
+    // Another life finds them on the disk.
+    let life = place.begin_with(options(), Some((files.clone(), 1 << 20)));
+    assert_eq!(fetch(&life, "one").unwrap(), (2000, 2));
+    assert_eq!(life.metric("myelin_bucket_header_hits_total"), 2.0);
+    // Without a place for them, they are read piece by piece.
+    let life = place.begin();
+    let (samples, requests) = fetch(&life, "one").unwrap();
+    assert!(samples == 2000 && requests > 4, "{requests}");
+}
+
+#[test]
+fn a_header_that_the_disk_has_changed_is_fetched_again() {
+    let place = prepared();
+    let files = headers(&place);
+    let life = place.begin_with(options(), Some((files.clone(), 1 << 20)));
+    fetch(&life, "one").unwrap();
+    let mut names = Vec::new();
+    list_all(&*files, "", &mut |object| names.push(object.key)).unwrap();
+    assert_eq!(names.len(), 2);
+    let mut bytes = files.get(&names[0]).unwrap().unwrap().bytes;
+    bytes[20] ^= 4;
+    files.put(&names[0], &bytes, &Condition::Always).unwrap();
+    files.put(&names[1], b"short", &Condition::Always).unwrap();
+    let life = place.begin_with(options(), Some((files, 1 << 20)));
+    assert_eq!(fetch(&life, "one").unwrap(), (2000, 4));
+    assert_eq!(life.metric("myelin_bucket_header_misses_total"), 2.0);
+}
+
+#[test]
+fn headers_are_bounded() {
+    let place = prepared();
+    let files = headers(&place);
+    let life = place.begin_with(options(), Some((files.clone(), 600)));
+    for _ in 0..3 {
+        fetch(&life, "one").unwrap();
+        fetch(&life, "two").unwrap();
+    }
+    let mut bytes = 0;
+    list_all(&*files, "", &mut |object| bytes += object.len).unwrap();
+    assert!(bytes <= 600, "{bytes}");
+}
+
+#[test]
+fn a_block_that_vanished_is_told_and_found_under_its_new_name_by_a_fresh_index() {
+    let mut place = prepared();
+    let life = place.begin();
+    let (tenant, tally) = (tenant("one"), Arc::new(Tally::default()));
+    let old = life
+        .longterm
+        .blocks(&tenant, (0, 1000), &[], &tally)
+        .unwrap();
+    assert_eq!(old.len(), 2);
+    // Meanwhile somebody merges them.
+    let mut other = place.begin();
+    let sources = old.iter().map(|block| block.meta().info.id).collect();
+    let content = ["one", "two"].map(|name| {
+        let of = |series: &str| {
+            let samples = (0..1000).map(|t| (t, t as f64 * 1.5)).collect();
+            (series.to_owned(), samples)
+        };
+        (name.to_owned(), ["a", "b"].map(of).into())
+    });
+    place.write_block(&mut other, FileKind::Cut, 2, sources, &content.into());
+    other.pass().unwrap();
+    place.wait(13 * HOUR_MS);
+    other.pass().unwrap();
+    let blocks = place.store.keys();
+    let blocks = blocks.iter().filter(|key| key.ends_with(".block"));
+    assert_eq!(blocks.count(), 1);
+    let error = read(&life, &old[0], &tenant).unwrap_err();
+    assert!(matches!(error, block::Error::Gone { .. }), "{error}");
+    assert!(tally.take_vanished());
+    assert!(!tally.take_vanished(), "told once");
+    life.longterm.refresh(&tenant).unwrap();
+    assert_eq!(fetch(&life, "one").unwrap().0, 2000);
+}
+
+#[test]
+fn a_bucket_that_does_not_answer_is_an_error_and_not_an_empty_answer() {
+    let mut place = prepared();
+    let life = place.begin();
+    place.store.set_out(true);
+    assert!(fetch(&life, "one").unwrap_err().is_passing());
+    // Who comes right behind does not wait for another timeout.
+    let before = place.store.operations();
+    assert!(fetch(&life, "one").unwrap_err().is_passing());
+    assert_eq!(place.store.operations(), before);
+    place.store.set_out(false);
+    place.wait(6_000);
+    fetch(&life, "one").unwrap();
+    // The index is known now, and an old one is better than none.
+    place.store.set_out(true);
+    place.wait(2 * HOUR_MS);
+    let tally = Arc::new(Tally::default());
+    let blocks = life
+        .longterm
+        .blocks(&tenant("one"), (0, 10), &[], &tally)
+        .unwrap();
+    assert_eq!(blocks.len(), 1);
+    let error = read(&life, &blocks[0], &tenant("one")).unwrap_err();
+    assert!(matches!(error, block::Error::Unreachable { .. }), "{error}");
+    assert!(!tally.take_vanished());
+}
+
+#[test]
+fn times_and_tenants_that_have_nothing_cost_nothing() {
+    let place = prepared();
+    let life = place.begin();
+    let tally = Arc::new(Tally::default());
+    let blocks = |name: &str, range| {
+        let list = life.catalog.list();
+        life.longterm
+            .blocks(&tenant(name), range, &list, &tally)
+            .unwrap()
+            .len()
+    };
+    assert_eq!(blocks("one", (1000, i64::MAX)), 0);
+    assert_eq!(blocks("one", (499, 500)), 2);
+    assert_eq!(blocks("one", (0, 499)), 1);
+    assert_eq!(blocks("three", (i64::MIN, i64::MAX)), 0);
+    let before = place.store.operations();
+    assert_eq!(blocks("three", (i64::MIN, i64::MAX)), 0);
+    assert_eq!(blocks("one", (499, 500)), 2);
+    assert_eq!(
+        place.store.operations(),
+        before,
+        "that there is nothing is known too"
+    );
+}
