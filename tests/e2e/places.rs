@@ -1,6 +1,6 @@
 //! An answer does not depend on where its data lies: every kind of data (floats, integer and float histograms with exponential and custom
 //! buckets, both in one series, exemplars, metadata) is asked for while its chunks are open, when they are closed, when they have been flushed to blocks, after
-//! `kill -9` and the replay of the log, after a stop and a start from the checkpoint, and while the blocks are merged and when they have been; on one core and on four. All answers are equal to the
+//! `kill -9` and the replay of the log, after a stop and a start from the checkpoint, and while the blocks are merged and when they have been; on one core and on four; and when it came out of order. All answers are equal to the
 //! last digit: counts are whole, so that sums are exact in any order.
 
 use std::time::Duration;
@@ -83,14 +83,36 @@ pub(super) fn fractional(n: i64) -> HistogramSample {
     })
 }
 
-/// A remote write of some scrapes of all series.
+/// A remote write of some scrapes of all series, with an exemplar of the last one.
 fn request(start: i64, scrapes: std::ops::Range<i64>) -> Vec<u8> {
+    let mut out = samples(start, scrapes.clone());
+    for i in 0..8i64 {
+        let last = scrapes.clone().rev().find(|n| scraped(i, *n));
+        let last = last.expect("of so many scrapes one is there");
+        let (instance, job) = (i.to_string(), format!("j{}", i % 3));
+        let pairs = [
+            ("__name__", "requests_total"),
+            ("instance", &*instance),
+            ("job", &*job),
+        ];
+        let time = start + last * SCRAPE + i;
+        put_exemplar(&mut out, pairs.into_iter(), time, last as f64);
+    }
+    out
+}
+
+/// Whether a scrape of an instance succeeded.
+fn scraped(instance: i64, n: i64) -> bool {
+    (n + instance) % 13 != 0
+}
+
+/// The samples of some scrapes.
+fn samples(start: i64, scrapes: std::ops::Range<i64>) -> Vec<u8> {
     let mut out = Vec::new();
     for i in 0..8i64 {
         let (instance, job) = (i.to_string(), format!("j{}", i % 3));
         let at = |n: &i64| start + n * SCRAPE + i;
-        let scraped = |n: &i64| (n + i) % 13 != 0;
-        let present: Vec<i64> = scrapes.clone().filter(scraped).collect();
+        let present: Vec<i64> = scrapes.clone().filter(|n| scraped(i, *n)).collect();
         let labels = |name: &'static str| {
             let pairs = [("__name__", name), ("instance", &*instance), ("job", &*job)];
             pairs.into_iter()
@@ -116,8 +138,6 @@ fn request(start: i64, scrapes: std::ops::Range<i64>) -> Vec<u8> {
             }
             encode::put_series_with(&mut out, labels("mixed"), &floats, &histograms);
         }
-        let last = present[present.len() - 1];
-        put_exemplar(&mut out, labels("requests_total"), at(&last), last as f64);
     }
     out
 }
@@ -313,4 +333,73 @@ fn answers_are_the_same_in_open_chunks_in_files_and_replayed_on_one_core_and_on_
         let found = answers(&server, start);
         assert_equal(&name("started on merged blocks"), &found, wanted);
     }
+}
+
+/// Scrapes come in any order within two minutes of each other. What comes late is a sample like any other.
+#[test]
+fn samples_that_came_out_of_order_give_the_answers_of_those_in_order() {
+    let start = (unix_now() - SCRAPES * SCRAPE / 1000 - 60) * 1000;
+    // Exemplars that come late are dropped.
+    let answers = |server: &Server| {
+        let mut all = answers(server, start);
+        all.retain(|(question, _)| !question.contains("exemplars"));
+        all
+    };
+    let Some(server) = Server::start(ServerOptions::default()) else {
+        return;
+    };
+    accepted(&server, &request(start, 0..ASKED));
+    accepted(&server, &metadata());
+    let wanted = answers(&server);
+    drop(server);
+
+    let options = ServerOptions {
+        args: vec!["-cores=2".to_owned()],
+        ..ServerOptions::default()
+    };
+    let Some(mut server) = Server::start(options) else {
+        return;
+    };
+    // 5 and 8 have no common divisor: every scrape once, every second one late.
+    let shuffled = |scrapes: std::ops::Range<i64>| {
+        let whole = scrapes.clone().step_by(8);
+        let of_eight = move |from: i64| (0..8).map(move |n| from + (n * 5 + 3) % 8);
+        whole
+            .flat_map(of_eight)
+            .filter(move |n| scrapes.contains(n))
+    };
+    for n in shuffled(0..ASKED) {
+        accepted(&server, &samples(start, n..n + 1));
+    }
+    accepted(&server, &request(start, ASKED - 3..ASKED));
+    let late = "cortex_ingester_tsdb_head_out_of_order_samples_appended_total";
+    let count = metric(&server, late);
+    assert!(count > 1000.0, "only {count} samples came late");
+    accepted(&server, &metadata());
+    assert_equal("shuffled", &answers(&server), &wanted);
+    // Again: all of it is there already.
+    for n in ASKED - 8..ASKED {
+        accepted(&server, &samples(start, n..n + 1));
+    }
+    assert_eq!(metric(&server, late), count, "repetitions are not stored");
+
+    for n in shuffled(ASKED..SCRAPES) {
+        accepted(&server, &samples(start, n..n + 1));
+    }
+    assert_equal("shuffled, closed", &answers(&server), &wanted);
+    server.kill();
+    server.restart();
+    accepted(&server, &metadata());
+    assert_equal("shuffled, replayed", &answers(&server), &wanted);
+    let flushed = server.admin().get("/ingester/flush", &[("wait", "true")]);
+    assert!((200..300).contains(&flushed.status), "{}", flushed.text());
+    assert!(
+        metric(&server, "myelin_blocks") > 0.0,
+        "nothing was flushed"
+    );
+    assert_equal("shuffled, in blocks", &answers(&server), &wanted);
+    server.kill();
+    server.restart();
+    accepted(&server, &metadata());
+    assert_equal("shuffled, behind blocks", &answers(&server), &wanted);
 }

@@ -1,8 +1,8 @@
 //! The answers of the cores, joined: what evaluation reads from.
 //!
 //! Step 7 of the way of a query. A series lives on one core, so joining is nearly always concatenation and a sort; where the
-//! same series comes twice all the same (from a core and from blocks), its chunks are put together and overlaps are
-//! decoded into one ascending column, in which the sample that was logged later wins.
+//! same series comes twice all the same (from a core and from blocks), its chunks are put together. Chunks that overlap, as late samples and others do,
+//! are decoded group by group into one ascending column, in which the sample that was logged later wins.
 
 use std::cmp::Reverse;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -174,22 +174,33 @@ impl Source for Fetched {
         let series = &self.list(selector)[series];
         let min = min.max(self.floor);
         let wanted = |c: &&ChunkSlice| c.max_time >= min && c.min_time <= max;
-        let mut decode = |chunk: &ChunkSlice| {
+        let decode = |chunk: &ChunkSlice, out: &mut Columns| {
             let range = (min, max.min(chunk.max_time));
             decode_chunk(&chunk.bytes, range, out).map_err(|reason| SourceError {
                 series: series.id,
                 reason,
             })
         };
-        let mut chunks = series.chunks.iter().filter(wanted);
-        if overlaps(&series.chunks) {
-            let mut chunks: Vec<&ChunkSlice> = chunks.collect();
+        let mut rest = &series.chunks[..];
+        while !rest.is_empty() {
+            let (group, behind) = rest.split_at(group_end(rest));
+            rest = behind;
+            if let [chunk] = group {
+                if wanted(&chunk) {
+                    decode(chunk, out)?;
+                }
+                continue;
+            }
+            let mut group: Vec<&ChunkSlice> = group.iter().filter(wanted).collect();
             // What was logged later comes first, and so it wins.
-            chunks.sort_by_key(|chunk| Reverse(chunk.bytes.order()));
-            chunks.into_iter().try_for_each(decode)?;
-            straighten(out);
-        } else {
-            chunks.try_for_each(&mut decode)?;
+            group.sort_by_key(|chunk| Reverse(chunk.bytes.order()));
+            let from = out.times.len();
+            let mut starts = Vec::with_capacity(group.len());
+            for chunk in group {
+                starts.push(out.times.len());
+                decode(chunk, out)?;
+            }
+            straighten(out, from, &starts);
         }
         debug_assert!(
             out.times.is_sorted_by(|a, b| a < b),
@@ -243,11 +254,18 @@ fn holds_histograms(bytes: &ChunkBytes) -> bool {
     run.decode((i64::MIN, i64::MAX), &mut look).is_ok() && holds
 }
 
-/// Whether a chunk begins before the one before it has ended.
-fn overlaps(chunks: &[ChunkSlice]) -> bool {
-    chunks
-        .windows(2)
-        .any(|pair| pair[1].min_time <= pair[0].max_time)
+/// How many chunks, from the first one on, have to be decoded together: each overlaps one before it, or comes right behind late samples.
+///
+/// What a histogram says of a reset depends on this, and when chunks move into a block they are grouped alike (`shard`, `cut::join`).
+fn group_end(chunks: &[ChunkSlice]) -> usize {
+    let mut end = i64::MIN;
+    let mut behind_late = true;
+    let joins = |chunk: &&ChunkSlice| {
+        let joins = behind_late || chunk.min_time <= end;
+        (end, behind_late) = (end.max(chunk.max_time), chunk.bytes.is_late());
+        joins
+    };
+    chunks.iter().take_while(joins).count()
 }
 
 /// Appends the histograms of a chunk, and an unused float for each. Rare enough to allocate for.
@@ -266,33 +284,37 @@ fn decode_histograms(
     Ok(())
 }
 
-/// Sorts the columns by time and keeps the first sample of each.
-fn straighten(columns: &mut Columns) {
-    let mut order: Vec<u32> = (0..columns.times.len() as u32).collect();
-    order.sort_by_key(|&index| columns.times[index as usize]);
-    order.dedup_by_key(|index| columns.times[*index as usize]);
-    let before = std::mem::take(columns);
-    columns.times = order.iter().map(|&i| before.times[i as usize]).collect();
-    columns.values = order.iter().map(|&i| before.values[i as usize]).collect();
-    if before.histograms.is_empty() {
+/// Sorts what the columns have from index `from` on by time and keeps the first sample of each. `starts`: where its chunks begin.
+fn straighten(columns: &mut Columns, from: usize, starts: &[usize]) {
+    let mut order: Vec<usize> = (from..columns.times.len()).collect();
+    order.sort_by_key(|&index| columns.times[index]);
+    order.dedup_by_key(|index| columns.times[*index]);
+    let times: Vec<i64> = order.iter().map(|&i| columns.times[i]).collect();
+    let values: Vec<f64> = order.iter().map(|&i| columns.values[i]).collect();
+    columns.times.truncate(from);
+    columns.times.extend(times);
+    columns.values.truncate(from);
+    columns.values.extend(values);
+    let held = columns
+        .histograms
+        .partition_point(|(index, _)| (*index as usize) < from);
+    if held == columns.histograms.len() {
         return;
     }
-    let mut new_index = vec![u32::MAX; before.times.len()];
-    for (new, old) in (0..).zip(&order) {
-        new_index[*old as usize] = new;
-    }
-    for (old, mut histogram) in before.histograms {
-        let new = new_index[old as usize];
-        if new == u32::MAX {
+    let mut histograms = columns.histograms.split_off(held);
+    histograms.sort_by_key(|(index, _)| *index);
+    for (place, &old) in order.iter().enumerate() {
+        let Ok(at) = histograms.binary_search_by_key(&(old as u32), |(index, _)| *index) else {
             continue;
-        }
-        // Whatever was said of a reset was said of another neighbour.
-        if histogram.counter_reset != CounterReset::Gauge {
+        };
+        let mut histogram = std::mem::take(&mut histograms[at].1);
+        // What was said of a reset was said of the sample before it in its chunk. The first of all has the one before the group, as ever.
+        let as_logged = place == 0 || (order[place - 1] + 1 == old && !starts.contains(&old));
+        if !as_logged && histogram.counter_reset != CounterReset::Gauge {
             histogram.counter_reset = CounterReset::Unknown;
         }
-        columns.histograms.push((new, histogram));
+        columns.histograms.push(((from + place) as u32, histogram));
     }
-    columns.histograms.sort_by_key(|(index, _)| *index);
 }
 
 #[cfg(test)]
@@ -362,12 +384,50 @@ mod tests {
         );
         assert_eq!(histograms(&alone, 2, 4), expected);
         let both = fetched(vec![vec![one], vec![other]], i64::MIN);
-        let unknown = CounterReset::Unknown;
+        // Of 3 and 7 nothing else stands before them than when they came.
+        let (no, unknown) = (CounterReset::No, CounterReset::Unknown);
         let expected = (
             vec![1, 2, 3, 4, 5, 6, 7],
-            vec![(3, 3.0, unknown), (4, 4.0, unknown), (7, 7.0, unknown)],
+            vec![(3, 3.0, no), (4, 4.0, no), (7, 7.0, unknown)],
         );
         assert_eq!(histograms(&both, 0, 9), expected);
+    }
+
+    /// Chunks that overlap are decoded together, and those behind late samples; the others as if they were alone. So what is said of resets
+    /// does not depend on what lies elsewhere.
+    #[test]
+    fn chunks_are_put_together_group_by_group() {
+        let chunk = |times: &[i64]| {
+            let samples: Vec<_> = times.iter().map(|&time| (time, time as u64)).collect();
+            histogram_chunk(&samples)
+        };
+        let mut one = series("a", &[]);
+        one.chunks = vec![
+            chunk(&[1, 2]),
+            chunk(&[10, 20, 30]),
+            chunk(&[15, 40]),
+            chunk(&[50, 60]),
+        ];
+        let groups = |chunks: &[ChunkSlice]| {
+            let mut sizes = Vec::new();
+            let mut rest = chunks;
+            while !rest.is_empty() {
+                sizes.push(group_end(rest));
+                rest = &rest[group_end(rest)..];
+            }
+            sizes
+        };
+        assert_eq!(groups(&one.chunks), [1, 2, 1]);
+        let fetched = fetched(vec![vec![one]], i64::MIN);
+        let mut out = Columns::default();
+        fetched.decode(0, 0, 0, 100, &mut out).unwrap();
+        assert_eq!(out.times, [1, 2, 10, 15, 20, 30, 40, 50, 60]);
+        let doubted: Vec<i64> = (out.histograms.iter())
+            .filter(|(_, h)| h.counter_reset == CounterReset::Unknown)
+            .map(|(index, _)| out.times[*index as usize])
+            .collect();
+        assert_eq!(doubted, [15, 20, 40], "another one has got before them");
+        assert!(out.histograms.iter().map(|(index, _)| *index).eq(0..9));
     }
 
     /// One list, asked for by two selectors.

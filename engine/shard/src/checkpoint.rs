@@ -3,7 +3,7 @@
 //! A checkpoint is due when the log has grown by more than the threshold and by more than the last checkpoint was long, so
 //! that checkpoints never write more than the log itself; on request; and at a graceful stop, so that the next start reads one
 //! file. It walks the series table in order of numbers: a series record, the places of its closed chunks (but for those that a cut has moved into blocks), its
-//! open chunk sealed in a copy, its exemplars and starts. When all rows are written the chunk files are synced as far as they are named, and only then the checkpoint is completed.
+//! open chunk sealed in a copy, its late samples, its exemplars and starts. When all rows are written the chunk files are synced as far as they are named, and only then the checkpoint is completed.
 //! It is fuzzy: what changes behind the walk is in the segments behind the checkpoint too, and replay skips what it knows.
 
 use std::borrow::Cow;
@@ -11,14 +11,18 @@ use std::sync::mpsc::channel;
 
 use model::{Generation, SeriesRef, TimeMs};
 use reactor::{Event, Reactor};
-use wal::{Checkpoint, CheckpointState, ChunkRecord, Log, Record, SeriesRecord, StoredChunkRecord};
+use wal::{
+    Checkpoint, CheckpointState, ChunkRecord, Log, LoggedSample, Record, SeriesRecord,
+    StoredChunkRecord,
+};
 
 use crate::Error;
 use crate::chunkfile::{Broken, SyncPoint};
 use crate::core::{Core, TOKEN_CHUNKS};
 use crate::cut::Cut;
-use crate::limits::{CHECKPOINT_SLICE_BYTES, CHECKPOINT_SLICE_ROWS};
-use crate::memtable::{Memtable, NO_TENANT};
+use crate::limits::{CHECKPOINT_SLICE_BYTES, CHECKPOINT_SLICE_ROWS, LATE_RECORD_SAMPLES};
+use crate::memtable::late::Late;
+use crate::memtable::{LATE, Memtable, NO_TENANT, Sealed};
 
 /// About what naming a closed chunk takes.
 const STORED_CHUNK_BYTES: usize = 32;
@@ -329,16 +333,7 @@ fn put_series(
             }
             chunk.mark_in_block();
         }
-        let place = chunk.place();
-        let record = StoredChunkRecord {
-            series: SeriesRef(series),
-            first: TimeMs(chunk.min_time()),
-            last: TimeMs(chunk.max_time()),
-            count: chunk.marked_count(),
-            file: place.file,
-            offset: place.offset,
-            len: place.len,
-        };
+        let record = stored_chunk(series, &chunk, 0);
         writer.append(reactor, &Record::StoredChunk(record))?;
         bytes += STORED_CHUNK_BYTES;
     }
@@ -354,6 +349,10 @@ fn put_series(
         };
         writer.append(reactor, &Record::Chunk(record))?;
         bytes += sealed.len();
+    }
+    if let Some(late) = tenant.lates.of(series) {
+        let moved = |chunk: &Sealed| cut.is_some_and(|cut| cut.moves(row.tenant, chunk));
+        bytes += put_late(writer, reactor, series, late, &moved)?;
     }
     if !tenant.exemplars.is_empty() {
         for exemplar in tenant.exemplars.of(series) {
@@ -375,6 +374,56 @@ fn put_series(
             writer.append(reactor, &record)?;
             bytes += START_BYTES;
         }
+    }
+    Ok(bytes)
+}
+
+/// `mark` is added to the count.
+fn stored_chunk(series: u32, chunk: &Sealed, mark: u16) -> StoredChunkRecord {
+    let place = chunk.place();
+    StoredChunkRecord {
+        series: SeriesRef(series),
+        first: TimeMs(chunk.min_time()),
+        last: TimeMs(chunk.max_time()),
+        count: chunk.marked_count() | mark,
+        file: place.file,
+        offset: place.offset,
+        len: place.len,
+    }
+}
+
+/// Appends the late samples of a series, but for the chunks that a cut has moved: the places of the others in their order, and what is in the buffer.
+fn put_late(
+    writer: &mut Checkpoint,
+    reactor: &mut Reactor,
+    series: u32,
+    late: &Late,
+    moved: &dyn Fn(&Sealed) -> bool,
+) -> Result<usize, wal::Error> {
+    let mut bytes = 0;
+    for chunk in late.sealed().iter().filter(|chunk| !moved(chunk)) {
+        let record = stored_chunk(series, chunk, LATE);
+        writer.append(reactor, &Record::StoredChunk(record))?;
+        bytes += STORED_CHUNK_BYTES;
+    }
+    let logged = |&(time, value): &(i64, f64)| LoggedSample {
+        series: SeriesRef(series),
+        time,
+        value,
+    };
+    let floats: Vec<LoggedSample> = late.floats().iter().map(logged).collect();
+    for some in floats.chunks(LATE_RECORD_SAMPLES) {
+        writer.append(reactor, &Record::LateSamples(some))?;
+        bytes += some.len() * wal::SAMPLE_BYTES_MAX;
+    }
+    for (time, histogram) in late.histograms() {
+        let record = Record::LateHistogram {
+            series: SeriesRef(series),
+            time: TimeMs(*time),
+            histogram: Cow::Borrowed(histogram),
+        };
+        writer.append(reactor, &record)?;
+        bytes += chunk::histogram_bytes_max(histogram);
     }
     Ok(bytes)
 }

@@ -15,12 +15,12 @@ use model::{
     Ack, Exemplar, HistogramSample, Labels, SeriesId, SeriesKey, SeriesRef, TenantId, TenantLimits,
     TimeMs, same_value,
 };
-use wal::{Error, Log, Record, SeriesRecord};
+use wal::{Error, Log, LoggedSample, Record, SeriesRecord};
 
 use crate::core::Core;
-use crate::limits::{COMMIT_SAMPLES_MAX, ROWS_AHEAD, WORDS_AHEAD};
+use crate::limits::{COMMIT_SAMPLES_MAX, LATE_COST, LATE_RECORD_SAMPLES, ROWS_AHEAD, WORDS_AHEAD};
 use crate::memtable::Memtable;
-use crate::memtable::append::{Admission, SeriesLimits, SeriesRefused};
+use crate::memtable::append::{Admission, Bounds, SeriesLimits, SeriesRefused};
 use crate::memtable::exemplars::Judgement;
 use crate::memtable::gc::seconds;
 use crate::memtable::native::Value;
@@ -30,7 +30,7 @@ use crate::message::{
     Zero,
 };
 use crate::read::Reads;
-use crate::release::{NOT_STORED, Reply};
+use crate::release::{NOT_STORED, Pushed, Reply};
 
 impl Core {
     /// Admits, logs and applies what waits; submits it; releases what has become durable.
@@ -59,7 +59,11 @@ impl Core {
                 false => admitted,
             };
             if let Err(refusal) = admitted {
-                let reply = Reply::Push(Box::new((push, PushOutcome::default())));
+                let reply = Reply::Push(Box::new(Pushed {
+                    push,
+                    outcome: PushOutcome::default(),
+                    late: Vec::new(),
+                }));
                 reply.send(Err(refusal), self.id, &self.mailboxes);
                 continue;
             }
@@ -67,8 +71,13 @@ impl Core {
             samples += push.fresh.series.len() * FRESH_COST;
             samples += (push.others.known.len() + push.others.fresh.len()) * OTHER_COST;
             let ack = push.limits.ack;
-            let outcome = self.store(&mut push);
-            let reply = Reply::Push(Box::new((push, outcome)));
+            let (outcome, late) = self.store(&mut push);
+            samples += late.len() * LATE_COST;
+            let reply = Reply::Push(Box::new(Pushed {
+                push,
+                outcome,
+                late,
+            }));
             self.release.wait(ack, self.log.tail(), reply);
             durable |= ack == Ack::Durable;
         }
@@ -76,17 +85,20 @@ impl Core {
         self.release_now();
     }
 
-    /// Step 3 for one push.
-    fn store(&mut self, push: &mut Push) -> PushOutcome {
+    /// Step 3 for one push. Tells too which samples came late: series and time.
+    fn store(&mut self, push: &mut Push) -> (PushOutcome, Vec<(u32, i64)>) {
         let slot = self.memtable.tenant_slot(&push.tenant);
         self.memtable.tenant_mut(slot).take_over(&push.limits);
         let mut outcome = PushOutcome::default();
         let mut pass = Pass {
             slot,
             watched: self.reads.watch(slot),
-            horizon: self.memtable.horizon(slot, self.wall_ms),
+            bounds: Bounds {
+                horizon: self.memtable.horizon(slot, self.wall_ms),
+                window_ms: window_ms(&push.limits),
+                tight: self.memory.is_tight(),
+            },
             now_s: seconds(self.wall_ms),
-            tight: self.memory.is_tight(),
             memtable: &mut self.memtable,
             log: &mut self.log,
             reads: &mut self.reads,
@@ -97,9 +109,12 @@ impl Core {
             zero_histograms: 0,
             newest: i64::MIN,
             oldest: i64::MAX,
+            late: Vec::new(),
+            late_floats: Vec::new(),
         };
         pass.known(push, &mut outcome);
         pass.fresh(push, &mut outcome);
+        pass.log_late_floats();
         let Pass {
             stored,
             histograms,
@@ -107,6 +122,7 @@ impl Core {
             zero_histograms,
             oldest,
             newest,
+            late,
             ..
         } = pass;
         self.memtable.tenant_mut(slot).tail = self.log.tail();
@@ -118,6 +134,7 @@ impl Core {
         // What nobody sent is not told as written.
         outcome.stored = stored - zeros;
         outcome.histograms = histograms - zero_histograms;
+        outcome.late = late.len() as u32;
         for rejection in &outcome.rejected {
             let count = match rejection.reason {
                 RejectReason::NoMemory => &mut self.counts.no_memory,
@@ -126,7 +143,8 @@ impl Core {
             *count += u64::from(rejection.count);
         }
         self.counts.repeated += u64::from(outcome.repeated);
-        outcome
+        self.counts.late += u64::from(outcome.late);
+        (outcome, late)
     }
 
     /// Whether the log takes a push now: `None` is later, an error is not.
@@ -162,12 +180,21 @@ fn exemplars_max(limits: &TenantLimits, cores: u16) -> usize {
     limits.max_exemplars.div_ceil(u32::from(cores.max(1))) as usize
 }
 
+/// How far behind the newest sample of its series a sample may be.
+fn window_ms(limits: &TenantLimits) -> i64 {
+    i64::try_from(limits.out_of_order_time_window.as_millis()).unwrap_or(i64::MAX)
+}
+
 /// An upper bound of what a push takes in the log.
 fn log_bytes_max(push: &Push) -> usize {
     let samples = push.known.keys.len() + push.fresh.times.len();
     let series = push.fresh.series.len() * (wal::SAMPLE_ROOM + 64);
-    let mut bytes =
-        samples * wal::SAMPLE_BYTES_MAX + series + push.fresh.labels.len() + wal::SAMPLE_ROOM;
+    // Late ones are a record of their own, and the samples behind it begin another.
+    let records = 1 + samples / LATE_RECORD_SAMPLES * 2;
+    let mut bytes = samples * wal::SAMPLE_BYTES_MAX
+        + series
+        + push.fresh.labels.len()
+        + (records + 1) * wal::SAMPLE_ROOM;
     if !push.others.is_empty() {
         let known = push.others.known.iter().map(|other| &other.value);
         let fresh = push.others.fresh.iter().map(|other| &other.value);
@@ -222,10 +249,8 @@ struct Pass<'a> {
     slot: u32,
     /// A read of this tenant is under way and has to see series before they change.
     watched: bool,
-    horizon: i64,
+    bounds: Bounds,
     now_s: u32,
-    /// No memory for new series.
-    tight: bool,
     exemplars_max: usize,
     /// Floats.
     stored: u32,
@@ -236,6 +261,10 @@ struct Pass<'a> {
     zero_histograms: u32,
     newest: i64,
     oldest: i64,
+    /// What came late: series and time.
+    late: Vec<(u32, i64)>,
+    /// Of these, floats that are not in the log yet.
+    late_floats: Vec<LoggedSample>,
 }
 
 impl Pass<'_> {
@@ -489,7 +518,10 @@ impl Pass<'_> {
         let start = started(from, counter.start);
         let held = &self.memtable.tenant(self.slot).starts;
         // In tight memory nothing is kept, as of exemplars: a repeat may be.
-        if !held.is_news(series, start) || from < self.memtable.last_time(series) || self.tight {
+        if !held.is_news(series, start)
+            || from < self.memtable.last_time(series)
+            || self.bounds.tight
+        {
             outcome.starts_ignored += u32::from(!held.is_known(series, start));
             return false;
         }
@@ -507,7 +539,7 @@ impl Pass<'_> {
             Zero::Float => true,
             Zero::Histogram(histogram) => self.fits(histogram),
         };
-        fits && counter.start < from && counter.start >= self.horizon
+        fits && counter.start < from && counter.start >= self.bounds.horizon
     }
 
     /// Stores a zero behind the last sample of a series.
@@ -585,7 +617,10 @@ impl Pass<'_> {
         }
         let admission = self
             .memtable
-            .admit_histogram(series, time, histogram, self.horizon);
+            .admit_histogram(series, time, histogram, self.bounds);
+        if admission == Admission::Late {
+            self.late(series, time, Value::Histogram(histogram));
+        }
         if admission != Admission::Append {
             return admission;
         }
@@ -623,7 +658,7 @@ impl Pass<'_> {
         if exemplar.labels.packed().len() > self.log.record_bytes_max() / 2 {
             return drop_exemplar(outcome, "exemplar_labels_too_long");
         }
-        if self.tight {
+        if self.bounds.tight {
             return drop_exemplar(outcome, "memory_limit");
         }
         let held = &mut self.memtable.tenant_mut(self.slot).exemplars;
@@ -663,8 +698,7 @@ impl Pass<'_> {
             if time == last_time && same_value(value, last_value) {
                 return Admission::Repeated;
             }
-            let value = Value::Float(value);
-            return self.memtable.admit_old(series, time, value, self.horizon);
+            return self.old(series, time, value);
         }
         let full = (time >= row.cut_time) | (row.chunk.count() >= self.memtable.chunk_samples_max);
         if self.watched | full {
@@ -672,9 +706,12 @@ impl Pass<'_> {
                 return Admission::Rejected(RejectReason::OutOfBounds);
             }
             if full && self.memtable.holds_histograms(series) {
-                let (memtable, horizon) = (&mut *self.memtable, self.horizon);
+                let (memtable, bounds) = (&mut *self.memtable, self.bounds);
                 let admission =
-                    memtable.admit_float_after_histograms(series, (time, value), horizon);
+                    memtable.admit_float_after_histograms(series, (time, value), bounds);
+                if admission == Admission::Late {
+                    self.late(series, time, Value::Float(value));
+                }
                 if admission != Admission::Append {
                     return admission;
                 }
@@ -706,12 +743,67 @@ impl Pass<'_> {
         self.oldest = self.oldest.min(time);
     }
 
+    /// A float that is not after the last sample of its series.
+    #[cold]
+    fn old(&mut self, series: u32, time: i64, value: f64) -> Admission {
+        let value = Value::Float(value);
+        let admission = self.memtable.admit_old(series, time, value, self.bounds);
+        if admission == Admission::Late {
+            self.late(series, time, value);
+        }
+        admission
+    }
+
+    /// Logs and keeps a sample that was admitted as late.
+    #[cold]
+    fn late(&mut self, series: u32, time: i64, value: Value<'_>) {
+        if self.watched {
+            self.reads.before_late(self.memtable, series);
+        }
+        match value {
+            Value::Float(value) => {
+                let series = SeriesRef(series);
+                self.late_floats.push(LoggedSample {
+                    series,
+                    time,
+                    value,
+                });
+                if self.late_floats.len() == LATE_RECORD_SAMPLES {
+                    self.log_late_floats();
+                }
+                self.stored += 1;
+            }
+            Value::Histogram(histogram) => {
+                let logged = self.log.append(&Record::LateHistogram {
+                    series: SeriesRef(series),
+                    time: TimeMs(time),
+                    histogram: Cow::Borrowed(histogram),
+                });
+                logged.expect("it fits twice into a record");
+                self.histograms += 1;
+            }
+        }
+        self.memtable.put_late(series, time, value);
+        self.memtable.rows[series].written_s = self.now_s;
+        self.newest = self.newest.max(time);
+        self.oldest = self.oldest.min(time);
+        self.late.push((series, time));
+    }
+
+    fn log_late_floats(&mut self) {
+        if self.late_floats.is_empty() {
+            return;
+        }
+        let logged = self.log.append(&Record::LateSamples(&self.late_floats));
+        logged.expect("so few fit into any record");
+        self.late_floats.clear();
+    }
+
     /// A sample of a series without an open chunk, which came with its labels.
     #[cold]
     fn sample_of_parked(&mut self, series: u32, time: i64, value: f64) -> Admission {
         if time <= self.memtable.last_time(series) {
-            let value = Value::Float(value);
-            return self.memtable.admit_old(series, time, value, self.horizon);
+            return self.old(series, time, value);
         }
         if time == NOT_STORED {
             return Admission::Rejected(RejectReason::OutOfBounds);
@@ -736,6 +828,7 @@ impl Pass<'_> {
     ) {
         match admission {
             Admission::Append => unreachable!("it was stored"),
+            Admission::Late => {} // Kept beside the others.
             Admission::Repeated => outcome.repeated += 1,
             Admission::Rejected(reason) => {
                 let described = || (self.memtable.labels(series), time, value);
@@ -751,7 +844,7 @@ impl Pass<'_> {
         (time, value): (i64, Value<'_>),
     ) -> Result<u32, SeriesRefused> {
         let refuse = |reason| Err(SeriesRefused { reason, limit: 0 });
-        if self.tight {
+        if self.bounds.tight {
             return refuse(RejectReason::NoMemory);
         }
         if time == NOT_STORED {

@@ -78,6 +78,8 @@ pub(crate) struct Counts {
     /// Samples of series that were not made for want of memory.
     pub(crate) no_memory: u64,
     pub(crate) repeated: u64,
+    /// Samples stored that were older than the newest of their series.
+    pub(crate) late: u64,
     pushes: u64,
 }
 
@@ -417,7 +419,11 @@ impl Core {
         };
         // What the log reached before it failed is acknowledged.
         self.release_now();
-        self.hidden = self.release.fail(&refusal, self.id, &self.mailboxes);
+        let lost = self.release.fail(&refusal, self.id, &self.mailboxes);
+        self.hidden = lost.from;
+        for (series, time) in lost.late {
+            self.memtable.take_back_late(series, time);
+        }
         for deliver in self.reads.abort(&ReadError::Refused(refusal.clone())) {
             self.mailboxes.of(self.id).read_done();
             deliver(Err(ReadError::Refused(refusal.clone())));
@@ -504,6 +510,7 @@ impl Core {
             (&published.tenants, self.memtable.tenant_count() as u64),
             (&published.samples_rejected, counts.rejected),
             (&published.samples_repeated, counts.repeated),
+            (&published.samples_late, counts.late),
             (&published.samples_no_memory, counts.no_memory),
             (&published.pushes, counts.pushes),
             (&published.reads, self.reads.answered),

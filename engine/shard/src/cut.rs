@@ -4,7 +4,7 @@
 //! (the keeper gives the turns), which staggers them and bounds the memory of it. A cut is a walk in slices between commits:
 //!
 //! 1. *close*: every open chunk that ends before the *limit* of its tenant, the multiple of two hours, is closed; its series is parked. Then the end of
-//!    the chunk files is noted: what lies before it and ends before the limit is what this cut moves. Nothing can join that later.
+//!    the chunk files is noted (late samples before the limit have been closed then too): what lies before it and ends before the limit is what this cut moves. Nothing can join that later.
 //! 2. *list*: these chunks, a bounded batch of series at a time, go to the keeper (`write`) when the log is durable up to all of it; it encodes
 //!    them into a file, which is durable and shown to readers when it answers. The chunks stay where they are: they are seen twice, which readers take out.
 //! 3. *name*: a checkpoint is written that leaves these chunks out. When it is durable, a start will find the samples in the blocks and nowhere else.
@@ -17,6 +17,7 @@
 //!
 //! Whatever fails, the chunks stay in the head, the files are removed, and a later cut tries again.
 
+pub(crate) mod join;
 pub(crate) mod write;
 
 use std::collections::HashSet;
@@ -34,8 +35,9 @@ use crate::chunkfile::{Place, SyncPoint};
 use crate::core::Core;
 use crate::limits::{
     CUT_BATCH_BYTES, CUT_BATCH_SERIES, CUT_LAG_MS, CUT_MS, CUT_RETRY_S, FUTURE_GRACE_MS,
-    GC_SLICE_ROWS, READ_SLICE_SERIES,
+    GC_SLICE_ROWS, LATE_CUT_CHUNKS, READ_SLICE_SERIES,
 };
+use crate::memtable::late::Late;
 use crate::memtable::{Memtable, NO_TENANT, Sealed};
 use crate::message::{ChunkSlice, SelectedSeries};
 
@@ -171,7 +173,8 @@ impl Core {
         let newest_max = self.wall_ms.saturating_add(FUTURE_GRACE_MS);
         let is_due = |tenant: &crate::memtable::Tenant| {
             let limit = limit_of(tenant.newest.min(newest_max));
-            limit > tenant.cut_until && tenant.oldest < limit
+            let many = tenant.lates.closed >= LATE_CUT_CHUNKS;
+            (limit > tenant.cut_until || many) && tenant.oldest < limit
         };
         self.cuts.due = self.memtable.tenants.iter().flatten().any(is_due);
         let retentions = self.memtable.retentions();
@@ -291,11 +294,12 @@ impl Core {
             }
             let tenant = self.memtable.rows[series].tenant;
             let limits = &self.cuts.cut.as_ref().expect("this stage has a cut").limits;
-            let limit = limits.get(tenant as usize);
-            if tenant != NO_TENANT
-                && !self.memtable.is_parked(series)
-                && limit.is_some_and(|&(_, limit)| self.memtable.last_time(series) < limit)
-            {
+            let (true, Some(&(_, limit))) = (tenant != NO_TENANT, limits.get(tenant as usize))
+            else {
+                continue;
+            };
+            self.memtable.close_late(series, limit);
+            if !self.memtable.is_parked(series) && self.memtable.last_time(series) < limit {
                 self.memtable.park(series);
             }
         }
@@ -387,6 +391,7 @@ impl Core {
         for (tenant, (_, limit)) in self.memtable.tenants.iter_mut().zip(&cut.limits) {
             if let Some(tenant) = tenant {
                 tenant.cut_until = tenant.cut_until.max(*limit);
+                tenant.lates.closed = 0;
             }
         }
         self.cuts.stage = Stage::Idle;
@@ -444,6 +449,18 @@ fn list_series(memtable: &Memtable, cut: &mut Cut, series: u32) {
         chunks.push(memtable.slice_of(chunk, i64::MAX));
         places.push(chunk.place());
     }
+    let late = memtable.late(series);
+    for (rank, chunk) in (1..).zip(late.map_or(&[][..], Late::sealed)) {
+        if cut.copies || cut.moves(tenant, chunk) {
+            let mut slice = memtable.slice_of(chunk, i64::MAX);
+            slice.bytes = slice.bytes.late(rank);
+            chunks.push(slice);
+            places.push(chunk.place());
+        }
+    }
+    if let (true, Some(late)) = (cut.copies, late) {
+        late.pieces(&mut |piece| chunks.push(piece.slice(i64::MAX)));
+    }
     if cut.copies && !memtable.is_parked(series) {
         let open = memtable.open(series);
         chunks.push(ChunkSlice {
@@ -475,11 +492,12 @@ impl Memtable {
         if tenant == NO_TENANT {
             return 0;
         }
+        let late = self.release_late(series, |chunk| cut.moves(tenant, chunk)) as u64;
         let sealed = &mut self.colds[series].sealed;
         let count = sealed.len();
         let stays = |chunk: &Sealed| !cut.moves(tenant, chunk);
         if sealed.iter().all(stays) {
-            return 0;
+            return late;
         }
         if parked
             && let Some(last) = sealed.last_mut()
@@ -500,13 +518,14 @@ impl Memtable {
         if sealed.len() * 2 < sealed.capacity() {
             sealed.shrink_to_fit();
         }
-        (count - sealed.len()) as u64
+        late + (count - sealed.len()) as u64
     }
 
     /// Whether all that is here of a live series is in blocks too, and no exemplar is kept of it.
     pub(crate) fn is_in_blocks(&self, series: u32) -> bool {
         let last = self.colds[series].sealed.last();
-        if !self.is_parked(series) || !last.is_some_and(Sealed::is_in_block) {
+        let moved = self.is_parked(series) && last.is_some_and(Sealed::is_in_block);
+        if !moved || self.late(series).is_some() {
             return false;
         }
         let exemplars = &self.tenant(self.rows[series].tenant).exemplars;

@@ -49,6 +49,7 @@ pub(crate) struct Published {
     pub(crate) samples: AtomicU64,
     pub(crate) samples_rejected: AtomicU64,
     pub(crate) samples_repeated: AtomicU64,
+    pub(crate) samples_late: AtomicU64,
     pub(crate) samples_no_memory: AtomicU64,
     pub(crate) pushes: AtomicU64,
     pub(crate) reads: AtomicU64,

@@ -71,6 +71,25 @@ pub const OLD_SERIES_LINGER_S: u32 = 3600;
 /// comes back costs its sender's gateway a walk over its labels.
 pub const PARK_AFTER_S: u32 = 1800;
 
+/// Late samples that a series may have in memory before they are closed: as many as in Prometheus. A buffer takes 512 bytes then, and a chunk of
+/// as many samples some 80 in the chunk file.
+pub(crate) const LATE_SAMPLES_MAX: usize = 32;
+
+/// The same of native histograms, of a kilobyte each.
+pub(crate) const LATE_HISTOGRAMS_MAX: usize = 8;
+
+/// Chunks of late samples that a series may have until a cut moves them: 131,072 samples, 112 KB. Senders are asked to come again then.
+pub(crate) const LATE_CHUNKS_MAX: usize = 4096;
+
+/// Chunks of late samples of one tenant and core at which a cut is due: two megabytes of lists, half a million samples or more. Else they wait for the next one.
+pub(crate) const LATE_CUT_CHUNKS: usize = 64 << 10;
+
+/// What admitting a late sample counts for in the budget of a turn, in samples in order: it is looked for among those of its time.
+pub(crate) const LATE_COST: usize = 20;
+
+/// Late samples of one record of the log: it fits into any group.
+pub(crate) const LATE_RECORD_SAMPLES: usize = 128;
+
 /// Seconds between two collections of old data.
 pub const GC_INTERVAL_S: u64 = 60;
 
@@ -108,6 +127,7 @@ pub(crate) const CHUNK_LOOKUPS_MAX: u32 = 256;
 
 const _: () = assert!(GATHERS_MAX < READS_MAX_DEFAULT as usize);
 const _: () = assert!(WORDS_AHEAD < ROWS_AHEAD);
+const _: () = assert!(LATE_RECORD_SAMPLES * wal::SAMPLE_BYTES_MAX + wal::SAMPLE_ROOM < 4096);
 const _: () = assert!(CUT_MS % 1000 == 0 && CUT_MS > 0);
 const _: () = assert!(FIRST_CHUNK_MS + CHUNK_SPREAD_MS < CUT_MS && FIRST_CHUNK_MS > 0);
 // The span of a chunk is kept in 32 bits.

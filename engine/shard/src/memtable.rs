@@ -3,7 +3,8 @@
 //! A series is two rows under one number ([`model::SeriesRef`]). The *row* is all that a sample of a known series touches: two
 //! cache lines, visited in the order of creation, which is the order of scrapes. The *cold row* is touched when a chunk is cut
 //! and by reads, and holds the open chunk of a series of native histograms (`native`). Tables are pages, so that growing them never
-//! copies. What is done to them: `append`, `native`, `read`, `replay`, `gc`; exemplars and the starts of counters are kept apart (`exemplars`, `starts`).
+//! copies. What is done to them: `append`, `native`, `read`, `replay`, `gc`; exemplars, the starts of counters and late samples are kept apart (`exemplars`,
+//! `starts`, `late`), so that a series without them has no byte of them.
 //!
 //! | bytes per series | held by |
 //! | --- | --- |
@@ -21,12 +22,13 @@
 //! The open chunks of series scraped together are in all states of being full at any time ([`first_cut_after`]), so the table is about the average.
 //! `tests::memory` measures the sum: 282 bytes for a series of ten labels with six samples, 80 series a target. Invariants: a live row has at least one sample, the last one in its open chunk, or, of a *parked* series, in its last closed one
 //! (a series that is not written for [`crate::limits::PARK_AFTER_S`] gives its open chunk away; keys of parked series are answered 'send labels', so
-//! that the way of a known sample need not know of them); chunks of a series ascend and do not overlap; a row is live exactly when its tenant is not [`NO_TENANT`], and is then in its tenant's
+//! that the way of a known sample need not know of them); chunks of a series, late ones apart, ascend and do not overlap; a row is live exactly when its tenant is not [`NO_TENANT`], and is then in its tenant's
 //! lists; numbers in `free` are named by no list, no log segment and no checkpoint.
 
 pub(crate) mod append;
 pub(crate) mod exemplars;
 pub(crate) mod gc;
+pub(crate) mod late;
 pub(crate) mod native;
 pub(crate) mod read;
 pub(crate) mod replay;
@@ -41,6 +43,7 @@ use chunk::XorAppender;
 use model::{Ack, Lsn, SeriesId, TenantId, TenantLimits};
 
 use self::exemplars::Exemplars;
+use self::late::Lates;
 use self::native::Native;
 use self::starts::Starts;
 use crate::Retentions;
@@ -106,6 +109,9 @@ const _: () = assert!(size_of::<Sealed>() == 28);
 
 /// In the count of a chunk: the chunk is in a block too, and stays only because a live row has a sample. Chunks have at most 4096 samples.
 const IN_BLOCK: u16 = 1 << 15;
+
+/// In the count of a chunk of a checkpoint: it is one of late samples.
+pub(crate) const LATE: u16 = 1 << 14;
 
 impl Sealed {
     /// `None` for times that no chunk can have.
@@ -200,6 +206,8 @@ pub(crate) struct Tenant {
     pub(crate) exemplars: Exemplars,
     /// Empty where none were sent.
     pub(crate) starts: Starts,
+    /// Empty where none came late.
+    pub(crate) lates: Lates,
 }
 
 #[derive(Debug)]
@@ -310,6 +318,7 @@ impl Memtable {
             cut_until: i64::MIN,
             exemplars: Exemplars::default(),
             starts: Starts::default(),
+            lates: Lates::default(),
         };
         let slot = match self.tenants.iter().position(Option::is_none) {
             Some(slot) => slot,
@@ -378,10 +387,11 @@ impl Memtable {
 
     /// Time of the oldest sample of a live series.
     pub(crate) fn first_time(&self, series: u32) -> i64 {
-        match self.colds[series].sealed.first() {
+        let first = match self.colds[series].sealed.first() {
             Some(first) => first.min_time(),
             None => self.open(series).first_time(),
-        }
+        };
+        first.min(self.late_first_time(series))
     }
 
     /// Time of the newest sample of a live series.
@@ -434,7 +444,7 @@ impl Memtable {
 pub(crate) struct Accounts {
     pub(crate) rows: usize,
     pub(crate) colds: usize,
-    /// Open chunks, lists of closed ones, and closed ones that still wait for the disk.
+    /// Open chunks, lists of closed ones, closed ones that still wait for the disk, and late samples.
     pub(crate) chunks: usize,
     /// Lists of pair numbers.
     pub(crate) pairs: usize,

@@ -195,6 +195,8 @@ pub struct PushOutcome {
     pub stored: u32,
     /// Samples of either kind that were there already, with the same value.
     pub repeated: u32,
+    /// Of both kinds that were stored: older than the newest of their series.
+    pub late: u32,
     /// Native histograms stored.
     pub histograms: u32,
     /// Native histograms among those that were there already.
@@ -236,8 +238,10 @@ pub struct Rejection {
 /// Why a core refuses a sample. [`RejectReason::name`] is the metric's label value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RejectReason {
-    /// Older than the newest of its series, and not there yet.
+    /// Older than the newest of its series, and not there yet; the tenant has no window for late samples.
     OutOfOrder,
+    /// Older than the window of late samples behind the newest of its series.
+    TooOld,
     /// Older than what is kept at all.
     OutOfBounds,
     /// Same time, other value.
@@ -248,7 +252,7 @@ pub enum RejectReason {
     PerMetricSeriesLimit,
     /// The labels of the series are larger than a record of the log.
     LabelsTooLarge,
-    /// The process has no memory for a new series now; a repeat may be taken.
+    /// The process has no memory for a new series, or for late samples of one, now; a repeat may be taken.
     NoMemory,
     /// A histogram that is larger than a record of the log may be.
     HistogramTooLarge,
@@ -259,6 +263,7 @@ impl RejectReason {
     pub fn name(self) -> &'static str {
         match self {
             RejectReason::OutOfOrder => "sample-out-of-order",
+            RejectReason::TooOld => "sample-too-old",
             RejectReason::OutOfBounds => "sample-out-of-bounds",
             RejectReason::NewValueForTimestamp => "new-value-for-timestamp",
             RejectReason::PerUserSeriesLimit => "per_user_series_limit",
@@ -343,7 +348,7 @@ pub struct SelectedSeries {
     pub id: SeriesId,
     /// Those of its labels that were asked for.
     pub labels: Labels,
-    /// Ascending in time, not overlapping.
+    /// In the order of their first times; those of late samples may overlap others ([`ChunkBytes::order`]).
     pub chunks: Vec<ChunkSlice>,
     /// In the order of their times.
     pub exemplars: Vec<Exemplar>,

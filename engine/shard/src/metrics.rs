@@ -201,6 +201,13 @@ fn rows() -> Vec<Row> {
             |p| &p.samples_repeated,
         ),
         row(
+            "cortex_ingester_tsdb_head_out_of_order_samples_appended_total",
+            "Samples stored that were older than the newest of their series.",
+            COUNTER,
+            false,
+            |p| &p.samples_late,
+        ),
+        row(
             "myelin_samples_refused_no_memory_total",
             "Samples of series that were not made because the process is at its memory limit. Senders are told to repeat them.",
             COUNTER,

@@ -3,7 +3,7 @@
 //! A read resolves its matchers (`index::resolve`), which ends in its *snapshot*: the candidates as of one moment. It then
 //! visits them, a slice at a time, while commits go on. So that it still sees each push whole or not at all, a commit that is
 //! about to change a candidate which the read has yet to visit notes the newest sample that the read may see
-//! ([`Reads::before_change`], `seen.rs`): samples only ever come behind it. Series created after the snapshot are no candidates.
+//! ([`Reads::before_change`], `seen.rs`): samples come behind it, but for late ones, before which the read visits the series at once ([`Reads::before_late`]). Series created after the snapshot are no candidates.
 //!
 //! Old data may leave during a read; it is then simply gone. Numbers of series that died are not given out again while a read
 //! that began before is still active ([`Reads::oldest`]).
@@ -80,8 +80,10 @@ struct Read {
     counted: Option<Cardinality>,
     estimated: Estimate,
     sweeps: u64,
-    /// There was no memory for what has to be noted while it goes on.
-    starved: bool,
+    /// Series that it has visited before their turn.
+    early: HashSet<u32>,
+    /// There was no memory for what has to be noted while it goes on, or it has found too much.
+    failed: Option<ReadError>,
 }
 
 /// How much a selection has found; exemplars count as bytes of chunks.
@@ -192,7 +194,25 @@ impl Reads {
             };
             if let Some(key) = key {
                 let bytes = seen.note(key, || memtable.newest(series));
-                read.starved |= bytes > 0 && read.ask.hold(bytes).is_err();
+                if bytes > 0
+                    && let Err(error) = read.ask.hold(bytes)
+                {
+                    read.failed = Some(error);
+                }
+            }
+        }
+    }
+
+    /// A late sample is about to come to a series of a watched tenant: reads that have yet to visit it do so now, for a note of the newest sample
+    /// would not tell it from those that were there.
+    #[cold]
+    pub(crate) fn before_late(&mut self, memtable: &Memtable, series: u32) {
+        for read in &mut self.active {
+            if read.slot == memtable.rows[series].tenant
+                && read.failed.is_none()
+                && let Err(error) = read.visit_early(memtable, series)
+            {
+                read.failed = Some(error);
             }
         }
     }
@@ -342,7 +362,8 @@ impl Read {
             counted: None,
             estimated: Estimate::default(),
             sweeps: 0,
-            starved: false,
+            early: HashSet::new(),
+            failed: None,
         }
     }
 
@@ -438,13 +459,46 @@ impl Read {
         matches!(&self.ask, Ask::Select(select) if select.with_chunks)
     }
 
+    /// Visits a candidate before its turn.
+    fn visit_early(&mut self, memtable: &Memtable, series: u32) -> Result<(), ReadError> {
+        let (true, Ask::Select(select)) = (self.wants_chunks(), &self.ask) else {
+            return Ok(());
+        };
+        let Stage::Visit {
+            candidates,
+            next,
+            seen,
+            dense,
+        } = &mut self.stage
+        else {
+            return Ok(());
+        };
+        let Ok(place) = candidates.series[*next..].binary_search(&series) else {
+            return Ok(());
+        };
+        if !self.early.insert(series) {
+            return Ok(());
+        }
+        let at = (*next + place) as u32;
+        let newest = seen.of(if *dense { series } else { at });
+        let projector = &mut self.projector;
+        let visited = visit(memtable, candidates, projector, select, series, newest);
+        let Some(visited) = visited else {
+            return Ok(());
+        };
+        let bytes = self.sums.add(&visited);
+        self.series.push(visited);
+        check_limits(select, self.series.len(), self.sums)?;
+        self.ask.hold(bytes)
+    }
+
     /// True when the read is complete.
     fn slice(&mut self, memtable: &mut Memtable, hidden: &Hidden) -> Result<bool, ReadError> {
         if self.ask.is_canceled() {
             return Err(ReadError::Canceled);
         }
-        if self.starved {
-            return Err(ReadError::NoMemory);
+        if let Some(error) = self.failed.take() {
+            return Err(error);
         }
         if memtable.find_tenant(self.ask.tenant()) != Some(self.slot) {
             return Ok(true); // Its last series has left.
@@ -498,6 +552,8 @@ impl Read {
                 for at in *next..end {
                     let series = candidates.series[at];
                     match &self.ask {
+                        Ask::Select(_)
+                            if !self.early.is_empty() && self.early.contains(&series) => {}
                         Ask::Select(select) => {
                             let newest = match hidden.get(&series) {
                                 Some(&until) if memtable.starts_before(series, until) => {
@@ -612,7 +668,8 @@ impl Read {
                     let piece = all.piece_from(from);
                     let some = piece[..piece.len().min(budget.div_ceil(4))].to_vec();
                     for &number in some.iter().filter(|&&number| memtable.is_live(number)) {
-                        counted.chunks += memtable.colds[number].sealed.len() as u64 + 1;
+                        let late = memtable.late(number).map_or(0, |late| late.sealed().len());
+                        counted.chunks += (memtable.colds[number].sealed.len() + late) as u64 + 1;
                     }
                     *series = some.last().map(|last| last + 1);
                 }

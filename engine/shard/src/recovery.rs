@@ -36,6 +36,7 @@ use crate::cut::write::{Blocks, Order};
 use crate::mailbox::Mailboxes;
 use crate::memtable::Memtable;
 use crate::memtable::gc::seconds;
+use crate::memtable::native::Value;
 use crate::memtable::replay::{Keep, Malformed, Replay};
 use crate::memtable::starts::Start;
 use crate::options::Options;
@@ -387,6 +388,14 @@ impl Replay<'_> {
                 time,
                 histogram,
             } => self.histogram(series.0, time.0, histogram),
+            Record::LateSamples(samples) => samples.iter().try_for_each(|sample| {
+                self.late(sample.series.0, sample.time, Value::Float(sample.value))
+            }),
+            Record::LateHistogram {
+                series,
+                time,
+                histogram,
+            } => self.late(series.0, time.0, Value::Histogram(histogram)),
             Record::Exemplar { series, exemplar } => self.exemplar(series.0, exemplar),
             Record::StartTimestamp {
                 series,

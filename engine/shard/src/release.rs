@@ -22,10 +22,28 @@ pub(crate) type Deliver = Box<dyn FnOnce(Result<(), ReadError>) + Send>;
 
 /// What waits.
 pub(crate) enum Reply {
-    /// A push; its columns are kept until then, with [`NOT_STORED`] where nothing was stored.
-    Push(Box<(Push, PushOutcome)>),
+    /// A push.
+    Push(Box<Pushed>),
     /// A read.
     Read(Deliver),
+}
+
+/// A push whose samples are in memory.
+pub(crate) struct Pushed {
+    /// Its columns are kept until the reply, with [`NOT_STORED`] where nothing was stored behind the last sample of a series.
+    pub(crate) push: Push,
+    pub(crate) outcome: PushOutcome,
+    /// Series and time of the samples that were stored as late.
+    pub(crate) late: Vec<(u32, i64)>,
+}
+
+/// What never became durable.
+#[derive(Default)]
+pub(crate) struct Lost {
+    /// Per series, the first time from which on its samples in order are to be hidden.
+    pub(crate) from: HashMap<u32, i64>,
+    /// Late samples, by series and time.
+    pub(crate) late: Vec<(u32, i64)>,
 }
 
 /// The two queues.
@@ -63,22 +81,17 @@ impl Release {
         self.durable.is_empty() && self.written.is_empty()
     }
 
-    /// The log has failed: refuses everything that waits. Returns, per series, the first time from which on its samples in
-    /// memory never became durable.
-    pub(crate) fn fail(
-        &mut self,
-        refusal: &Refusal,
-        core: CoreId,
-        boxes: &Mailboxes,
-    ) -> HashMap<u32, i64> {
-        let mut hidden = HashMap::new();
+    /// The log has failed: refuses everything that waits. Returns what is in memory and never became durable.
+    pub(crate) fn fail(&mut self, refusal: &Refusal, core: CoreId, boxes: &Mailboxes) -> Lost {
+        let mut lost = Lost::default();
         for (_, reply) in self.durable.drain(..).chain(self.written.drain(..)) {
             if let Reply::Push(pushed) = &reply {
-                hide(&pushed.0, &pushed.1, &mut hidden);
+                hide(&pushed.push, &pushed.outcome, &mut lost.from);
+                lost.late.extend_from_slice(&pushed.late);
             }
             reply.send(Err(refusal.clone()), core, boxes);
         }
-        hidden
+        lost
     }
 }
 
@@ -87,7 +100,7 @@ impl Reply {
     pub(crate) fn send(self, result: Result<(), Refusal>, core: CoreId, boxes: &Mailboxes) {
         match self {
             Reply::Push(pushed) => {
-                let (push, outcome) = *pushed;
+                let Pushed { push, outcome, .. } = *pushed;
                 let outcome = match result {
                     Ok(()) => outcome,
                     Err(refusal) => PushOutcome {

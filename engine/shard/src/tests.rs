@@ -1,11 +1,12 @@
 //! Tests of whole cores. `node` is a node of several cores driven by hand on a simulated machine; `client` is a gateway in
-//! small, which remembers what it sent and what was acknowledged; `behavior`, `chunks`, `crew`, `cuts`, `simulation`, `model`, `memory` and `worlds` are the tests, `pauses` is a measurement.
+//! small, which remembers what it sent and what was acknowledged; `behavior`, `chunks`, `crew`, `cuts`, `late`, `simulation`, `model`, `memory` and `worlds` are the tests, `pauses` is a measurement.
 
 mod behavior;
 mod chunks;
 mod client;
 mod crew;
 mod cuts;
+mod late;
 mod memory;
 mod model;
 mod node;

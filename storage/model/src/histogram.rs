@@ -103,6 +103,17 @@ impl HistogramSample {
         }
     }
 
+    /// Replaces what is said about resets, unless it is a gauge: the sample before it is not the one that this was said of.
+    pub fn forget_counter_reset(&mut self) {
+        let reset = match self {
+            HistogramSample::Int(h) => &mut h.counter_reset,
+            HistogramSample::Float(h) => &mut h.counter_reset,
+        };
+        if *reset != CounterReset::Gauge {
+            *reset = CounterReset::Unknown;
+        }
+    }
+
     /// -4 to 8, or -53 for custom bounds.
     pub fn schema(&self) -> i32 {
         match self {

@@ -84,6 +84,8 @@ pub struct TenantLimits {
     pub reject_old_samples_max_age: Duration,
     /// How far ahead of the clock a sample may be; zero here means not at all ahead of the clock. 400.
     pub creation_grace_period: Duration,
+    /// How far behind the newest sample of its series a sample may be; zero here means not at all. 400.
+    pub out_of_order_time_window: Duration,
     /// Labels removed from every series.
     pub drop_labels: Vec<String>,
     /// When a push is acknowledged.
@@ -174,7 +176,7 @@ impl TenantLimits {
         }
     }
 
-    /// The defaults of Cortex, but that exemplars are kept, as many as Prometheus keeps. Source: `pkg/util/validation/limits.go`.
+    /// The defaults of Cortex, but that exemplars are kept, as many as Prometheus keeps, and that samples may come ten minutes late. Source: `pkg/util/validation/limits.go`.
     pub fn cortex() -> TenantLimits {
         TenantLimits {
             ingestion_rate: 25_000.0,
@@ -205,6 +207,7 @@ impl TenantLimits {
             reject_old_samples: false,
             reject_old_samples_max_age: Duration::from_secs(14 * 86_400),
             creation_grace_period: Duration::from_secs(600),
+            out_of_order_time_window: Duration::from_secs(600),
             drop_labels: Vec::new(),
             ack: Ack::Durable,
             retention: Duration::from_secs(86_400),

@@ -18,7 +18,7 @@ use model::{
 use crate::error::Error;
 use crate::frame::{u32_at, u64_at};
 use crate::group::Group;
-use crate::limits::{RECORD_HEADER_BYTES, TOMBSTONE_MATCHERS_MAX};
+use crate::limits::{RECORD_HEADER_BYTES, SERIES_REF_MAX, TOMBSTONE_MATCHERS_MAX};
 use crate::samples;
 use crate::tenants::Tenants;
 use bases::Bases;
@@ -38,6 +38,9 @@ pub(crate) enum Kind {
     StartTimestamp = 9,
     Tombstone = 10,
     StoredChunk = 11,
+    LateSamples = 12,
+    LateHistogram = 13,
+    LateFloatHistogram = 14,
     /// Totals at the end of a checkpoint.
     End = 255,
 }
@@ -56,6 +59,9 @@ impl Kind {
             9 => Kind::StartTimestamp,
             10 => Kind::Tombstone,
             11 => Kind::StoredChunk,
+            12 => Kind::LateSamples,
+            13 => Kind::LateHistogram,
+            14 => Kind::LateFloatHistogram,
             255 => Kind::End,
             _ => return None,
         })
@@ -75,6 +81,18 @@ pub enum Record<'a> {
     StoredChunk(StoredChunkRecord),
     /// A native histogram.
     Histogram {
+        /// Its series.
+        series: SeriesRef,
+        /// When.
+        time: TimeMs,
+        /// What.
+        histogram: Cow<'a, HistogramSample>,
+    },
+    /// Samples that are older than the newest of their series: all of them, for there is nothing to tell them from samples that a checkpoint
+    /// holds already. Of one series and time the one that was logged last counts.
+    LateSamples(&'a [LoggedSample]),
+    /// As [`Record::LateSamples`], of a native histogram.
+    LateHistogram {
         /// Its series.
         series: SeriesRef,
         /// When.
@@ -159,7 +177,7 @@ pub struct StoredChunkRecord {
     pub first: TimeMs,
     /// Time of its last sample, not before the first.
     pub last: TimeMs,
-    /// Samples in it.
+    /// Samples in it, and two marks (`docs/formats/wal.md`).
     pub count: u16,
     /// Number of the chunk file.
     pub file: u32,
@@ -257,6 +275,11 @@ fn kind(record: &Record<'_>) -> Kind {
             HistogramSample::Int(_) => Kind::Histogram,
             HistogramSample::Float(_) => Kind::FloatHistogram,
         },
+        Record::LateSamples(_) => Kind::LateSamples,
+        Record::LateHistogram { histogram, .. } => match &**histogram {
+            HistogramSample::Int(_) => Kind::LateHistogram,
+            HistogramSample::Float(_) => Kind::LateFloatHistogram,
+        },
         Record::Exemplar { .. } => Kind::Exemplar,
         Record::Metadata { .. } => Kind::Metadata,
         Record::StartTimestamp { .. } => Kind::StartTimestamp,
@@ -303,10 +326,16 @@ fn encode_body(out: &mut Vec<u8>, record: &Record<'_>) -> Result<(), Error> {
             series,
             time,
             histogram,
+        }
+        | Record::LateHistogram {
+            series,
+            time,
+            histogram,
         } => {
             put_point(out, *series, *time);
             histogram::put(out, histogram)?;
         }
+        Record::LateSamples(samples) => samples::put_absolute(out, samples),
         Record::Exemplar { series, exemplar } => {
             put_point(out, *series, exemplar.time);
             out.extend_from_slice(&exemplar.value.to_bits().to_le_bytes());
@@ -446,6 +475,11 @@ impl Decoder {
                 self.counts.samples += self.rows.len() as u64;
                 return sink(&Record::Samples(&self.rows)).map_err(Stop::Sink);
             }
+            Kind::LateSamples => {
+                self.take_late(body).map_err(fault)?;
+                self.counts.samples += self.rows.len() as u64;
+                return sink(&Record::LateSamples(&self.rows)).map_err(Stop::Sink);
+            }
             Kind::Series => {
                 self.counts.series += 1;
                 Record::Series(take_series(&mut rest, &self.tenants).map_err(|what| fault(&what))?)
@@ -510,6 +544,30 @@ impl Decoder {
             });
         }
         Ok(())
+    }
+
+    /// They build on nothing, and nothing builds on them.
+    fn take_late(&mut self, body: &[u8]) -> Result<(), &'static str> {
+        self.rows.clear();
+        let mut decoder = samples::Decoder::new(body).ok_or("cut short")?;
+        while !decoder.is_done() {
+            let coded = decoder.take().ok_or("malformed")?;
+            if coded.relative {
+                return Err("a late sample builds on another");
+            }
+            if coded.series >= SERIES_REF_MAX {
+                return Err("series out of bounds");
+            }
+            self.rows.push(LoggedSample {
+                series: SeriesRef(coded.series),
+                time: coded.time,
+                value: coded.value(0.0),
+            });
+        }
+        match self.rows.is_empty() {
+            true => Err("empty"),
+            false => Ok(()),
+        }
     }
 
     fn check_end(&self, body: &[u8]) -> Result<(), Fault> {
@@ -599,6 +657,18 @@ fn take_other<'a>(kind: Kind, rest: &mut &'a [u8], tenants: &'a [TenantId]) -> O
                 histogram: Cow::Owned(histogram),
             }
         }
+        Kind::LateHistogram | Kind::LateFloatHistogram => {
+            let (series, time) = (take_ref(rest)?, take_time(rest)?);
+            let histogram = match kind {
+                Kind::LateHistogram => HistogramSample::Int(histogram::take_int(rest)?),
+                _ => HistogramSample::Float(histogram::take_float(rest)?),
+            };
+            Record::LateHistogram {
+                series,
+                time,
+                histogram: Cow::Owned(histogram),
+            }
+        }
         Kind::Exemplar => {
             let (series, time) = (take_ref(rest)?, take_time(rest)?);
             let value = f64::from_bits(take_fixed_u64(rest)?);
@@ -642,6 +712,7 @@ fn take_other<'a>(kind: Kind, rest: &mut &'a [u8], tenants: &'a [TenantId]) -> O
         Kind::Tenant
         | Kind::Series
         | Kind::Samples
+        | Kind::LateSamples
         | Kind::Chunk
         | Kind::StoredChunk
         | Kind::End => {

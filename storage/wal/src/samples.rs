@@ -6,6 +6,7 @@
 //! writes with unconditional eight-byte stores, whose excess the next sample overwrites.
 
 use crate::limits::{SAMPLE_BYTES_MAX, SAMPLES_PREFIX_BYTES};
+use crate::record::LoggedSample;
 
 /// Bit 0 of the control byte: an explicit ref follows.
 const REF_EXPLICIT: u8 = 1;
@@ -159,6 +160,26 @@ fn put_varint(out: &mut [u8; SAMPLE_BYTES_MAX + 7], mut at: usize, mut value: u6
     }
     out[at] = value as u8;
     at + 1
+}
+
+/// Appends the body of a record of samples that build on nothing; there must be one.
+pub(crate) fn put_absolute(out: &mut Vec<u8>, samples: &[LoggedSample]) {
+    let first = samples.first().expect("a record has a sample");
+    let start = out.len();
+    out.resize(start + SAMPLES_PREFIX_BYTES, 0);
+    let mut encoder = Encoder::begin(first.series.0, first.time, &mut out[start..]);
+    for sample in samples {
+        let at = out.len();
+        out.resize(at + SAMPLE_BYTES_MAX + 7, 0);
+        let len = encoder.put(
+            &mut out[at..],
+            sample.series.0,
+            sample.time,
+            sample.value,
+            None,
+        );
+        out.truncate(at + len);
+    }
 }
 
 /// Reads the samples of one record, in order.

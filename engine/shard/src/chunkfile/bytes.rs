@@ -34,7 +34,11 @@ impl StoredFile {
 
 /// A sealed chunk as of `chunk`, checksum included, or where it lies. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct ChunkBytes(Repr);
+pub struct ChunkBytes {
+    repr: Repr,
+    /// Rank among the chunks of late samples of their series; 0: it is none.
+    late: u32,
+}
 
 #[derive(Debug, Clone)]
 enum Repr {
@@ -55,7 +59,7 @@ enum Repr {
 
 impl From<HeldRun> for ChunkBytes {
     fn from(run: HeldRun) -> ChunkBytes {
-        ChunkBytes(Repr::Packed(run))
+        ChunkBytes::of(Repr::Packed(run))
     }
 }
 
@@ -73,18 +77,32 @@ impl From<Vec<u8>> for ChunkBytes {
 }
 
 impl ChunkBytes {
+    fn of(repr: Repr) -> ChunkBytes {
+        ChunkBytes { repr, late: 0 }
+    }
+
+    /// The same bytes, of late samples: they were logged later than those of lower ranks and than those in order.
+    pub(crate) fn late(self, rank: u32) -> ChunkBytes {
+        ChunkBytes { late: rank, ..self }
+    }
+
+    /// Whether these are late samples.
+    pub fn is_late(&self) -> bool {
+        self.late > 0
+    }
+
     fn held(block: Arc<[u8]>, from: u32, len: u32) -> ChunkBytes {
-        ChunkBytes(Repr::Held { block, from, len })
+        ChunkBytes::of(Repr::Held { block, from, len })
     }
 
     pub(crate) fn stored(file: Arc<StoredFile>, offset: u32, len: u32) -> ChunkBytes {
-        ChunkBytes(Repr::Stored { file, offset, len })
+        ChunkBytes::of(Repr::Stored { file, offset, len })
     }
 
     /// How many there are, without reading them.
     #[expect(clippy::len_without_is_empty, reason = "a sealed chunk is never empty")]
     pub fn len(&self) -> usize {
-        match &self.0 {
+        match &self.repr {
             Repr::Held { len, .. } | Repr::Stored { len, .. } => *len as usize,
             Repr::Packed(run) => run.len(),
         }
@@ -92,28 +110,29 @@ impl ChunkBytes {
 
     /// Whether the bytes are in memory of their own.
     pub(crate) fn is_held(&self) -> bool {
-        matches!(self.0, Repr::Held { .. })
+        matches!(self.repr, Repr::Held { .. })
     }
 
     /// The run of a block that this is, if it is one.
     pub fn packed(&self) -> Option<&HeldRun> {
-        match &self.0 {
+        match &self.repr {
             Repr::Packed(run) => Some(run),
             _ => None,
         }
     }
 
     /// Place in the order of logging: of two samples of one series and time that of the greater order counts. What comes from a core was
-    /// logged later than what lies in blocks.
+    /// logged later than what lies in blocks, and late samples later than those in order.
     pub fn order(&self) -> u64 {
-        self.packed().map_or(u64::MAX, HeldRun::order)
+        let in_head = u64::MAX - u64::from(u32::MAX) + u64::from(self.late);
+        self.packed().map_or(in_head, HeldRun::order)
     }
 
     /// The bytes; read from their file, with one system call, where they are not in memory.
     ///
     /// Errors: [`ReadError::Chunk`] naming file and offset.
     pub fn read(&self) -> Result<Cow<'_, [u8]>, ReadError> {
-        match &self.0 {
+        match &self.repr {
             Repr::Held { block, from, len } => Ok(Cow::Borrowed(
                 &block[*from as usize..(*from + *len) as usize],
             )),
@@ -129,14 +148,14 @@ impl ChunkBytes {
     /// Takes the bytes into memory, if they are not there.
     pub(crate) fn load(&mut self) -> Result<(), ReadError> {
         if let Cow::Owned(bytes) = self.read()? {
-            *self = ChunkBytes::from(bytes);
+            *self = ChunkBytes::from(bytes).late(self.late);
         }
         Ok(())
     }
 
     /// Where it lies, for messages.
     pub(crate) fn damaged(&self, reason: String) -> ReadError {
-        match &self.0 {
+        match &self.repr {
             Repr::Held { .. } => ReadError::Chunk(format!("a chunk in memory: {reason}")),
             Repr::Stored { file, offset, .. } => damaged(file, u64::from(*offset), &reason),
             Repr::Packed(_) => ReadError::Block(reason),
@@ -201,7 +220,7 @@ pub fn load_chunks(
     let chunks = list.iter_mut().flat_map(|series| &mut series.chunks);
     let mut wanted: Vec<Wanted<'_>> = chunks
         .filter_map(|chunk| {
-            let Repr::Stored { file, offset, len } = &chunk.bytes.0 else {
+            let Repr::Stored { file, offset, len } = &chunk.bytes.repr else {
                 return None;
             };
             let (file, offset, len) = (file.clone(), *offset, *len);
@@ -255,7 +274,8 @@ fn load_run(run: &mut [Wanted<'_>], buffer: &mut Vec<u8>) -> Result<(), ReadErro
     let block: Arc<[u8]> = Arc::from(block);
     let mut from = 0;
     for wanted in run {
-        *wanted.bytes = ChunkBytes::held(block.clone(), from, wanted.len);
+        let late = wanted.bytes.late;
+        *wanted.bytes = ChunkBytes::held(block.clone(), from, wanted.len).late(late);
         from += wanted.len;
     }
     Ok(())

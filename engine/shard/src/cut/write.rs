@@ -13,7 +13,7 @@ use chunk::Encoding;
 use model::{CoreId, TenantId};
 use reactor::{Op, Reactor};
 
-use super::{final_path, pending_path};
+use super::{final_path, join, pending_path};
 use crate::chunkfile::Place;
 use crate::chunkfile::bytes::{check, load_chunks};
 use crate::mailbox::Mailboxes;
@@ -326,10 +326,18 @@ fn fill(writer: &mut FileWriter, reactor: &mut Reactor, job: Job) -> Result<Vec<
             let _ = load_chunks(&mut group, &|| false);
             for (series, places) in group.iter().zip(places) {
                 writer.builder().series(&series.labels).map_err(failed)?;
+                let mut unreadable = |at: usize, error: String| {
+                    let place = places.get(at).ok_or(error)?;
+                    kept.push(*place);
+                    Ok::<(), String>(())
+                };
+                if join::is_needed(&series.chunks) {
+                    join_chunks(writer, &series.chunks, &mut scratch, &mut unreadable)?;
+                    continue;
+                }
                 for (at, chunk) in series.chunks.iter().enumerate() {
                     if let Err(error) = add_chunk(writer, chunk, &mut scratch)? {
-                        let place = places.get(at).ok_or(error)?;
-                        kept.push(*place);
+                        unreadable(at, error)?;
                     }
                 }
             }
@@ -344,6 +352,38 @@ fn fill(writer: &mut FileWriter, reactor: &mut Reactor, job: Job) -> Result<Vec<
 
 /// Chunks that a cut leaves where they are because they cannot be read, before it gives up.
 const DAMAGED_MAX: usize = 10_000;
+
+/// Adds the chunks of a series that has late samples; `unreadable` is told the index of those that cannot be read. Errors: its own, and the block's.
+fn join_chunks(
+    writer: &mut FileWriter,
+    chunks: &[ChunkSlice],
+    scratch: &mut (Vec<i64>, Vec<f64>),
+    unreadable: &mut dyn FnMut(usize, String) -> Result<(), String>,
+) -> Result<(), String> {
+    for group in join::groups(chunks) {
+        if let [at] = group[..] {
+            if let Err(error) = add_chunk(writer, &chunks[at], scratch)? {
+                unreadable(at, error)?;
+            }
+            continue;
+        }
+        let mut samples = Vec::new();
+        for (number, at) in (0..).zip(group) {
+            let chunk = &chunks[at];
+            let decoded = chunk.bytes.read().map_err(|error| error.to_string());
+            let decoded = decoded.and_then(|sealed| {
+                check(&sealed, chunk.min_time)?;
+                join::decode(&sealed, chunk.bytes.order(), number, &mut samples)
+            });
+            if let Err(error) = decoded {
+                unreadable(at, error)?;
+            }
+        }
+        join::straighten(&mut samples);
+        join::add(writer.builder(), &samples).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
 
 /// Adds a chunk. The inner error is the chunk's: nothing was added; the outer one the block's.
 fn add_chunk(

@@ -10,7 +10,9 @@
 //! | before the last | found, same bits | repeated |
 //! | before the last | found, other value | `NewValueForTimestamp` |
 //! | before the last | not there, older than what the tenant keeps | `OutOfBounds` |
-//! | before the last | not there | `OutOfOrder` |
+//! | before the last | not there, the tenant has no window for late samples | `OutOfOrder` |
+//! | before the last | not there, older than the window behind the last | `TooOld` |
+//! | before the last | not there | late: stored beside the others (`late`) |
 //!
 //! A first sample may be of any age. Closed chunks are read from their file to look for a sample, so many in a turn
 //! ([`crate::limits::CHUNK_LOOKUPS_MAX`]); what is not looked for counts as not there. The same holds for histograms, and a float and a
@@ -30,10 +32,23 @@ use crate::message::RejectReason;
 pub(crate) enum Admission {
     /// Append it.
     Append,
+    /// Keep it with the late samples of the series.
+    Late,
     /// It is there already.
     Repeated,
     /// It cannot be stored.
     Rejected(RejectReason),
+}
+
+/// What samples that are not after the last one of their series are held to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// What is before it is not kept.
+    pub(crate) horizon: i64,
+    /// How far behind the last sample of its series a sample may be; 0 is not at all.
+    pub(crate) window_ms: i64,
+    /// No memory for what a series has not had yet.
+    pub(crate) tight: bool,
 }
 
 /// Why a series cannot be created, with the limit in force.
@@ -251,13 +266,24 @@ impl Memtable {
         series: u32,
         time: i64,
         value: Value<'_>,
-        horizon: i64,
+        bounds: Bounds,
     ) -> Admission {
         match self.value_at(series, time) {
-            Some(stored) if stored.is(value) => Admission::Repeated,
-            Some(_) => Admission::Rejected(RejectReason::NewValueForTimestamp),
-            None if time < horizon => Admission::Rejected(RejectReason::OutOfBounds),
-            None => Admission::Rejected(RejectReason::OutOfOrder),
+            Some(stored) if stored.is(value) => return Admission::Repeated,
+            Some(_) => return Admission::Rejected(RejectReason::NewValueForTimestamp),
+            None => {}
+        }
+        let oldest = self.last_time(series).saturating_sub(bounds.window_ms);
+        if time < bounds.horizon {
+            Admission::Rejected(RejectReason::OutOfBounds)
+        } else if bounds.window_ms == 0 {
+            Admission::Rejected(RejectReason::OutOfOrder)
+        } else if time < oldest {
+            Admission::Rejected(RejectReason::TooOld)
+        } else if !self.has_room_for_late(series, bounds.tight) {
+            Admission::Rejected(RejectReason::NoMemory)
+        } else {
+            Admission::Late
         }
     }
 

@@ -103,6 +103,7 @@ impl Memtable {
             }));
             round.accounts.indexes += tenant.index.bytes() + size_of::<Tenant>();
             round.accounts.exemplars += tenant.exemplars.bytes() + tenant.starts.bytes();
+            round.accounts.chunks += tenant.lates.bytes();
             if tenant.series == 0 {
                 self.forget_tenant(slot);
             }
@@ -154,6 +155,7 @@ impl Memtable {
                     sealed.shrink_to_fit();
                 }
             }
+            self.collect_late(series, horizon);
         }
         if idle_s >= PARK_AFTER_S && !self.is_parked(series) && !self.chunks.is_behind() {
             self.park(series);
@@ -168,13 +170,16 @@ impl Memtable {
         let native = cold.native.as_ref().map_or(0, |n| n.heap_bytes());
         accounts.chunks += self.rows[series].chunk.heap_bytes()
             + native
-            + cold.sealed.capacity() * size_of::<Sealed>();
+            + cold.sealed.capacity() * size_of::<Sealed>()
+            + self.late_bytes(series);
         accounts.pairs += size_of_val(&*cold.pairs);
     }
 
     pub(crate) fn remove_series(&mut self, series: u32) {
-        let row = &mut self.rows[series];
+        let row = &self.rows[series];
         let slot = row.tenant;
+        self.forget_late(series, slot);
+        let row = &mut self.rows[series];
         row.tenant = NO_TENANT;
         // A key with this generation must never fit again, whoever gets the number next.
         row.generation = row.generation.wrapping_add(1);

@@ -9,7 +9,7 @@
 use chunk::{HistogramAppender, XorAppender};
 use model::{HistogramSample, SeriesId, same_value};
 
-use super::append::{Admission, SeriesLimits, SeriesRefused};
+use super::append::{Admission, Bounds, SeriesLimits, SeriesRefused};
 use super::{Memtable, NO_SEGMENT, cut_after};
 use crate::limits::HISTOGRAM_CHUNK_BYTES;
 use crate::message::RejectReason;
@@ -97,6 +97,14 @@ pub(crate) enum Stored {
 }
 
 impl Stored {
+    /// To be stored again.
+    pub(crate) fn value(&self) -> Value<'_> {
+        match self {
+            Stored::Float(value) => Value::Float(*value),
+            Stored::Histogram(histogram) => Value::Histogram(histogram),
+        }
+    }
+
     /// Whether a sample of the same time says the same. A float never says what a histogram says.
     pub(crate) fn is(&self, value: Value<'_>) -> bool {
         match (self, value) {
@@ -134,7 +142,7 @@ impl Memtable {
         series: u32,
         time: i64,
         histogram: &HistogramSample,
-        horizon: i64,
+        bounds: Bounds,
     ) -> Admission {
         if time > self.last_time(series) {
             return match time {
@@ -142,7 +150,7 @@ impl Memtable {
                 _ => Admission::Append,
             };
         }
-        self.admit_old(series, time, Value::Histogram(histogram), horizon)
+        self.admit_old(series, time, Value::Histogram(histogram), bounds)
     }
 
     /// Appends an admitted histogram, into a chunk of its own kind.
@@ -192,12 +200,12 @@ impl Memtable {
         &mut self,
         series: u32,
         (time, value): (i64, f64),
-        horizon: i64,
+        bounds: Bounds,
     ) -> Admission {
         if time > self.native(series).chunk.last_time() {
             return Admission::Append;
         }
-        self.admit_old(series, time, Value::Float(value), horizon)
+        self.admit_old(series, time, Value::Float(value), bounds)
     }
 
     /// Makes a series whose first sample is a histogram; see [`Memtable::create_series`].

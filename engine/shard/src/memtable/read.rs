@@ -12,7 +12,8 @@ impl Memtable {
     pub(crate) fn overlaps(&self, series: u32, min: i64, max: i64) -> bool {
         let open = self.open(series);
         let parked = open.is_empty();
-        (!parked && open.first_time() <= max && open.last_time() >= min)
+        self.late_overlaps(series, min, max)
+            || (!parked && open.first_time() <= max && open.last_time() >= min)
             || ((parked || min < open.first_time())
                 && self.colds[series]
                     .sealed
@@ -20,7 +21,8 @@ impl Memtable {
                     .any(|c| c.min_time() <= max && c.max_time() >= min))
     }
 
-    /// The chunks of a live series that overlap a range of times, ascending; of the last one what lies in the range.
+    /// The chunks of a live series that overlap a range of times, in the order of their first times; of the last one what lies in the range. Those
+    /// with late samples may overlap others.
     ///
     /// Cost: a reference count each, and a copy and a hash of the open one's bytes. Closed chunks that still wait for the disk are copied.
     pub(crate) fn slices(&self, series: u32, min: i64, max: i64) -> Vec<ChunkSlice> {
@@ -35,6 +37,7 @@ impl Memtable {
         if with_open {
             slices.push(slice_of_open(open, max));
         }
+        self.add_late_slices(series, (min, max), &mut slices);
         slices
     }
 
@@ -98,8 +101,11 @@ impl Memtable {
         }
     }
 
-    /// The sample of a live series at exactly that time. Cost: decodes a chunk; one that is closed is read from its file, within the budget of the turn.
+    /// The sample of a live series at exactly that time; of two the one that counts. Cost: decodes a chunk; one that is closed is read from its file, within the budget of the turn.
     pub(super) fn value_at(&mut self, series: u32, time: i64) -> Option<Stored> {
+        if let Some(late) = self.late_value_at(series, time) {
+            return Some(late);
+        }
         let open = self.open(series);
         if open.is_empty() || time < open.first_time() {
             let sealed = &self.colds[series].sealed;
@@ -120,7 +126,7 @@ impl Memtable {
 }
 
 /// The sample of a chunk at exactly that time; `None` also where the chunk is damaged.
-fn sample_at(sealed: &[u8], time: i64) -> Option<Stored> {
+pub(super) fn sample_at(sealed: &[u8], time: i64) -> Option<Stored> {
     let mut times = Vec::new();
     match chunk::encoding(sealed).ok()? {
         Encoding::Xor => {

@@ -1,7 +1,8 @@
 //! The memtable is filled from the log: what `append` does, in the order of the log and without admission.
 //!
 //! A checkpoint is fuzzy: it was written while samples went on, so the segments behind it repeat some of what it holds. Times of
-//! a series ascend in the log, hence whatever is not after the last sample is known already. Limits are not enforced: what was
+//! a series ascend in the log, hence whatever is not after the last sample is known already; those that came late are records of their own, and of
+//! them the last one counts, however often they are read. Limits are not enforced: what was
 //! acknowledged under other limits is still there.
 //!
 //! Live rows have at least one sample, so a series record waits until the first chunk or sample names it; one that stays alone
@@ -26,7 +27,7 @@ use super::append::SeriesLimits;
 use super::exemplars::Judgement;
 use super::native::{Native, Value};
 use super::starts::Start;
-use super::{Memtable, NO_TENANT, Retired, Sealed, cut_after};
+use super::{LATE, Memtable, NO_TENANT, Retired, Sealed, cut_after};
 use crate::chunkfile::{ChunkFiles, Place};
 
 /// Which series a replay keeps.
@@ -231,6 +232,9 @@ impl<'a> Replay<'a> {
     /// A closed chunk in a chunk file.
     pub(crate) fn stored_chunk(&mut self, chunk: &StoredChunkRecord) -> Result<(), Malformed> {
         let (number, min, max) = (chunk.series.0, chunk.first.0, chunk.last.0);
+        if chunk.count & LATE != 0 {
+            return self.late_chunk(chunk);
+        }
         if !self.announced.contains_key(&number) {
             if self.is_foreign(number) {
                 return Ok(());
@@ -239,6 +243,35 @@ impl<'a> Replay<'a> {
             return Err(Malformed(reason));
         }
         self.expect_chunk(number, min, max)?;
+        let sealed = self.adopt(chunk, chunk.count)?;
+        let loading = self.loading.as_mut().expect("begun above");
+        loading.closed.push(sealed);
+        Ok(())
+    }
+
+    /// One of late samples: it comes behind the others of its series.
+    fn late_chunk(&mut self, chunk: &StoredChunkRecord) -> Result<(), Malformed> {
+        self.finish_loading()?;
+        let number = chunk.series.0;
+        let Some(series) = self.number_of(number) else {
+            if self.is_foreign(number) {
+                return Ok(());
+            }
+            let reason = format!("series {number} has late samples and no others");
+            return Err(Malformed(reason));
+        };
+        let sealed = self.adopt(chunk, chunk.count & !LATE)?;
+        let count = u64::from(sealed.count());
+        let tenant = self.memtable.rows[series].tenant;
+        self.memtable.adopt_late(series, sealed);
+        let (oldest, newest) = (sealed.min_time(), sealed.max_time());
+        self.memtable.note_samples(tenant, count, oldest, newest);
+        self.samples += count;
+        Ok(())
+    }
+
+    /// Takes over what a record says of a chunk.
+    fn adopt(&mut self, chunk: &StoredChunkRecord, count: u16) -> Result<Sealed, Malformed> {
         let file = match self.keep {
             Keep::Own => chunk.file,
             Keep::Placed { .. } => {
@@ -251,11 +284,40 @@ impl<'a> Replay<'a> {
             offset: chunk.offset,
             len: chunk.len,
         };
-        let sealed = Sealed::new(min, max, chunk.count, place);
-        let sealed = sealed.ok_or_else(|| too_long(number))?;
+        let sealed = Sealed::new(chunk.first.0, chunk.last.0, count, place);
+        let sealed = sealed.ok_or_else(|| too_long(chunk.series.0))?;
         self.memtable.chunks.adopt(place);
-        let loading = self.loading.as_mut().expect("begun above");
-        loading.closed.push(sealed);
+        Ok(sealed)
+    }
+
+    /// A late sample. Putting it where a checkpoint has put it already changes nothing.
+    pub(crate) fn late(
+        &mut self,
+        number: u32,
+        time: i64,
+        value: Value<'_>,
+    ) -> Result<(), Malformed> {
+        if self.loading.is_some() {
+            self.finish_loading()?;
+        }
+        if let Value::Histogram(histogram) = value
+            && !chunk::is_codable(histogram)
+        {
+            let reason = format!("a late histogram of series {number} contradicts itself");
+            return Err(Malformed(reason));
+        }
+        let Some(series) = self.number_of(number) else {
+            if self.keep == Keep::Own && !self.superseded.contains(&number) {
+                self.orphans += 1;
+            }
+            return Ok(());
+        };
+        let row = &mut self.memtable.rows[series];
+        row.written_s = self.now_s;
+        let tenant = row.tenant;
+        self.memtable.put_late(series, time, value);
+        self.memtable.note_samples(tenant, 1, time, time);
+        self.samples += 1;
         Ok(())
     }
 

@@ -5,7 +5,7 @@
 
 use reactor::Reactor;
 
-use super::{Memtable, Sealed};
+use super::{Memtable, NO_TENANT, Sealed};
 use crate::Error;
 use crate::chunkfile::{Place, bytes};
 
@@ -32,6 +32,9 @@ impl Memtable {
             }
             !goes
         });
+        if self.rows[series].tenant != NO_TENANT {
+            *dropped += self.release_late(series, |chunk| which(chunk.place()));
+        }
     }
 
     /// Copies all chunks in `file`, of another generation, into files of this one. Returns how many pieces were dropped by salvage.
@@ -49,6 +52,11 @@ impl Memtable {
             let list = self.colds[series].sealed.iter();
             let of_file = list.filter(|chunk| chunk.place().file == file);
             found.extend(of_file.map(|chunk| (chunk.place(), chunk.min_time(), series)));
+            self.for_each_late(series, |chunk| {
+                if chunk.place().file == file {
+                    found.push((chunk.place(), chunk.min_time(), series));
+                }
+            });
         }
         found.sort_unstable_by_key(|(place, ..)| place.offset);
         let mut dropped = 0;
@@ -64,9 +72,15 @@ impl Memtable {
                 Ok(sealed) => {
                     let new = self.chunks.put(&sealed);
                     self.chunks.release(place);
+                    let moved = |chunk: &mut Sealed| {
+                        if chunk.place() == place {
+                            *chunk = chunk.moved_to(new);
+                        }
+                    };
                     let list = &mut self.colds[series].sealed;
                     let at = list.partition_point(|chunk| chunk.min_time() < min_time);
-                    list[at] = Sealed::moved_to(list[at], new);
+                    list.get_mut(at).into_iter().for_each(moved);
+                    self.for_each_late(series, moved);
                 }
                 Err(error) if salvage => {
                     notes.push(format!("salvage dropped a chunk: {error}"));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use model::{Labels, TenantId, identity};
 
-use super::append::{Admission, SeriesLimits};
+use super::append::{Admission, Bounds, SeriesLimits};
 use super::native::Value;
 use super::*;
 use crate::message::RejectReason;
@@ -161,11 +161,16 @@ fn slices_hold_only_chunks_that_overlap() {
 
 #[test]
 fn old_samples_are_told_apart_by_what_memory_holds() {
-    use RejectReason::{NewValueForTimestamp, OutOfBounds, OutOfOrder};
+    use RejectReason::{NewValueForTimestamp, NoMemory, OutOfBounds, OutOfOrder, TooOld};
+    let bounds = Bounds {
+        horizon: -10,
+        window_ms: 0,
+        tight: false,
+    };
     let mut memtable = memtable();
     let series = create(&mut memtable, "a", &labels(&[("__name__", "up")]), (0, 0.5));
     (1..300).for_each(|i| append(&mut memtable, series, i * 60_000, f64::NAN));
-    let mut admit = |time, value| memtable.admit_old(series, time, Value::Float(value), -10);
+    let mut admit = |time, value| memtable.admit_old(series, time, Value::Float(value), bounds);
     assert_eq!(admit(0, 0.5), Admission::Repeated);
     assert_eq!(admit(0, 0.6), Admission::Rejected(NewValueForTimestamp));
     assert_eq!(admit(60_000, f64::NAN), Admission::Repeated, "by bits");
@@ -179,10 +184,55 @@ fn old_samples_are_told_apart_by_what_memory_holds() {
     assert_eq!(admit(-11, 1.0), Admission::Rejected(OutOfBounds));
     // What a turn does not look for counts as not there; the open chunk is in memory.
     memtable.chunks.allow_lookups(1);
-    let mut admit = |time, value| memtable.admit_old(series, time, Value::Float(value), -10);
+    let mut admit = |time, value| memtable.admit_old(series, time, Value::Float(value), bounds);
     assert_eq!(admit(0, 0.5), Admission::Repeated);
     assert_eq!(admit(0, 0.5), Admission::Rejected(OutOfOrder));
     assert_eq!(admit(299 * 60_000, f64::NAN), Admission::Repeated);
+
+    // With a window, what is within it may come late; it is relative to the last sample of the series.
+    memtable.chunks.allow_lookups(100);
+    let hour = Bounds {
+        window_ms: 3_600_000,
+        ..bounds
+    };
+    let oldest = 239 * 60_000;
+    let admit = |memtable: &mut Memtable, time, value, bounds| {
+        memtable.admit_old(series, time, Value::Float(value), bounds)
+    };
+    let late = |memtable: &mut Memtable, time| admit(memtable, time, 1.0, hour);
+    assert_eq!(late(&mut memtable, oldest + 1), Admission::Late);
+    assert_eq!(late(&mut memtable, oldest - 1), Admission::Rejected(TooOld));
+    let rejected = Admission::Rejected(NewValueForTimestamp);
+    assert_eq!(late(&mut memtable, oldest), rejected, "it is there");
+    assert_eq!(
+        admit(&mut memtable, oldest, f64::NAN, hour),
+        Admission::Repeated
+    );
+    let days = Bounds {
+        window_ms: i64::MAX,
+        ..bounds
+    };
+    assert_eq!(admit(&mut memtable, -10, 1.0, days), Admission::Late);
+    let old = admit(&mut memtable, -11, 1.0, days);
+    assert_eq!(old, Admission::Rejected(OutOfBounds));
+    // In tight memory only a series that has late samples gets more.
+    let tight = Bounds {
+        tight: true,
+        ..hour
+    };
+    let time = oldest + 1;
+    let full = admit(&mut memtable, time, 1.0, tight);
+    assert_eq!(full, Admission::Rejected(NoMemory));
+    memtable.put_late(series, time, Value::Float(1.0));
+    assert_eq!(admit(&mut memtable, time + 1, 1.0, tight), Admission::Late);
+    // Late samples are compared with as others are, in the buffer and in chunks.
+    for _ in 0..2 {
+        assert_eq!(admit(&mut memtable, time, 1.0, hour), Admission::Repeated);
+        assert_eq!(admit(&mut memtable, time, 2.0, hour), rejected);
+        memtable.close_late(series, i64::MAX);
+    }
+    // Without a window too: they came when there was one.
+    assert_eq!(admit(&mut memtable, time, 1.0, bounds), Admission::Repeated);
 }
 
 #[test]

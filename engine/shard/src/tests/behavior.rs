@@ -164,6 +164,15 @@ fn unlimited() -> TenantLimits {
     TenantLimits::unlimited()
 }
 
+/// The same, of a tenant whose samples must not come late.
+fn in_order_only(mut push: Push) -> Push {
+    push.limits = Arc::new(TenantLimits {
+        out_of_order_time_window: Duration::ZERO,
+        ..(*push.limits).clone()
+    });
+    push
+}
+
 #[test]
 fn the_same_labels_are_one_series_in_a_push_in_the_next_and_after_a_restart() {
     let mut one = One::new();
@@ -508,7 +517,7 @@ fn floats_and_histograms_of_a_series_are_stored_in_the_order_of_their_times() {
         put_histogram(&mut push, key, 3, 7, 8);
         put_histogram(&mut push, key, 3, 6, 6);
         put_histogram(&mut push, key, 3, 0, 6);
-        push
+        in_order_only(push)
     });
     assert_eq!((outcome.stored, outcome.histograms), (0, 0));
     assert_eq!((outcome.repeated, outcome.histograms_repeated), (2, 1));
@@ -932,7 +941,7 @@ fn an_idle_series_is_parked_and_goes_on_where_it_stopped() {
         (repeated.stored, repeated.repeated, repeated.keys[0]),
         (0, 1, Some(keys[0]))
     );
-    let old = again(&mut one, now - 1);
+    let old = one.push(|r| in_order_only(fresh("fake", &all[..1], now - 1, unlimited(), r)));
     assert_eq!(old.rejected[0].reason, RejectReason::OutOfOrder);
     assert_eq!(
         one.node.cores[0].memtable.totals.parked, 1,
@@ -1004,7 +1013,7 @@ fn an_idle_series_of_histograms_is_parked_and_goes_on_with_either_kind() {
                     })),
                 },
             ]);
-            push
+            in_order_only(push)
         })
     };
     let parked = |one: &One| one.node.cores[0].memtable.totals.parked;

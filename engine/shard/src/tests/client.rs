@@ -1,9 +1,10 @@
 //! A gateway in small: it sends pushes and reads, keeps aliases, remembers what it sent and what was acknowledged.
 //!
 //! The checker is independent of everything it checks: a map from series and time to the values ever sent, and to the value
-//! acknowledged. *Acknowledged means readable*, and *nothing that was not sent*.
+//! acknowledged. *Acknowledged means readable*, and *nothing that was not sent*. Where the stored value is not in memory any more, another one of its time
+//! may be taken: then only what was sent later may stand in place of what was acknowledged.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
@@ -71,10 +72,24 @@ pub(crate) fn exemplar_of(time: i64, value: f64) -> Exemplar {
 /// What the client knows of one sample.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Known {
-    /// Bits of the values sent, acknowledged or not.
-    pub(crate) sent: BTreeSet<u64>,
+    /// Bits of the values sent, acknowledged or not, with the numbers of the first and the last push that had it.
+    sent: BTreeMap<u64, (u64, u64)>,
+    /// Bits of the value acknowledged last, and the number of the push.
+    acknowledged: Option<(u64, u64)>,
+    /// A sample of a later time had been sent before it.
+    pub(crate) late: bool,
+}
+
+impl Known {
     /// Bits of the value acknowledged.
-    pub(crate) acknowledged: Option<u64>,
+    pub(crate) fn acknowledged(&self) -> Option<u64> {
+        self.acknowledged.map(|(bits, _)| bits)
+    }
+
+    /// Whether a value may stand where another one was acknowledged by a push: it may have been logged later.
+    fn may_replace(&self, bits: u64, (before, push): (u64, u64)) -> bool {
+        bits == before || self.sent.get(&bits).is_some_and(|&(_, last)| last > push)
+    }
 }
 
 /// What was sent and acknowledged, over all restarts.
@@ -84,6 +99,8 @@ pub(crate) struct Ledger {
     /// Pushes acknowledged without any refused sample.
     pub(crate) acknowledged: u64,
     pub(crate) refused: u64,
+    /// Pushes sent.
+    pushes: u64,
 }
 
 /// A push on its way, on one core.
@@ -95,6 +112,8 @@ pub(crate) struct Sent {
     fresh: Vec<Labels>,
     /// Series of what is no float of the known part.
     others: Vec<Labels>,
+    /// Its number.
+    push: u64,
     /// Per sample of the body: sent by its key.
     is_known: Vec<bool>,
     reply: Receiver<PushOutcome>,
@@ -145,6 +164,16 @@ impl Client {
         self
     }
 
+    /// A client of tenants whose samples may be so late.
+    pub(crate) fn with_window(mut self, window: std::time::Duration) -> Client {
+        let limits = TenantLimits {
+            out_of_order_time_window: window,
+            ..(*self.limits).clone()
+        };
+        self.limits = Arc::new(limits);
+        self
+    }
+
     pub(crate) fn relaxed(mailboxes: Mailboxes) -> Client {
         let limits = TenantLimits {
             ack: Ack::Written,
@@ -164,12 +193,18 @@ impl Client {
     /// Splits a body over the cores and sends it; nothing is sent when a core is full.
     pub(crate) fn push(&self, tenant: &TenantId, body: &Body, ledger: &mut Ledger) -> Vec<Sent> {
         let mut per_core: BTreeMap<CoreId, Body> = BTreeMap::new();
+        ledger.pushes += 1;
+        let push = ledger.pushes;
         for (labels, time, value) in body {
             let entry = ledger
                 .samples
                 .entry((tenant.clone(), labels.clone()))
                 .or_default();
-            entry.entry(*time).or_default().sent.insert(value.to_bits());
+            let late = entry.range(time + 1..).next().is_some();
+            let known = entry.entry(*time).or_default();
+            known.late |= late;
+            let sent = known.sent.entry(value.to_bits()).or_insert((push, push));
+            sent.1 = push;
             let core = self.core_of(tenant, labels);
             per_core
                 .entry(core)
@@ -183,7 +218,10 @@ impl Client {
         let Ok(mut permits) = self.mailboxes.reserve(&wanted) else {
             return Vec::new();
         };
-        let send = |(core, body)| self.send(core, tenant, body, &mut permits);
+        let send = |(core, body)| Sent {
+            push,
+            ..self.send(core, tenant, body, &mut permits)
+        };
         per_core.into_iter().map(send).collect()
     }
 
@@ -275,6 +313,7 @@ impl Client {
             known: known_names,
             fresh: fresh_names,
             others: other_names,
+            push: 0,
             is_known,
             reply,
         }
@@ -320,11 +359,7 @@ impl Client {
                     .samples
                     .get_mut(&(sent.tenant.clone(), labels.clone()));
                 let known = series.unwrap().get_mut(time).unwrap();
-                let before = known.acknowledged.replace(value.to_bits());
-                assert!(
-                    before.is_none_or(|b| b == value.to_bits()),
-                    "two values acknowledged"
-                );
+                known.acknowledged = Some((value.to_bits(), sent.push));
             }
         }
         Some(outcome)
@@ -554,25 +589,31 @@ impl Asked {
     }
 
     fn take(&mut self, series: SelectedSeries) {
-        let mut samples: Vec<(i64, u64)> = Vec::new();
-        for chunk in &series.chunks {
-            let from = samples.len();
-            let bytes = chunk.bytes.read().expect("loaded with the reply");
-            let seen = |sample: &(i64, u64)| sample.0 <= chunk.max_time;
-            samples.extend(decode(&bytes).into_iter().filter(seen));
-            assert_eq!(samples[from].0, chunk.min_time);
-        }
+        let mut samples: BTreeMap<i64, u64> = BTreeMap::new();
+        let times = series.chunks.iter().map(|chunk| chunk.min_time);
+        assert!(times.is_sorted(), "by their first times");
+        let in_order = series.chunks.iter().filter(|chunk| !chunk.bytes.is_late());
+        let in_order: Vec<_> = in_order.collect();
         assert!(
-            samples.is_sorted_by(|a, b| a.0 < b.0),
-            "chunks ascend and do not overlap"
+            in_order.is_sorted_by(|a, b| a.max_time < b.min_time),
+            "chunks ascend and do not overlap, but for late ones"
         );
+        let mut chunks: Vec<_> = series.chunks.iter().collect();
+        // What was logged later counts.
+        chunks.sort_by_key(|chunk| chunk.bytes.order());
+        for chunk in chunks {
+            let bytes = chunk.bytes.read().expect("loaded with the reply");
+            let decoded = decode(&bytes);
+            assert_eq!(decoded[0].0, chunk.min_time);
+            let seen = |sample: &(i64, u64)| sample.0 <= chunk.max_time;
+            samples.extend(decoded.into_iter().filter(seen));
+        }
         assert!(series.exemplars.is_sorted_by_key(|e| e.time));
         for exemplar in &series.exemplars {
             let (time, value) = (exemplar.time.0, exemplar.value);
             assert_eq!(exemplar, &exemplar_of(time, value));
-            samples.push((time, value.to_bits()));
+            samples.insert(time, value.to_bits());
         }
-        let samples = samples.into_iter().collect();
         let before = self.series.insert(series.labels.clone(), samples);
         assert!(
             before.is_none(),
@@ -613,7 +654,7 @@ impl Ledger {
             for (time, bits) in samples {
                 let known = sent
                     .get(time)
-                    .is_some_and(|known| known.sent.contains(bits));
+                    .is_some_and(|known| known.sent.contains_key(bits));
                 assert!(
                     known,
                     "{labels} at {time}: {} was never sent",
@@ -625,20 +666,25 @@ impl Ledger {
 
     /// Acknowledged means readable: everything as of `self`, in the whole range.
     pub(crate) fn check_acknowledged(&self, tenant: &TenantId, found: &Found) {
+        self.check_acknowledged_by(self, tenant, found);
+    }
+
+    /// As [`Ledger::check_acknowledged`], where `now` knows what has been sent since.
+    pub(crate) fn check_acknowledged_by(&self, now: &Ledger, tenant: &TenantId, found: &Found) {
         let mine = self
             .samples
             .iter()
             .filter(|((owner, _), _)| owner == tenant);
         for ((_, labels), samples) in mine {
             for (time, known) in samples {
-                let Some(bits) = known.acknowledged else {
+                let Some(acknowledged) = known.acknowledged else {
                     continue;
                 };
                 let read = found.get(labels).and_then(|found| found.get(time));
-                assert_eq!(
-                    read,
-                    Some(&bits),
-                    "{labels} of {tenant} at {time} was acknowledged"
+                let known = &now.samples[&(tenant.clone(), labels.clone())][time];
+                assert!(
+                    read.is_some_and(|&bits| known.may_replace(bits, acknowledged)),
+                    "{labels} of {tenant} at {time}: {read:?}, and {acknowledged:?} was acknowledged"
                 );
             }
         }
@@ -651,11 +697,11 @@ impl Ledger {
             let series = series.expect("checked by `check_sent`");
             for (time, bits) in samples {
                 let known = series.get_mut(time).expect("checked by `check_sent`");
-                let before = known.acknowledged.replace(*bits);
-                assert!(
-                    before.is_none_or(|before| before == *bits),
-                    "another value was shown"
-                );
+                match known.acknowledged {
+                    Some((before, _)) if before == *bits => {}
+                    // Logged at some time since it was sent first.
+                    _ => known.acknowledged = Some((*bits, known.sent[bits].0)),
+                }
             }
         }
     }
@@ -674,7 +720,7 @@ impl Ledger {
         mine.flat_map(|((_, labels), samples)| {
             samples
                 .iter()
-                .filter(move |(time, known)| known.acknowledged.is_some() && !there(labels, time))
+                .filter(move |(time, known)| known.acknowledged().is_some() && !there(labels, time))
         })
         .count()
     }
@@ -709,8 +755,7 @@ impl Ledger {
     pub(crate) fn snapshot(&self) -> Ledger {
         Ledger {
             samples: self.samples.clone(),
-            acknowledged: 0,
-            refused: 0,
+            ..Ledger::default()
         }
     }
 }

@@ -26,6 +26,8 @@ struct Cutting {
     options: Options,
     node: Option<TestNode>,
     client: Option<Client>,
+    /// Whether a history has late samples.
+    late: bool,
     ledger: Ledger,
 }
 
@@ -42,8 +44,15 @@ impl Cutting {
             options,
             node: None,
             client: None,
+            late: false,
             ledger: Ledger::default(),
         }
+    }
+
+    /// Histories with samples that come 25 minutes late: floats and histograms of two series.
+    fn late(mut self) -> Cutting {
+        self.late = true;
+        self
     }
 
     /// False: the machine has no power.
@@ -56,7 +65,7 @@ impl Cutting {
         let node = node.ok();
         self.client = node
             .as_ref()
-            .map(|node| Client::new(node.mailboxes.clone()));
+            .map(|node| Client::new(node.mailboxes.clone()).with_window(LATE_MAX));
         self.node = node;
         true
     }
@@ -88,6 +97,12 @@ impl Cutting {
             self.push(tenant, &body);
             if self.sim.is_off() {
                 return;
+            }
+            if self.late && minute >= 30 {
+                let time = time - 25 * 60_000 + 3;
+                let value = minute as f64 + 0.5;
+                let late = vec![(labels(0), time, value), (labels(1), time, -value)];
+                self.push(tenant, &late);
             }
         }
     }
@@ -131,6 +146,12 @@ impl Cutting {
     }
 }
 
+/// How late samples may be.
+const LATE_MAX: Duration = Duration::from_secs(3600);
+
+/// The late ones of [`expected_in_blocks`]: they come from the thirtieth minute on, 25 minutes late.
+const LATE_IN_BLOCKS: u64 = 2 * 24;
+
 /// Samples that are cut when the newest one is five hours behind the boundary where they begin: those of four hours.
 fn expected_in_blocks() -> u64 {
     // Ten minutes apart; the fourth series has only four.
@@ -139,10 +160,21 @@ fn expected_in_blocks() -> u64 {
 
 #[test]
 fn a_power_cut_after_every_operation_of_a_cut_loses_nothing_and_leaves_nothing_twice() {
+    cut_power_everywhere(&|stop| Cutting::new(stop, 1), expected_in_blocks());
+}
+
+/// Late samples are joined with those that they overlap on their way into a block.
+#[test]
+fn so_does_a_power_cut_with_late_samples_in_the_cut() {
+    let expected = expected_in_blocks() + LATE_IN_BLOCKS;
+    cut_power_everywhere(&|stop| Cutting::new(stop, 1).late(), expected);
+}
+
+fn cut_power_everywhere(new: &dyn Fn(u64) -> Cutting, expected: u64) {
     let tenant = TenantId::fake();
     let mut states: BTreeMap<u64, u64> = BTreeMap::new();
     for stop in 0.. {
-        let mut run = Cutting::new(stop, 1);
+        let mut run = new(stop);
         assert!(run.start());
         let from = boundary(run.node()) - 3 * CUT_MS;
         run.history(&tenant, from, 310);
@@ -155,31 +187,23 @@ fn a_power_cut_after_every_operation_of_a_cut_loses_nothing_and_leaves_nothing_t
         let samples = run.in_blocks();
         *states.entry(samples).or_default() += 1;
         if whole {
-            assert_eq!(samples, expected_in_blocks(), "stopped after {stop}");
+            assert_eq!(samples, expected, "stopped after {stop}");
             let head = run.node().cores[0].memtable.totals.samples;
             assert!(head < 40, "{head} samples are in the head too");
         }
         // Goes on: what is in blocks is not cut again.
         run.cut();
-        assert_eq!(
-            run.in_blocks(),
-            expected_in_blocks(),
-            "stopped after {stop}"
-        );
+        assert_eq!(run.in_blocks(), expected, "stopped after {stop}");
         run.verify(&tenant);
         run.end();
         assert!(run.start(), "a sound machine starts");
         run.verify(&tenant);
-        assert_eq!(
-            run.in_blocks(),
-            expected_in_blocks(),
-            "stopped after {stop}"
-        );
+        assert_eq!(run.in_blocks(), expected, "stopped after {stop}");
         if whole {
             break;
         }
     }
-    let known = [0, expected_in_blocks()];
+    let known = [0, expected];
     assert!(
         states.keys().all(|samples| known.contains(samples)),
         "{states:?}"

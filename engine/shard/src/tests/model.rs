@@ -18,6 +18,9 @@ use crate::message::{PushOutcome, RejectReason};
 #[derive(Default)]
 struct Store(BTreeMap<Name, BTreeMap<i64, u64>>);
 
+/// How late a sample may be.
+const WINDOW_MS: i64 = 600_000;
+
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Expected {
     stored: u32,
@@ -34,7 +37,7 @@ impl Store {
                 return;
             }
             (Some(_), _) => RejectReason::NewValueForTimestamp,
-            (None, Some((&last, _))) if last > time => RejectReason::OutOfOrder,
+            (None, Some((&last, _))) if last - time > WINDOW_MS => RejectReason::TooOld,
             _ => {
                 series.insert(time, bits);
                 expected.stored += 1;
@@ -97,7 +100,9 @@ fn run(seed: u64) {
     // Of what a start finds; runs jump over hours.
     config.retention = std::time::Duration::from_secs(30 * 24 * 3600);
     let mut node = TestNode::start(&sim, &config).unwrap();
-    let client = Client::new(node.mailboxes.clone()).keeping();
+    let client = Client::new(node.mailboxes.clone())
+        .keeping()
+        .with_window(std::time::Duration::from_millis(WINDOW_MS as u64));
     let (mut ledger, mut store) = (Ledger::default(), Store::default());
     let tenants = [TenantId::fake(), TenantId::new("other").unwrap()];
     let mut now = 0;
@@ -174,7 +179,9 @@ fn run_on(
     mut now: i64,
 ) {
     let mut node = TestNode::start(&sim, &config).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
-    let client = Client::new(node.mailboxes.clone()).keeping();
+    let client = Client::new(node.mailboxes.clone())
+        .keeping()
+        .with_window(std::time::Duration::from_millis(WINDOW_MS as u64));
     let fake = TenantId::fake();
     for tenant in [&fake, &TenantId::new("other").unwrap()] {
         check_select(

@@ -64,6 +64,8 @@ struct Run {
     node: Option<TestNode>,
     client: Option<Client>,
     relaxed: bool,
+    /// How late samples may be.
+    window: Duration,
     ledger: Ledger,
     sent: Vec<Sent>,
     asked: Vec<(TenantId, Ledger, Asked)>,
@@ -101,6 +103,7 @@ impl Run {
         options.chunk_file_bytes = *[4096, 32 << 10, 1 << 20].choose(&mut rng).unwrap();
         // Of what a start finds; runs jump over hours.
         options.retention = Duration::from_secs(30 * 24 * 3600);
+        let minutes = *[0, 10, 6 * 60].choose(&mut rng).unwrap();
         Run {
             rng,
             sim,
@@ -108,6 +111,7 @@ impl Run {
             node: None,
             client: None,
             relaxed,
+            window: Duration::from_secs(60 * minutes),
             ledger: Ledger::default(),
             sent: Vec::new(),
             asked: Vec::new(),
@@ -127,7 +131,7 @@ impl Run {
                     true => Client::relaxed(node.mailboxes.clone()),
                     false => Client::new(node.mailboxes.clone()),
                 };
-                self.client = Some(client.keeping());
+                self.client = Some(client.keeping().with_window(self.window));
                 self.node = Some(node);
                 true
             }
@@ -164,23 +168,32 @@ impl Run {
             self.sim.advance(Duration::from_millis(jump as u64));
         }
         // Mostly one sample of each series, as a scrape; sometimes anything, of which parts are refused.
-        let scrape = self.rng.random_bool(0.9);
+        let scrape = self.rng.random_bool(0.7);
         let body: Body = (0..self.rng.random_range(1..12))
             .map(|i| {
                 let (pod, late) = match scrape {
                     true => (i, 0),
-                    false => (
-                        self.rng.random_range(0..12),
-                        self.rng.random_range(0..50_000),
-                    ),
+                    false => {
+                        let late_max =
+                            *[50_000, 900_000, 4 * CUT_MS].choose(&mut self.rng).unwrap();
+                        (
+                            self.rng.random_range(0..12),
+                            self.rng.random_range(0..late_max),
+                        )
+                    }
                 };
                 let labels = Labels::from_pairs([("__name__", "up"), ("pod", &format!("p{pod}"))]);
+                let labels = labels.unwrap();
+                let mut time = self.now - late;
+                if late > 0 && self.rng.random_bool(0.2) {
+                    // Perhaps with another value for what is there.
+                    let name = (tenant.clone(), labels.clone());
+                    let sent = self.ledger.samples.get(&name);
+                    let before = sent.and_then(|sent| sent.range(..=time).next_back());
+                    time = before.map_or(time, |(time, _)| *time);
+                }
                 // All different, so that a sample names the push it came from.
-                (
-                    labels.unwrap(),
-                    self.now - late,
-                    random_value(&mut self.rng),
-                )
+                (labels, time, random_value(&mut self.rng))
             })
             .collect();
         self.send(&tenant, &body);
@@ -225,7 +238,7 @@ impl Run {
                 None => true,
                 Some(Ok(found)) => {
                     // All that was acknowledged before the question is in the answer.
-                    before.check_acknowledged(tenant, &found);
+                    before.check_acknowledged_by(&self.ledger, tenant, &found);
                     shown.push((tenant.clone(), found));
                     false
                 }
@@ -268,6 +281,7 @@ impl Run {
         }
         CUTS.fetch_add(core.cuts.made, Ordering::Relaxed);
         CUTS_FAILED.fetch_add(core.cuts.failed, Ordering::Relaxed);
+        LATE.fetch_add(core.counts.late, Ordering::Relaxed);
     }
 
     /// Everything is read and compared.
@@ -282,7 +296,7 @@ impl Run {
         }
     }
 
-    /// Exemplars came beside histograms, in order of time and within their bound; so where the histogram of an acknowledged push is,
+    /// Exemplars came beside histograms, in order of time (those of late ones are dropped) and within their bound; so where the histogram of an acknowledged push is,
     /// an exemplar of that time is (that of a histogram refused for its value may stand beside it), and none is there that was not sent.
     fn verify_exemplars(&mut self, tenant: &TenantId, found: &Found) {
         let client = self.client.as_ref().expect("the node serves");
@@ -295,7 +309,7 @@ impl Run {
         for (labels, samples) in found {
             for (time, bits) in samples {
                 let known = &self.ledger.samples[&(tenant.clone(), labels.clone())][time];
-                if known.acknowledged != Some(*bits) || self.relaxed {
+                if known.acknowledged() != Some(*bits) || self.relaxed || known.late {
                     continue;
                 }
                 if histogram_of(f64::from_bits(*bits)).is_some() {
@@ -548,6 +562,8 @@ fn churn(seed: u64) {
 /// Cuts of all runs that were over, and that failed, as of later cuts.
 static CUTS: AtomicU64 = AtomicU64::new(0);
 static CUTS_FAILED: AtomicU64 = AtomicU64::new(0);
+/// Late samples that were stored, as of later cuts.
+static LATE: AtomicU64 = AtomicU64::new(0);
 
 /// How many cores of all runs of `churn` gave a number out again.
 static REUSED: AtomicUsize = AtomicUsize::new(0);
@@ -678,10 +694,10 @@ fn what_was_acknowledged_survives_crashes_and_nothing_else_appears() {
         20,
         crashes,
     );
-    let cuts = CUTS.load(Ordering::Relaxed);
+    let counts = [&CUTS, &LATE].map(|count| count.load(Ordering::Relaxed));
     assert!(
-        cuts > 0 || std::env::var("MYELIN_SEED").is_ok(),
-        "nothing was cut"
+        !counts.contains(&0) || std::env::var("MYELIN_SEED").is_ok(),
+        "nothing was cut, or came late"
     );
 }
 

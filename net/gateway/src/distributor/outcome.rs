@@ -133,12 +133,13 @@ fn text(tenant: &TenantId, limits: &TenantLimits, rejection: &Rejection) -> Stri
     let series = texts::label_set(labels.iter());
     let cause = match rejection.reason {
         RejectReason::OutOfOrder => "out of order sample",
+        RejectReason::TooOld => "too old sample",
         RejectReason::OutOfBounds => "out of bounds",
         RejectReason::NewValueForTimestamp => {
             "duplicate sample for timestamp (new value for existing timestamp)"
         }
         RejectReason::LabelsTooLarge => "labels too large for a record of the log",
-        RejectReason::NoMemory => "no memory for a new series",
+        RejectReason::NoMemory => "no memory for a new series, or for late samples of one",
         RejectReason::HistogramTooLarge => "native histogram too large for a record of the log",
         RejectReason::PerUserSeriesLimit | RejectReason::PerMetricSeriesLimit => {
             return over_limit(tenant, rejection.reason, limits, &series);
@@ -220,6 +221,7 @@ mod tests {
              (local limit: 8 global limit: 7 actual local limit: 7)"
         );
         assert!(of(RejectReason::PerMetricSeriesLimit).contains("per-metric series limit of 7"));
+        assert!(of(RejectReason::TooOld).contains("err: too old sample. timestamp="));
         assert!(
             of(RejectReason::NewValueForTimestamp).contains("new value for existing timestamp")
         );

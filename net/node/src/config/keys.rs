@@ -817,6 +817,13 @@ fn limits() -> Vec<Key> {
             "How far ahead of the clock a sample may be."
         ),
         key!(
+            "limits.out_of_order_time_window",
+            "ingester.out-of-order-time-window",
+            limits.out_of_order_time_window,
+            "2h",
+            "How far behind the newest sample of its series a sample may be. 0: late samples are refused."
+        ),
+        key!(
             "limits.drop_labels",
             "distributor.drop-label",
             limits.drop_labels,
@@ -1032,7 +1039,6 @@ pub(super) const NOT_BUILT: &[(&str, &str)] = &[
         "limits.enable_type_and_unit_labels",
         "labels of type and unit",
     ),
-    ("limits.out_of_order_time_window", "the out-of-order window"),
     ("limits.metric_relabel_configs", "relabelling"),
     ("limits.ingestion_tenant_shard_size", "the cluster"),
     ("limits.max_query_parallelism", "the query frontend"),

@@ -55,10 +55,13 @@ fn a_segment_header_survives_the_round_trip_and_no_bit_flip_does() {
 fn a_header_of_a_later_version_is_named_as_such() {
     let mut block = vec![0; BLOCK_BYTES];
     header().encode(&mut block);
-    block[16] = 3;
+    block[16] = VERSION as u8 + 1;
     let checksum = xxh3_64(&block[8..]);
     block[..8].copy_from_slice(&checksum.to_le_bytes());
-    assert_eq!(FileHeader::decode(&block), Err(HeaderFault::Version(3)));
+    assert_eq!(
+        FileHeader::decode(&block),
+        Err(HeaderFault::Version(VERSION + 1))
+    );
 }
 
 #[test]

@@ -140,6 +140,11 @@ fn one_of_each(check: impl FnOnce(&[Record<'_>])) {
         time: TimeMs::MIN,
         histogram: Cow::Owned(histogram),
     };
+    let late_histogram = |histogram| Record::LateHistogram {
+        series: SeriesRef(u32::MAX),
+        time: TimeMs::MAX,
+        histogram: Cow::Owned(histogram),
+    };
     let exemplar = Exemplar {
         labels: labels.clone(),
         value: 0.25,
@@ -162,6 +167,17 @@ fn one_of_each(check: impl FnOnce(&[Record<'_>])) {
             value: 0.1,
         },
     ];
+    let late = [
+        (crate::limits::SERIES_REF_MAX - 1, i64::MIN, f64::MIN),
+        (8, i64::MAX, -0.0),
+        (9, i64::MAX, 1e-300),
+        (0, 0, 12.0),
+    ]
+    .map(|(series, time, value)| LoggedSample {
+        series: SeriesRef(series),
+        time,
+        value,
+    });
     check(&[
         series(0, &tenant, labels.packed()),
         series(u32::MAX, &other, empty.packed()),
@@ -187,6 +203,9 @@ fn one_of_each(check: impl FnOnce(&[Record<'_>])) {
         histogram(HistogramSample::Int(Histogram::default())),
         histogram(HistogramSample::Float(float)),
         histogram(HistogramSample::Float(float_custom)),
+        Record::LateSamples(&late),
+        late_histogram(HistogramSample::Int(Histogram::default())),
+        late_histogram(HistogramSample::Float(FloatHistogram::default())),
         Record::Exemplar {
             series: SeriesRef(3),
             exemplar: Cow::Borrowed(&exemplar),
@@ -299,7 +318,7 @@ fn unknown_kinds_lengths_beyond_the_frame_and_left_over_bytes_are_faults() {
         Err(Stop::Fault(reason)) => reason,
         other => panic!("{other:?}"),
     };
-    assert!(fault(&[12, 0, 0, 0]).contains("unknown record kind 12"));
+    assert!(fault(&[15, 0, 0, 0]).contains("unknown record kind 15"));
     assert!(fault(&[3, 0, 0]).contains("cut short"));
     assert!(fault(&[3, 0, 0, 1]).contains("65536 bytes where 0 are left"));
     assert!(fault(&[9, 4, 0, 0, 1, 2, 2, 2]).contains("left over"));
@@ -310,6 +329,18 @@ fn unknown_kinds_lengths_beyond_the_frame_and_left_over_bytes_are_faults() {
         value: 0.0,
     }])]);
     assert!(fault(&far).contains("out of bounds"));
+    let late = |series| {
+        encode(&[Record::LateSamples(&[LoggedSample {
+            series: SeriesRef(series),
+            time: 0,
+            value: 0.0,
+        }])])
+    };
+    assert!(fault(&late(crate::limits::SERIES_REF_MAX)).contains("out of bounds"));
+    let mut building = late(1);
+    *building.last_mut().unwrap() &= !8;
+    assert!(fault(&building).contains("builds on another"));
+    assert!(fault(&[12, 12, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).contains("empty"));
 }
 
 /// The checksum of the frame catches flips; should it not, decoding still ends, without a panic.

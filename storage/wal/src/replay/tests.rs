@@ -367,13 +367,13 @@ fn the_log_of_another_core_and_a_later_version_are_refused() {
     );
 
     let mut block = sim.live(segment(1)).unwrap()[..BLOCK as usize].to_vec();
-    block[16] = 3;
+    block[16] = 4;
     let checksum = xxhash_rust::xxh3::xxh3_64(&block[8..]);
     block[..8].copy_from_slice(&checksum.to_le_bytes());
     overwrite(&sim, &segment(1), 0, &block);
     let result = read(&mut Reactor::sim(&sim), Path::new(DIR), true);
     assert!(
-        matches!(result, Err(Error::Version { version: 3, .. })),
+        matches!(result, Err(Error::Version { version: 4, .. })),
         "{result:?}"
     );
 }

@@ -12,7 +12,12 @@ struct Node {
 }
 
 fn start(dir: &std::path::Path, count: usize) -> Node {
-    start_with(dir, count, TenantLimits::unlimited())
+    // What is late is told.
+    let limits = TenantLimits {
+        out_of_order_time_window: std::time::Duration::ZERO,
+        ..TenantLimits::unlimited()
+    };
+    start_with(dir, count, limits)
 }
 
 fn start_with(dir: &std::path::Path, count: usize, limits: TenantLimits) -> Node {
