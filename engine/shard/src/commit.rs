@@ -88,7 +88,9 @@ impl Core {
     /// Step 3 for one push. Tells too which samples came late: series and time.
     fn store(&mut self, push: &mut Push) -> (PushOutcome, Vec<(u32, i64)>) {
         let slot = self.memtable.tenant_slot(&push.tenant);
-        self.memtable.tenant_mut(slot).take_over(&push.limits);
+        let tenant = self.memtable.tenant_mut(slot);
+        tenant.take_over(&push.limits);
+        tenant.pushed_ms = self.wall_ms;
         let mut outcome = PushOutcome::default();
         let mut pass = Pass {
             slot,

@@ -1,6 +1,7 @@
 //! Closed chunks leave the head for blocks: the *cut* (`docs/decisions/0009-cut-block-read-free.md`).
 //!
-//! A core cuts when the samples of a tenant have got an hour past a multiple of two hours, and when it is asked to. One core of a node cuts at a time
+//! A core cuts when the samples of a tenant have got an hour past a multiple of two hours, when a tenant has pushed nothing for an hour by the clock (then all that it has), and when
+//! it is asked to. One core of a node cuts at a time
 //! (the keeper gives the turns), which staggers them and bounds the memory of it. A cut is a walk in slices between commits:
 //!
 //! 1. *close*: every open chunk that ends before the *limit* of its tenant, the multiple of two hours, is closed; its series is parked. Then the end of
@@ -34,11 +35,11 @@ use self::write::{Batch, Job, Order, Outcome};
 use crate::chunkfile::{Place, SyncPoint};
 use crate::core::Core;
 use crate::limits::{
-    CUT_BATCH_BYTES, CUT_BATCH_SERIES, CUT_LAG_MS, CUT_MS, CUT_RETRY_S, FUTURE_GRACE_MS,
-    GC_SLICE_ROWS, LATE_CUT_CHUNKS, READ_SLICE_SERIES,
+    CUT_BATCH_BYTES, CUT_BATCH_SERIES, CUT_IDLE_MS, CUT_LAG_MS, CUT_MS, CUT_RETRY_S,
+    FUTURE_GRACE_MS, GC_SLICE_ROWS, LATE_CUT_CHUNKS, READ_SLICE_SERIES,
 };
 use crate::memtable::late::Late;
-use crate::memtable::{Memtable, NO_TENANT, Sealed};
+use crate::memtable::{Memtable, NO_TENANT, Sealed, Tenant};
 use crate::message::{ChunkSlice, SelectedSeries};
 
 /// Answered when what was asked for is in blocks, or why it is not.
@@ -57,6 +58,8 @@ pub(crate) struct Cuts {
     /// After a failure.
     not_before: Option<Tick>,
     generation: u32,
+    /// Wall clock when the last one began.
+    begun_ms: i64,
     pub(crate) made: u64,
     pub(crate) failed: u64,
     pub(crate) moved_chunks: u64,
@@ -124,6 +127,21 @@ fn limit_of(newest: i64) -> i64 {
     lagging.div_euclid(CUT_MS).saturating_mul(CUT_MS)
 }
 
+impl Tenant {
+    /// Whether its own samples will not come past a boundary.
+    fn is_idle(&self, wall_ms: i64) -> bool {
+        self.pushed_ms != i64::MIN && wall_ms.saturating_sub(self.pushed_ms) >= CUT_IDLE_MS
+    }
+
+    /// The time before which its chunks can be cut.
+    fn cut_limit(&self, wall_ms: i64) -> i64 {
+        match self.is_idle(wall_ms) {
+            true => self.newest.saturating_add(1),
+            false => limit_of(self.newest.min(wall_ms.saturating_add(FUTURE_GRACE_MS))),
+        }
+    }
+}
+
 impl Cuts {
     pub(crate) fn new(orders: Sender<Order>, generation: u32) -> Cuts {
         Cuts {
@@ -134,6 +152,7 @@ impl Cuts {
             due: false,
             not_before: None,
             generation,
+            begun_ms: i64::MIN,
             made: 0,
             failed: 0,
             moved_chunks: 0,
@@ -156,6 +175,12 @@ impl Cuts {
         }
     }
 
+    /// Whether no cut is under way or waits for its turn.
+    #[cfg(test)]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.stage == Stage::Idle
+    }
+
     fn order(&self, order: Order) {
         // The keeper lives as long as a core can order; if not, the process is ending.
         let _ = self.orders.send(order);
@@ -170,11 +195,20 @@ impl Core {
 
     /// A minute has passed: looks whether a cut is due, and tells the keeper what its tenants keep.
     pub(crate) fn tick_cuts(&mut self) {
-        let newest_max = self.wall_ms.saturating_add(FUTURE_GRACE_MS);
-        let is_due = |tenant: &crate::memtable::Tenant| {
-            let limit = limit_of(tenant.newest.min(newest_max));
+        let wall_ms = self.wall_ms;
+        for tenant in self.memtable.tenants.iter_mut().flatten() {
+            if tenant.pushed_ms == i64::MIN {
+                tenant.pushed_ms = wall_ms;
+            }
+        }
+        // Tenants that stop one by one are cut together.
+        let idle_too = wall_ms.saturating_sub(self.cuts.begun_ms) >= CUT_IDLE_MS;
+        let is_due = |tenant: &Tenant| {
+            let limit = tenant.cut_limit(wall_ms);
             let many = tenant.lates.closed >= LATE_CUT_CHUNKS;
-            (limit > tenant.cut_until || many) && tenant.oldest < limit
+            (limit > tenant.cut_until || many)
+                && tenant.oldest < limit
+                && (idle_too || !tenant.is_idle(wall_ms))
         };
         self.cuts.due = self.memtable.tenants.iter().flatten().any(is_due);
         let retentions = self.memtable.retentions();
@@ -259,11 +293,11 @@ impl Core {
     }
 
     fn begin_cut(&mut self) {
-        let newest_max = self.wall_ms.saturating_add(FUTURE_GRACE_MS);
+        self.cuts.begun_ms = self.wall_ms;
         let limit = |slot: usize| match &self.memtable.tenants[slot] {
             Some(tenant) => (
                 self.memtable.horizon(slot as u32, self.wall_ms),
-                limit_of(tenant.newest.min(newest_max)),
+                tenant.cut_limit(self.wall_ms),
             ),
             None => (i64::MIN, i64::MIN),
         };

@@ -32,6 +32,10 @@ pub const GC_SLICE_ROWS: usize = 1024;
 /// find their chunks open until then.
 pub const CUT_LAG_MS: i64 = CUT_MS / 2;
 
+/// A tenant that has pushed nothing to a core for so long, by the wall clock, is cut there whole: its samples push no boundary any more. Also the least time between two
+/// cuts of a core for such tenants alone, since a cut costs a walk over all series and a checkpoint.
+pub const CUT_IDLE_MS: i64 = CUT_MS / 2;
+
 /// Series of one file of a cut, and bytes of memory that their labels and places take: two dozen MiB, and as much again while the file's index is made.
 /// Larger cores write several files.
 pub(crate) const CUT_BATCH_SERIES: usize = 64 << 10;

@@ -202,6 +202,8 @@ pub(crate) struct Tenant {
     pub(crate) retention_ms: i64,
     /// What is before this time has been cut, but for what came later.
     pub(crate) cut_until: i64,
+    /// Wall clock of the last push, or of the first look at it after a start; `i64::MIN` before that.
+    pub(crate) pushed_ms: i64,
     /// Empty where none were sent.
     pub(crate) exemplars: Exemplars,
     /// Empty where none were sent.
@@ -316,6 +318,7 @@ impl Memtable {
             tail: Lsn::default(),
             retention_ms: self.retention_of(id),
             cut_until: i64::MIN,
+            pushed_ms: i64::MIN,
             exemplars: Exemplars::default(),
             starts: Starts::default(),
             lates: Lates::default(),

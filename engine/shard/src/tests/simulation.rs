@@ -509,8 +509,9 @@ fn churn(seed: u64) {
             run.end(true);
             continue;
         }
+        // Longer than any of them stays away: what lies in blocks goes by the clock too.
         let limits = TenantLimits {
-            retention: Duration::from_secs(3600),
+            retention: Duration::from_secs(30 * 24 * 3600),
             ..TenantLimits::unlimited()
         };
         run.client.as_mut().expect("the node serves").limits = Arc::new(limits);
