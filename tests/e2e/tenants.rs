@@ -152,3 +152,92 @@ fn a_process_has_its_own_bounds() {
     });
     server.stop();
 }
+
+/// One query over two tenants of three, of every endpoint that may; none ever sees the third.
+#[test]
+fn a_query_reads_the_tenants_that_it_names_and_no_other() {
+    let options = ServerOptions {
+        config: "auth_enabled: true\ntenant_federation: {enabled: true, max_tenant: 2}\n".into(),
+        ..Default::default()
+    };
+    let Some(mut server) = Server::start(options) else {
+        return;
+    };
+    for tenant in ["a", "b", "c"] {
+        assert_eq!(push(&server, tenant, "m", 2).status, 200);
+        assert_eq!(
+            push(&server, tenant, &format!("only_{tenant}"), 1).status,
+            200
+        );
+    }
+    // A series that pretends to be another tenant's.
+    let fooled = [("__name__", "fooled"), ("__tenant_id__", "c")];
+    let body = snappy(&body(&[(&fooled, unix_now() * 1000, 1.0)]));
+    let pushed = Api::new(&server.url(), Some("a")).post("/api/v1/push", &[], &body);
+    assert_eq!(pushed.unwrap().status, 200);
+    let api = server.api(Some("b|a|b"));
+    let now = unix_now() as f64 + 1.0;
+    let value = |query: &str| {
+        let answer = api.query(query, now);
+        let samples = answer.as_array().unwrap().iter();
+        let one = |sample: &serde_json::Value| {
+            let metric = sample["metric"].to_string();
+            format!("{metric} {}", sample["value"][1].as_str().unwrap())
+        };
+        samples.map(one).collect::<Vec<_>>()
+    };
+    assert_eq!(value("count(m)"), ["{} 4"]);
+    assert_eq!(
+        value("count by (__tenant_id__) (m)"),
+        ["{\"__tenant_id__\":\"a\"} 2", "{\"__tenant_id__\":\"b\"} 2"]
+    );
+    assert_eq!(value("count(m{__tenant_id__=\"b\"})"), ["{} 2"]);
+    assert_eq!(value("count(m{__tenant_id__=~\"c|x\"})"), [] as [&str; 0]);
+    assert_eq!(value("only_c"), [] as [&str; 0]);
+    assert_eq!(
+        value("fooled"),
+        ["{\"__name__\":\"fooled\",\"__tenant_id__\":\"a\",\"original___tenant_id__\":\"c\"} 1"]
+    );
+    assert_eq!(
+        value("count(fooled{original___tenant_id__=\"c\"})"),
+        ["{} 1"]
+    );
+    let data = |path: &str, selector: &str| match selector {
+        "" => api.data(path, &[]),
+        selector => api.data(path, &[("match[]", selector)]),
+    };
+    let tenants = "/api/v1/label/__tenant_id__/values";
+    assert_eq!(data(tenants, ""), serde_json::json!(["a", "b"]));
+    assert_eq!(data(tenants, "only_b"), serde_json::json!(["b"]));
+    let names = data("/api/v1/label/__name__/values", "");
+    assert_eq!(
+        names,
+        serde_json::json!(["fooled", "m", "only_a", "only_b"])
+    );
+    let originals = data("/api/v1/label/original___tenant_id__/values", "");
+    assert_eq!(originals, serde_json::json!(["c"]));
+    assert!(
+        data("/api/v1/labels", "")
+            .to_string()
+            .contains("__tenant_id__")
+    );
+    let series = data("/api/v1/series", "only_a");
+    let wanted =
+        serde_json::json!([{"__name__": "only_a", "__tenant_id__": "a", "i": "0", "pod_uid": "x"}]);
+    assert_eq!(series, wanted);
+    // One tenant is as it always was.
+    let alone = server.api(Some("a|a")).query("fooled", now);
+    assert_eq!(
+        alone[0]["metric"],
+        serde_json::json!({"__name__": "fooled", "__tenant_id__": "c"})
+    );
+    let get = |tenant: &str, path: &str| server.api(Some(tenant)).get(path, &[("query", "m")]);
+    let many = get("a|b|c", "/api/v1/query");
+    assert_eq!(many.status, 400);
+    assert!(many.text().contains("too many tenants, max: 2, actual: 3"));
+    for (tenant, path) in [("a|b", "/api/v1/status/tsdb"), ("a|", "/api/v1/query")] {
+        assert_eq!(get(tenant, path).status, 400, "{tenant} {path}");
+    }
+    assert_eq!(push(&server, "a|b", "m", 1).status, 400);
+    server.stop();
+}

@@ -76,6 +76,19 @@ impl Api {
         collect(request.call()?)
     }
 
+    /// As [`Api::get`], with headers.
+    pub fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Response {
+        let mut request = self.agent.get(format!("{}{path}", self.base));
+        if let Some(tenant) = &self.tenant {
+            request = request.header("X-Scope-OrgID", tenant);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = request.call().and_then(collect);
+        response.unwrap_or_else(|e| panic!("GET {path}: {e}"))
+    }
+
     /// POST of a body with headers.
     pub fn post(
         &self,

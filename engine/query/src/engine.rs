@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::blocks::Look;
 use crate::error::Error;
 use crate::fanout::{self, Allowance, Canceled, Reach};
+use crate::federation::Part;
 use crate::inflight::{Inflight, Listed, Running, Written};
 use crate::memory::{Account, Memory, value_bytes};
 use crate::merge::{Answers, Fetched};
@@ -46,7 +47,7 @@ pub struct Engine {
 /// Who asks.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// Whose data.
+    /// Whose data; [joined](TenantId::joined) where it is that of several.
     pub tenant: TenantId,
     /// In force for this request.
     pub limits: Arc<TenantLimits>,
@@ -389,34 +390,36 @@ impl Engine {
         allowance: Allowance,
         turn: &Turn,
     ) -> Result<Catch, Error> {
-        let mut lists = Vec::with_capacity(reaches.len());
-        let mut sizes = Vec::with_capacity(reaches.len());
+        let list = |reach: &Reach| Answers {
+            series: Vec::new(),
+            all_labels: reach.projection == Projection::All,
+        };
+        let mut lists: Vec<Answers> = reaches.iter().map(list).collect();
+        let mut sizes = vec![Size::default(); reaches.len()];
         let mut all = Size::default();
-        for some in reaches.chunks(SELECTORS_AT_ONCE) {
-            let select = |reach: &Reach| {
+        let parts = |(at, reach)| caller.parts(reach).into_iter().map(move |part| (at, part));
+        let parts: Vec<(usize, Part)> = reaches.iter().enumerate().flat_map(parts).collect();
+        for some in parts.chunks(SELECTORS_AT_ONCE) {
+            let select = |(_, Part { caller, reach, .. }): &(usize, Part)| {
                 // An absurd offset, or data behind the floor: nothing can be of use.
                 (reach.min_time <= reach.max_time)
                     .then(|| fanout::select(&self.mailboxes, caller, reach, true, allowance, turn))
             };
             let pending: Vec<_> = some.iter().map(select).collect();
-            for (reach, answers) in some.iter().zip(pending) {
-                let answers = match answers {
-                    Some(answers) => {
-                        let mut answers = answers.all(turn).await?;
-                        let select = move |look: &Look<'_>| look.select(true, allowance);
-                        answers.extend(self.in_blocks(caller, reach, turn, select).await?);
-                        answers
-                    }
-                    None => Vec::new(),
+            for ((at, part), answers) in some.iter().zip(pending) {
+                let Some(answers) = answers else {
+                    continue;
                 };
+                let mut answers = answers.all(turn).await?;
+                let select = move |look: &Look<'_>| look.select(true, allowance);
+                let blocks = self.in_blocks(&part.caller, &part.reach, turn, select);
+                answers.extend(blocks.await?);
                 let size = Size::of_lists(&answers, self.mailboxes.count());
                 all.add(size);
                 allowance.check(all)?;
-                sizes.push(size);
-                lists.push(Answers {
-                    series: answers,
-                    all_labels: reach.projection == Projection::All,
-                });
+                sizes[*at].add(size);
+                part.mark(&mut answers, turn)?;
+                lists[*at].series.append(&mut answers);
             }
         }
         let user = [self.metrics.user(&caller.tenant)];

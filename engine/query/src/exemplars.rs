@@ -11,6 +11,7 @@ use model::{Exemplar, Labels, Matcher, Projection};
 use crate::engine::{Caller, Engine, Size, Turn};
 use crate::error::Error;
 use crate::fanout::{self, Reach};
+use crate::federation::Part;
 use crate::options::SELECTORS_AT_ONCE;
 
 /// A series and its exemplars, ascending in time.
@@ -57,14 +58,21 @@ impl Engine {
                     .collect();
                 let mut found: BTreeMap<Labels, Vec<Exemplar>> = BTreeMap::new();
                 let mut size = Size::default();
-                for some in reaches.chunks(SELECTORS_AT_ONCE) {
-                    let ask =
-                        |reach| fanout::exemplars(self.mailboxes(), caller, reach, allowance, turn);
+                let parts: Vec<Part> = reaches
+                    .iter()
+                    .flat_map(|reach| caller.parts(reach))
+                    .collect();
+                for some in parts.chunks(SELECTORS_AT_ONCE) {
+                    let ask = |part: &Part| {
+                        let Part { caller, reach, .. } = part;
+                        fanout::exemplars(self.mailboxes(), caller, reach, allowance, turn)
+                    };
                     let pending: Vec<_> = some.iter().map(ask).collect();
-                    for answers in pending {
-                        let answers = answers.all(turn).await?;
+                    for (part, answers) in some.iter().zip(pending) {
+                        let mut answers = answers.all(turn).await?;
                         size.add(Size::of(answers.iter().flatten()));
                         allowance.check(size)?;
+                        part.mark(&mut answers, turn)?;
                         for series in answers.into_iter().flatten() {
                             found.insert(series.labels, series.exemplars);
                         }

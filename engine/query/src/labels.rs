@@ -8,6 +8,7 @@ use crate::blocks::Look;
 use crate::engine::{Caller, Engine, Size, Turn};
 use crate::error::Error;
 use crate::fanout::{self, Allowance, Reach};
+use crate::federation::Part;
 use crate::memory::Account;
 use crate::options::{SELECTORS_AT_ONCE, TEXT_BYTES_MAX};
 
@@ -84,16 +85,24 @@ impl Engine {
             let reaches = self.reaches(caller, &lookup, turn).await?;
             let mut all = Vec::new();
             let mut size = Size::default();
-            for some in reaches.chunks(SELECTORS_AT_ONCE) {
-                let select =
-                    |reach| fanout::select(self.mailboxes(), caller, reach, false, allowance, turn);
+            let parts: Vec<Part> = reaches
+                .iter()
+                .flat_map(|reach| caller.parts(reach))
+                .collect();
+            for some in parts.chunks(SELECTORS_AT_ONCE) {
+                let select = |part: &Part| {
+                    let Part { caller, reach, .. } = part;
+                    fanout::select(self.mailboxes(), caller, reach, false, allowance, turn)
+                };
                 let pending: Vec<_> = some.iter().map(select).collect();
-                for (reach, answers) in some.iter().zip(pending) {
+                for (part, answers) in some.iter().zip(pending) {
                     let mut answers = answers.all(turn).await?;
                     let select = move |look: &Look<'_>| look.select(false, allowance);
-                    answers.extend(self.in_blocks(caller, reach, turn, select).await?);
+                    let blocks = self.in_blocks(&part.caller, &part.reach, turn, select);
+                    answers.extend(blocks.await?);
                     size.add(Size::of_lists(&answers, self.mailboxes().count()));
                     allowance.check(size)?;
+                    part.mark(&mut answers, turn)?;
                     let series = answers.into_iter().flatten();
                     all.extend(series.map(|series| series.labels));
                 }
@@ -135,14 +144,38 @@ impl Engine {
                 reaches.push(reach(self.floor(caller), Arc::from([]), &lookup));
             }
             let mut all = Vec::new();
-            for some in reaches.chunks(SELECTORS_AT_ONCE) {
-                let labels = |reach| fanout::labels(self.mailboxes(), caller, name, reach, turn);
+            let parts: Vec<Part> = reaches
+                .iter()
+                .flat_map(|reach| caller.parts(reach))
+                .collect();
+            for some in parts.chunks(SELECTORS_AT_ONCE) {
+                // Of the tenant itself: whether it has any series that match is asked by the names of their labels.
+                let inner = |part: &Part| {
+                    name.and_then(|name| part.inner_name(name))
+                        .map(str::to_owned)
+                };
+                let labels = |part: &Part| {
+                    let Part { caller, reach, .. } = part;
+                    let name = inner(part);
+                    fanout::labels(self.mailboxes(), caller, name.as_deref(), reach, turn)
+                };
                 let pending: Vec<_> = some.iter().map(labels).collect();
-                for (reach, answers) in some.iter().zip(pending) {
-                    all.extend(answers.all(turn).await?.into_iter().flatten());
-                    let name = name.map(str::to_owned);
-                    let labels = move |look: &Look<'_>| look.labels(name.as_deref());
-                    all.extend(self.in_blocks(caller, reach, turn, labels).await?);
+                for (part, answers) in some.iter().zip(pending) {
+                    let answers = answers.all(turn).await?;
+                    let mut found: Vec<String> = answers.into_iter().flatten().collect();
+                    let inner = inner(part);
+                    let of_tenant = name.is_some() && inner.is_none();
+                    let labels = move |look: &Look<'_>| look.labels(inner.as_deref());
+                    let blocks = self.in_blocks(&part.caller, &part.reach, turn, labels);
+                    found.extend(blocks.await?);
+                    match name {
+                        None => part.outer_names(&mut found),
+                        Some(_) if of_tenant && !found.is_empty() => {
+                            found = vec![part.caller.tenant.as_str().to_owned()];
+                        }
+                        Some(_) => {}
+                    }
+                    all.extend(found);
                 }
             }
             let sort = move || {

@@ -12,7 +12,8 @@
 //! 5. `merge`: sorted by labels, the same series joined, and thereby a [`promql::Source`]: chunks are decoded only when a
 //!    worker evaluates their series.
 //!
-//! A range query may be put together from parts (`parts`): what is kept of earlier ones (`results`), and pieces of a day each.
+//! A range query may be put together from parts (`parts`): what is kept of earlier ones (`results`), and pieces of a day each. A query over several
+//! tenants (`federation`) is a read of each.
 //!
 //! Nothing here names a series without its tenant. Every wait ends at the deadline. Limits of a query (series, bytes, samples,
 //! length) are the tenant's; a query beyond one fails with an error that names it.
@@ -26,6 +27,7 @@ mod error;
 mod exemplars;
 mod explain;
 mod fanout;
+mod federation;
 mod inflight;
 mod labels;
 mod memory;

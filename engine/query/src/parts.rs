@@ -31,16 +31,20 @@ impl Engine {
         if !matches!(query.times, Times::Range { .. }) || query.per_step || query.uncached {
             return self.run_whole(caller, plan, turn, query.per_step).await;
         }
-        let session = self.results.as_ref().and_then(|results| {
-            let freshness = millis(caller.limits.max_cache_freshness);
-            let request = Request {
-                tenant: &caller.tenant,
-                text: &query.text,
-                floor: self.floor(caller),
-                settled: caller.now_ms.saturating_sub(freshness),
-            };
-            results.open(&request, &plan, self.mailboxes().changes())
-        });
+        // Changes are noted by tenant, not by several.
+        let results = self.results.as_ref();
+        let session = results
+            .filter(|_| !caller.tenant.is_joined())
+            .and_then(|results| {
+                let freshness = millis(caller.limits.max_cache_freshness);
+                let request = Request {
+                    tenant: &caller.tenant,
+                    text: &query.text,
+                    floor: self.floor(caller),
+                    settled: caller.now_ms.saturating_sub(freshness),
+                };
+                results.open(&request, &plan, self.mailboxes().changes())
+            });
         let (steps, step) = (plan.steps(), plan.steps().step);
         let interval = millis(self.options.split_interval);
         let pieces = match &session {

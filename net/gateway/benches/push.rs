@@ -277,6 +277,7 @@ fn lookups(
             Target {
                 core: CoreId(0),
                 key,
+                source: 0,
             },
         );
     }

@@ -10,8 +10,10 @@ use crate::params::Form;
 use crate::reply::{self, Body};
 use crate::state::{ConfigPages, Gateway, Phase};
 
+mod ha;
 mod tenants;
 
+pub(crate) use ha::ha_tracker;
 pub(crate) use tenants::{all_user_stats, user_limits, user_overrides, user_stats};
 
 /// 200 `ready`, or 503 and why not.
@@ -162,6 +164,7 @@ pub(crate) fn index(gateway: &Gateway) -> Response<Body> {
         ("/config", "the configuration in force"),
         ("/runtime_config", "limits of tenants that have their own"),
         ("/distributor/all_user_stats", "series and rates of tenants"),
+        ("/distributor/ha_tracker", "elected replicas of HA pairs"),
         ("/services", "its parts and their states"),
         ("/querier/queries", "queries in flight, of all tenants"),
         ("/ingester/flush", "copies what is in memory into blocks"),

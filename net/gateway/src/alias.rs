@@ -7,7 +7,7 @@
 //! a change of a tenant's settings makes all its aliases unreachable at once; they leave as idle ones do.
 //!
 //! ```text
-//! entries  [hash 16 | key 8 | next 4 | core 2 | stamp 2]   32 bytes, in pages, never moved
+//! entries  [hash 16 | key 8 | next 3 | source 2 | core 2 | stamp 1]   32 bytes, in pages, never moved
 //! by_hash  u32 per slot -> entry, tag   finds an alias        64 open-addressing tables, each grows alone
 //! by_key   u32 per slot -> entry, tag   finds the other aliases of a series
 //! ```
@@ -23,6 +23,9 @@
 //! a tenant that is over its limit costs a lookup per series and scrape and not a parse and a message. It holds for one to five minutes
 //! (spread by hash, so that some are tried again all the time), and only as long as the tenant's epoch of refusals: see `distributor::tenants`.
 //!
+//! A series of an HA replica has an alias that says in 16 bits which ([`Target::source`]): the replica label is gone from the labels, and who is elected
+//! is decided on every push. A series of a replica that is not elected has an alias for just that.
+//!
 //! Bounds: at most [`ALIASES_PER_SERIES_MAX`] aliases of a series (a sender that pads varints only pushes out its own), at most `count_max` in the table
 //! (the one unused longest among some neighbours goes), refused ones are at most an eighth of that, of which a tenant has at most twice what the others left free, and what was not used for [`IDLE_STAMPS`] stamps is swept out step
 //! by step, so that churn does not leak. Memory is 43 to 54 bytes an alias; [`AliasTable::bytes`] tells.
@@ -36,7 +39,7 @@ use model::{CoreId, Generation, SeriesKey, SeriesRef, TenantId};
 use wire::remote_write::Protocol;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128_with_secret};
 
-use entries::{Entries, Entry, NONE, REFUSED};
+use entries::{Entries, Entry, NONE, PASSIVE, REFUSED};
 use index::Index;
 
 /// Aliases that one table can hold.
@@ -135,6 +138,8 @@ pub struct Target {
     pub core: CoreId,
     /// The series there.
     pub key: SeriesKey,
+    /// The number of its HA cluster and replica, see `ha::sources`; 0: none.
+    pub source: u16,
 }
 
 /// Why a series was refused when its labels were last looked at, kept in an alias in place of core and key.
@@ -158,7 +163,13 @@ pub(crate) struct Refuser {
 }
 
 impl Target {
-    /// What this alias says if it is not that of a series on a core.
+    /// Whether this is a series on a core.
+    #[inline(always)]
+    pub(crate) fn is_series(self) -> bool {
+        self.core.0 < PASSIVE
+    }
+
+    /// What this alias says if it is that of a series that was refused.
     #[inline(always)]
     pub(crate) fn refused(self) -> Option<Refused> {
         (self.core.0 == REFUSED).then_some(Refused {
@@ -171,7 +182,22 @@ impl Target {
         })
     }
 
-    fn of_refused(refused: Refused) -> Target {
+    fn is_same_series(self, other: Target) -> bool {
+        self.core == other.core && self.key == other.key
+    }
+
+    fn of_passive(source: u16) -> Target {
+        Target {
+            core: CoreId(PASSIVE),
+            key: SeriesKey {
+                series: SeriesRef(0),
+                generation: Generation(0),
+            },
+            source,
+        }
+    }
+
+    fn of_refused(refused: Refused, source: u16) -> Target {
         let Refuser { epoch, share } = refused.refuser;
         let series = u32::from_le_bytes([
             refused.reason,
@@ -185,6 +211,7 @@ impl Target {
                 series: SeriesRef(series),
                 generation: Generation(epoch),
             },
+            source,
         }
     }
 }
@@ -348,14 +375,15 @@ impl AliasTable {
         hashes: &[AliasHash],
         targets: &mut [Option<Target>],
     ) -> usize {
+        let stamp = self.now as u8;
         let mut right = 0;
         for (hash, target) in hashes.iter().zip(targets) {
             let Some(found) = self.guess(cursor.last, *hash) else {
                 break;
             };
             let entry = self.entries.get_mut(found).expect("a right guess is there");
-            if entry.stamp != self.now {
-                entry.stamp = self.now;
+            if entry.stamp != stamp {
+                entry.stamp = stamp;
             }
             *target = Some(entry.target());
             cursor.last = found;
@@ -368,16 +396,16 @@ impl AliasTable {
     /// The entry that followed `last`, or the one after it (then the series between has left), if its hash is the right one.
     #[inline]
     fn guess(&mut self, last: u32, hash: AliasHash) -> Option<u32> {
-        let next = self.entries.get(last)?.next;
+        let next = self.entries.get(last)?.next();
         let follower = self.entries.get(next)?;
         if follower.hash() == hash {
             return Some(next);
         }
-        let second = follower.next;
+        let second = follower.next();
         if self.entries.get(second)?.hash() != hash {
             return None;
         }
-        self.entries.get_mut(last)?.next = second;
+        self.entries.get_mut(last)?.set_next(second);
         Some(second)
     }
 
@@ -427,12 +455,12 @@ impl AliasTable {
                 self.counts.missed += 1;
                 continue;
             };
-            entry.stamp = self.now;
+            entry.stamp = self.now as u8;
             *target = Some(entry.target());
             self.counts.found += 1;
             if let Some(last) = self.entries.get_mut(cursor.last) {
-                followed += usize::from(last.next == found);
-                last.next = found;
+                followed += usize::from(last.next() == found);
+                last.set_next(found);
             }
             cursor.last = found;
         }
@@ -468,16 +496,33 @@ impl AliasTable {
 
     /// Remembers that a series was refused, if its tenant has room for more of its kind: it may have twice what is still free of it, so one that
     /// sends nothing but garbage gets two thirds, two such get two fifths each, and somebody else always has some.
-    pub(crate) fn learn_refused(&mut self, hash: AliasHash, reason: u8, refuser: Refuser) {
+    ///
+    /// `source` as in [`Target::source`].
+    pub(crate) fn learn_refused(
+        &mut self,
+        hash: AliasHash,
+        reason: u8,
+        refuser: Refuser,
+        source: u16,
+    ) {
         let spread = (hash.0 >> 64) as u16 % REFUSED_STAMPS_SPREAD;
-        let target = Target::of_refused(Refused {
+        let refused = Refused {
             reason,
             refuser,
             until: self.now.wrapping_add(REFUSED_STAMPS_MIN + spread),
-        });
+        };
+        let target = Target::of_refused(refused, source);
         if self.make_way(hash, target) && self.has_room_for(refuser) {
             self.refused += 1;
             self.refused_of[usize::from(refuser.share)] += 1;
+            self.insert(hash, target);
+        }
+    }
+
+    /// Remembers that a series is that of a replica that is not elected.
+    pub(crate) fn learn_passive(&mut self, hash: AliasHash, source: u16) {
+        let target = Target::of_passive(source);
+        if self.make_way(hash, target) {
             self.insert(hash, target);
         }
     }
@@ -522,7 +567,9 @@ impl AliasTable {
         if self.entries.count() == self.count_max {
             self.evict();
         }
-        let at = self.entries.insert(Entry::new(hash, target, self.now));
+        let at = self
+            .entries
+            .insert(Entry::new(hash, target, self.now as u8));
         let AliasTable {
             entries, by_hash, ..
         } = self;
@@ -579,7 +626,7 @@ impl AliasTable {
             if self
                 .entries
                 .get(at)
-                .is_some_and(|entry| entry.target() == target)
+                .is_some_and(|entry| entry.target().is_same_series(target))
             {
                 found.push(at);
             }
@@ -588,11 +635,11 @@ impl AliasTable {
         found
     }
 
-    /// Stamps since the entry was used; the clock may wrap around.
+    /// Stamps since the entry was used, in 8 bits: one that no sweep has come by for four hours looks young again, which costs its place for a while.
     fn age(&self, at: u32) -> u16 {
         self.entries
             .get(at)
-            .map_or(0, |entry| self.now.wrapping_sub(entry.stamp))
+            .map_or(0, |entry| (self.now as u8).wrapping_sub(entry.stamp).into())
     }
 
     fn evict(&mut self) {
@@ -622,6 +669,7 @@ impl AliasTable {
                 self.refused -= 1;
                 self.refused_of[usize::from(refused.refuser.share)] -= 1;
             }
+            None if !entry.target().is_series() => {}
             None => by_key.remove(key_hash(entry.target()), at, |at| {
                 key_hash(entries.at(at).target())
             }),

@@ -14,18 +14,20 @@ mod stats;
 
 pub(crate) use running::{all_queries, kill_any};
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
-use model::{QueryValue, TenantId};
+use model::{Metadata, QueryValue, TenantId, TenantLimits};
 use query::{Account, Caller, Lookup, Query, Times};
 use wire::json::{
     Answer, ListAnswer, Notes, put_exemplars, put_labels, put_metadata_map, put_string, put_success,
 };
 
 use crate::connection::Received;
+use crate::metadata::MetadataStore;
 use crate::params::Form;
 use crate::reply::{self, ApiError, Body};
 use crate::router::Endpoint;
@@ -43,7 +45,7 @@ pub(crate) async fn answer(
 ) -> Result<Response<Body>, ApiError> {
     let gzip = gateway.options.gzip && reply::accepts_gzip(request.headers());
     let caller = |services: &Services| Caller {
-        limits: services.overrides.limits(&tenant),
+        limits: limits_of(services, &tenant),
         tenant: tenant.clone(),
         now_ms: (gateway.options.now_ms)(),
     };
@@ -88,6 +90,41 @@ pub(crate) async fn answer(
             unreachable!("answered before")
         }
     }
+}
+
+/// The limits of a tenant, or of several: of each limit the one that allows least.
+fn limits_of(services: &Services, tenant: &TenantId) -> Arc<TenantLimits> {
+    let mut all = tenant
+        .members()
+        .map(|member| services.overrides.limits(&member));
+    let first = all.next().expect("a name has a member");
+    all.fold(first, |least, limits| {
+        Arc::new(least.most_restrictive(&limits))
+    })
+}
+
+/// Metadata of a tenant, or of several, put together by metric.
+fn metadata_of(
+    store: &MetadataStore,
+    tenant: &TenantId,
+    metric: Option<&str>,
+    [limit, per_metric]: [usize; 2],
+) -> Vec<(String, Vec<Metadata>)> {
+    if !tenant.is_joined() {
+        return store.list(tenant, metric, limit, per_metric);
+    }
+    let most = |limit: usize| if limit == 0 { usize::MAX } else { limit };
+    let mut all: BTreeMap<String, Vec<Metadata>> = BTreeMap::new();
+    for member in tenant.members() {
+        for (name, records) in store.list(&member, metric, limit, per_metric) {
+            let known = all.entry(name).or_default();
+            let fresh = records.into_iter().filter(|r| !known.contains(r));
+            let fresh: Vec<Metadata> = fresh.collect();
+            known.extend(fresh);
+            known.truncate(most(per_metric));
+        }
+    }
+    all.into_iter().take(most(limit)).collect()
 }
 
 /// One request with everything that it needs.
@@ -171,11 +208,11 @@ impl Api<'_> {
         let store = &self.services.metadata;
         let metrics = match limit {
             Some(0) => Vec::new(),
-            limit => store.list(
+            limit => metadata_of(
+                store,
                 &self.caller.tenant,
                 metric,
-                limit.unwrap_or(0),
-                per_metric.unwrap_or(0),
+                [limit, per_metric].map(|limit| limit.unwrap_or(0)),
             ),
         };
         let metrics = metrics

@@ -133,6 +133,7 @@ async fn dispatch(thread: &Rc<Thread>, route: Route, request: Request<Received>)
         Route::UserLimits | Route::UserOverrides | Route::UserStats => {
             of_tenant(gateway, &route, request.headers())
         }
+        Route::HaTracker => admin::ha_tracker(gateway, request.headers()),
         Route::AllUserStats => admin::all_user_stats(gateway, request.headers()),
         Route::Services => admin::services(gateway),
         Route::AllQueries => api::all_queries(gateway),
@@ -197,7 +198,14 @@ async fn in_api(
     endpoint: Endpoint,
     request: Request<Received>,
 ) -> Response<Body> {
-    let tenant = match gateway.options.tenancy.tenant_of(request.headers()) {
+    let options = &gateway.options;
+    let tenant = match endpoint.reads_several() {
+        true => options
+            .tenancy
+            .tenants_of(request.headers(), options.federation),
+        false => options.tenancy.tenant_of(request.headers()),
+    };
+    let tenant = match tenant {
         Ok(tenant) => tenant,
         // As Cortex: a missing tenant is told in plain text by the layer in front of the API.
         Err(error) if error.status() == StatusCode::UNAUTHORIZED => {

@@ -1,10 +1,10 @@
 //! How others reach a node: HTTP in both directions of the data, and the gRPC port.
 //!
 //! Thin and stateless but for what is named here: the alias table of each thread (`alias`), limits per tenant (`overrides`), metadata
-//! (`metadata`). Read on by direction:
+//! (`metadata`), elections of HA replicas (`ha`). Read on by direction:
 //!
 //! - in front of both: `server` (acceptor, threads, stop), `connection` (patience with clients), `router`, `handle`, `state`;
-//! - a sample comes in: `push`, `distributor`, `alias`;
+//! - a sample comes in: `push`, `distributor`, `alias`, `ha` (which of several replicas is taken), `relabel`;
 //! - a query goes out: `api`, `params`, `reply`;
 //! - operators and probes: `admin`, `metrics`, `limit_metrics`, `grpc`.
 //!
@@ -19,6 +19,7 @@ mod api;
 mod connection;
 mod distributor;
 mod grpc;
+pub mod ha;
 mod handle;
 mod limit_metrics;
 pub mod metadata;
@@ -26,6 +27,7 @@ mod metrics;
 pub mod overrides;
 pub mod params;
 pub mod push;
+pub mod relabel;
 mod reply;
 mod router;
 mod server;

@@ -7,10 +7,12 @@
 //! | answer | when |
 //! | --- | --- |
 //! | 200, 204 (version 2) | everything is stored and, unless the tenant relaxed it, synced |
+//! | 202 | it is all of an HA replica that is not elected, and was dropped |
 //! | 400 | undecodable, too large, or something in it was refused: the rest is stored, the first error is told |
 //! | 408 | the body did not come in time |
 //! | 415 | another media type or encoding |
 //! | 429 | the rate of the tenant; nothing is stored; `Retry-After` |
+//! | 500 | the store of HA elections has no answer; senders repeat it |
 //! | 503 | the state of the node: queues, bytes in work, disk, memory for new series (the known ones of the body are stored); `Retry-After`, senders repeat it |
 //!
 //! Answers to version 2 tell in headers how much was stored (`X-Prometheus-Remote-Write-Samples-Written` and so on), errors included.
@@ -46,13 +48,15 @@ use wire::snappy;
 
 use crate::alias::{ALIASES_MAX, AliasTable, Counts, Secret};
 use crate::distributor::Distributor;
-use crate::distributor::assemble::{self, Assembly, Origins, Rules, Share};
+use crate::distributor::assemble::{self, Assembly, Ha, Origins, Rules, Share};
 use crate::distributor::metrics::Metrics;
 use crate::distributor::outcome::Verdict;
 use crate::distributor::rate::SmoothRate;
 use crate::distributor::tenants::{Settings, Tenant, Tenants};
 use crate::distributor::texts;
 use crate::distributor::validate::{Reason, TimeBounds};
+use crate::ha::sources::Pair;
+use crate::ha::{Fate, Tracker};
 use crate::metadata::MetadataStore;
 use crate::overrides::Overrides;
 
@@ -145,6 +149,8 @@ pub struct PushOptions {
     pub inflight_pushes_max: u64,
     /// Samples a second taken by this node, smoothed; 0: no bound.
     pub samples_per_second_max: f64,
+    /// Tells replicas of HA pairs apart, for tenants that want it.
+    pub ha: Option<Arc<Tracker>>,
 }
 
 impl Default for PushOptions {
@@ -159,6 +165,7 @@ impl Default for PushOptions {
             memory: Memory::default(),
             inflight_pushes_max: 0,
             samples_per_second_max: 0.0,
+            ha: None,
         }
     }
 }
@@ -282,6 +289,23 @@ impl PushService {
         let tick = shared.ticks.fetch_add(1, Ordering::Relaxed);
         if tick.is_multiple_of(TENANT_TICKS) {
             shared.tenants.tick(TENANT_TICKS as f64);
+        }
+    }
+
+    /// What tells replicas apart, if anything does.
+    pub(crate) fn ha(&self) -> Option<&Tracker> {
+        self.shared.options.ha.as_deref()
+    }
+
+    /// Gives up elections of clusters that have been silent for long.
+    pub async fn clean_elections(&self, now_ms: i64) {
+        if let Some(tracker) = self.ha()
+            && let Err(error) = tracker.clean(now_ms).await
+        {
+            tracing::warn!(
+                error,
+                "elections cannot be cleaned up; the next time will do"
+            );
         }
     }
 
@@ -437,7 +461,9 @@ impl PushService {
         written: &mut Written,
     ) -> Result<(), PushError> {
         let now_ms = (self.shared.wall)();
-        let rules = Rules {
+        let tracker = self.shared.options.ha.as_deref();
+        let tracker = tracker.filter(|_| settings.limits.accept_ha_samples);
+        let mut rules = Rules {
             tenant: &tenant.id,
             limits: &settings.limits,
             protocol,
@@ -446,10 +472,30 @@ impl PushService {
             core_count: self.shared.cores.count(),
             text_bytes_max: self.shared.options.recv_bytes_max,
             refuser: tenant.refusals.refuser(),
+            relabel: &settings.relabel,
+            ha: tracker.map(|tracker| Ha {
+                tracker,
+                sources: &tenant.sources,
+                now_ms,
+                decided: &[],
+            }),
         };
         let mut assembly = self.assemble(body, &rules)?;
+        let decided;
+        if let (false, Some(ha)) = (assembly.undecided.is_empty(), &mut rules.ha) {
+            decided = self
+                .elect(tenant, settings, ha, &assembly.undecided)
+                .await?;
+            ha.decided = &decided;
+            assembly = self.assemble(body, &rules)?;
+            assert!(
+                assembly.undecided.is_empty(),
+                "the same body has the same replicas"
+            );
+        }
         let limited = self.take_histogram_rate(tenant, settings, &mut assembly);
-        self.count(tenant, &assembly);
+        self.count(tenant, settings, &assembly);
+        self.pass_over(&assembly, written)?;
         self.take_rate(tenant, settings, &assembly)?;
         self.keep_metadata(tenant, settings, now_ms, &mut assembly);
         let mut verdict = Verdict::default();
@@ -477,9 +523,10 @@ impl PushService {
             .refusals
             .note(verdict.refused_series, verdict.taken_series, minute);
         *written = Written {
-            samples: verdict.stored + verdict.repeated - verdict.histograms_repeated,
-            histograms: verdict.histograms + verdict.histograms_repeated,
-            exemplars: verdict.exemplars,
+            samples: written.samples + verdict.stored + verdict.repeated
+                - verdict.histograms_repeated,
+            histograms: written.histograms + verdict.histograms + verdict.histograms_repeated,
+            exemplars: written.exemplars + verdict.exemplars,
         };
         self.count_rejected(tenant, &verdict);
         if verdict.no_memory > 0 {
@@ -491,6 +538,46 @@ impl PushService {
         match error.or(assembly.error).or(assembly.metadata_error) {
             None => Ok(()),
             Some(text) => Err(PushError::Invalid(text)),
+        }
+    }
+
+    /// Asks the store of elections for replicas of which nothing is known here.
+    async fn elect(
+        &self,
+        tenant: &Tenant,
+        settings: &Settings,
+        ha: &Ha<'_>,
+        undecided: &[Pair],
+    ) -> Result<Vec<(Pair, Fate)>, PushError> {
+        let mut decided = Vec::with_capacity(undecided.len());
+        for pair in undecided {
+            let names = [&*pair[0], &*pair[1]];
+            let asked = ha
+                .tracker
+                .elect(&tenant.id, &settings.limits, names, ha.now_ms);
+            decided.push((pair.clone(), asked.await.map_err(PushError::Election)?));
+        }
+        Ok(decided)
+    }
+
+    /// What is of replicas that are not elected counts as written: their sender has to miss nothing.
+    ///
+    /// Errors: there is nothing else in the body.
+    fn pass_over(&self, assembly: &Assembly, written: &mut Written) -> Result<(), PushError> {
+        let passive = &assembly.passive;
+        *written = Written {
+            samples: passive.samples,
+            histograms: passive.histograms,
+            exemplars: passive.exemplars,
+        };
+        match &passive.first {
+            Some((replica, elected)) if assembly.samples == 0 && assembly.error.is_none() => {
+                Err(PushError::NotElected {
+                    replica: replica.to_string(),
+                    elected: elected.to_string(),
+                })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -529,7 +616,7 @@ impl PushService {
         bytes.set(aliases.bytes() as i64);
     }
 
-    fn count(&self, tenant: &Tenant, assembly: &Assembly) {
+    fn count(&self, tenant: &Tenant, settings: &Settings, assembly: &Assembly) {
         let counters = &tenant.counters;
         counters.samples_in.inc_by(assembly.samples_in);
         counters.received_samples.inc_by(assembly.samples);
@@ -562,6 +649,18 @@ impl PushService {
                     .with_label_values(&[reason.name(), user])
                     .inc_by(refused);
             }
+        }
+        if settings.limits.accept_ha_samples
+            && let Some(tracker) = &self.shared.options.ha
+        {
+            let mut passive = 0;
+            for (cluster, samples) in &assembly.passive.by_cluster {
+                tracker.count_deduped(&tenant.id, cluster, *samples);
+                passive += samples;
+            }
+            let replicas = assembly.elected_samples + passive;
+            let others = assembly.samples_in.saturating_sub(replicas);
+            metrics.count_non_ha(user, counters, others);
         }
         if assembly.refused_again > 0 {
             metrics.refused_again.inc_by(assembly.refused_again);

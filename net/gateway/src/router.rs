@@ -29,6 +29,8 @@ pub(crate) enum Route {
     UserStats,
     /// The same of all tenants.
     AllUserStats,
+    /// Who is elected.
+    HaTracker,
     /// The parts and their states.
     Services,
     /// Queries in flight, of all tenants.
@@ -115,6 +117,9 @@ pub(crate) fn route(options: &Options, path: &str) -> Matched {
         "/api/v1/user_stats" => Some((Route::UserStats, "api_v1_user_stats")),
         "/distributor/all_user_stats" | "/ingester/all_user_stats" | "/all_user_stats" => {
             Some((Route::AllUserStats, "all_user_stats"))
+        }
+        "/distributor/ha_tracker" | "/ha_tracker" | "/ha-tracker" => {
+            Some((Route::HaTracker, "ha_tracker"))
         }
         "/services" => Some((Route::Services, "services")),
         "/querier/queries" => Some((Route::AllQueries, "querier_queries")),
@@ -228,6 +233,22 @@ fn api(path: &str, legacy: bool) -> Matched {
 /// `7` or `7/kill`.
 fn query_id(rest: &str) -> Option<u64> {
     rest.strip_suffix("/kill").unwrap_or(rest).parse().ok()
+}
+
+impl Endpoint {
+    /// Whether it may be asked of several tenants.
+    pub(crate) fn reads_several(&self) -> bool {
+        !matches!(
+            self,
+            Endpoint::StatusTsdb
+                | Endpoint::Rules
+                | Endpoint::Alerts
+                | Endpoint::CardinalityNames
+                | Endpoint::CardinalityValues
+                | Endpoint::ActiveSeries
+                | Endpoint::Explain
+        )
+    }
 }
 
 impl Route {

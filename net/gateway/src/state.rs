@@ -18,13 +18,15 @@ use crate::metadata::MetadataStore;
 use crate::metrics::Metrics;
 use crate::overrides::Overrides;
 use crate::push::PushService;
-use crate::tenant::Tenancy;
+use crate::tenant::{Federation, Tenancy};
 
 /// Options of the HTTP server and its routes.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Whether requests name their tenant.
     pub tenancy: Tenancy,
+    /// Whether a query may read the data of several.
+    pub federation: Federation,
     /// Before all paths, as `/myelin`, or empty.
     pub path_prefix: String,
     /// Before `/push` and the second copy of the query API, as `/api/prom`.
@@ -258,6 +260,7 @@ pub(crate) mod tests {
     pub(crate) fn options() -> Options {
         Options {
             tenancy: Tenancy::Header,
+            federation: Federation::default(),
             path_prefix: String::new(),
             legacy_prefix: "/api/prom".to_owned(),
             prometheus_prefix: "/prometheus".to_owned(),

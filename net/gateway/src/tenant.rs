@@ -29,6 +29,14 @@ pub enum NoTenant {
     /// The header holds no tenant id.
     #[error(transparent)]
     Invalid(TenantError),
+    /// More tenants than a query may read.
+    #[error("too many tenants, max: {max}, actual: {actual}")]
+    TooMany {
+        /// At most.
+        max: usize,
+        /// So many different ones.
+        actual: usize,
+    },
     /// Bytes that are not even text.
     #[error("tenant ID contains unsupported characters")]
     NotText,
@@ -39,12 +47,49 @@ impl NoTenant {
     pub fn status(&self) -> StatusCode {
         match self {
             NoTenant::Missing => StatusCode::UNAUTHORIZED,
-            NoTenant::Invalid(_) | NoTenant::NotText => StatusCode::BAD_REQUEST,
+            NoTenant::Invalid(_) | NoTenant::NotText | NoTenant::TooMany { .. } => {
+                StatusCode::BAD_REQUEST
+            }
         }
     }
 }
 
+/// Whether a query may read the data of several tenants, `a|b`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Federation {
+    /// Else such a header is refused.
+    pub enabled: bool,
+    /// Tenants of one query; 0: no bound but that of a header.
+    pub tenants_max: usize,
+}
+
 impl Tenancy {
+    /// The tenant of a request that may be of several: their names joined then, each once and sorted.
+    pub fn tenants_of(
+        self,
+        headers: &HeaderMap,
+        federation: Federation,
+    ) -> Result<TenantId, NoTenant> {
+        let several = match self.tenant_of(headers) {
+            Err(NoTenant::Invalid(TenantError::Several)) if federation.enabled => headers,
+            other => return other,
+        };
+        let mut values = several.get_all(TENANT_HEADER).iter();
+        let first = values.next().ok_or(NoTenant::Missing)?;
+        if values.any(|other| other != first) {
+            return Err(NoTenant::Invalid(TenantError::Several));
+        }
+        let text = first.to_str().map_err(|_| NoTenant::NotText)?;
+        let tenants = text.split('|').map(TenantId::new);
+        let tenants = tenants.collect::<Result<Vec<_>, _>>();
+        let joined = TenantId::joined(&tenants.map_err(NoTenant::Invalid)?);
+        let (max, actual) = (federation.tenants_max, joined.members().count());
+        match max > 0 && actual > max {
+            true => Err(NoTenant::TooMany { max, actual }),
+            false => Ok(joined),
+        }
+    }
+
     /// The tenant of a request.
     ///
     /// Two headers that disagree are refused like `a|b`: a proxy that appends instead of replacing must not decide by luck.
@@ -97,6 +142,39 @@ mod tests {
         for bad in ["..", ".", "../x", "a/b", "a\\b", "__markers__"] {
             assert_eq!(refused(&[bad.as_bytes()]).0, 400, "{bad}");
         }
+    }
+
+    #[test]
+    fn several_tenants_pass_where_a_query_may_read_several() {
+        let on = Federation {
+            enabled: true,
+            tenants_max: 2,
+        };
+        let of = |values: &[&[u8]], federation| {
+            let tenants = Tenancy::Header.tenants_of(&headers(values), federation);
+            tenants
+                .map(|tenant| tenant.to_string())
+                .map_err(|error| (error.status().as_u16(), error.to_string()))
+        };
+        assert_eq!(of(&[b"b|a|b"], on), Ok("a|b".into()));
+        assert_eq!(of(&[b"a|a"], on), Ok("a".into()));
+        assert_eq!(of(&[b"a"], on), Ok("a".into()));
+        let many = "too many tenants, max: 2, actual: 3".to_owned();
+        assert_eq!(of(&[b"a|b|c"], on), Err((400, many)));
+        assert!(of(&[b"a|b", b"a|c"], on).is_err());
+        for bad in ["a|", "|a", "a||b", "a|../x", "a|..", "a|b c", "a|b/c"] {
+            assert_eq!(of(&[bad.as_bytes()], on).unwrap_err().0, 400, "{bad}");
+        }
+        assert_eq!(of(&[], on), Err((401, "no org id".into())));
+        let off = Federation::default();
+        assert_eq!(
+            of(&[b"a|b"], off),
+            Err((400, "multiple org IDs present".into()))
+        );
+        assert_eq!(
+            Tenancy::Off.tenants_of(&headers(&[b"a|b"]), on),
+            Ok(TenantId::fake())
+        );
     }
 
     #[test]

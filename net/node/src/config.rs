@@ -45,6 +45,8 @@ pub(crate) struct Config {
     pub(crate) querier: Querier,
     /// Largest form of a query.
     pub(crate) frontend_max_body_size: ByteSize,
+    /// Queries over several tenants.
+    pub(crate) tenant_federation: TenantFederation,
     /// Where limits of single tenants come from.
     pub(crate) runtime_config: RuntimeConfig,
     /// How range queries are split and kept.
@@ -103,6 +105,7 @@ pub(crate) struct Distributor {
     pub(crate) max_recv_msg_size: ByteSize,
     pub(crate) max_inflight_bytes: ByteSize,
     pub(crate) max_inflight_bytes_per_tenant: ByteSize,
+    pub(crate) ha_tracker: HaTracker,
     pub(crate) max_ingestion_rate: Rate,
     pub(crate) max_inflight_push_requests: u64,
 }
@@ -119,6 +122,23 @@ pub(crate) struct Querier {
     pub(crate) workers: usize,
     pub(crate) max_memory: ByteSize,
     pub(crate) active_query_tracker_dir: String,
+}
+
+/// See [`Distributor::ha_tracker`].
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct HaTracker {
+    pub(crate) enable: bool,
+    pub(crate) update_timeout: Duration,
+    pub(crate) update_timeout_jitter_max: Duration,
+    /// Only `inmemory` is built.
+    pub(crate) store: String,
+}
+
+/// See [`Config::tenant_federation`].
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct TenantFederation {
+    pub(crate) enabled: bool,
+    pub(crate) max_tenant: usize,
 }
 
 /// See [`Config::runtime_config`].
@@ -223,6 +243,12 @@ impl Config {
                 max_recv_msg_size: ByteSize(100 << 20),
                 max_inflight_bytes: ByteSize(512 << 20),
                 max_inflight_bytes_per_tenant: ByteSize(256 << 20),
+                ha_tracker: HaTracker {
+                    enable: false,
+                    update_timeout: Duration::from_secs(15),
+                    update_timeout_jitter_max: Duration::from_secs(5),
+                    store: "inmemory".to_owned(),
+                },
                 max_ingestion_rate: Rate(f64::INFINITY),
                 max_inflight_push_requests: 0,
             },
@@ -238,6 +264,10 @@ impl Config {
                 active_query_tracker_dir: String::new(),
             },
             frontend_max_body_size: ByteSize(10 << 20),
+            tenant_federation: TenantFederation {
+                enabled: false,
+                max_tenant: 0,
+            },
             runtime_config: RuntimeConfig {
                 file: String::new(),
                 period: Duration::from_secs(10),
@@ -328,6 +358,14 @@ impl Config {
         if self.http_prefix == self.api.prometheus_http_prefix {
             return Err("http_prefix: must differ from api.prometheus_http_prefix".to_owned());
         }
+        if self.distributor.ha_tracker.store != "inmemory" {
+            return Err(format!(
+                "distributor.ha_tracker.kvstore.store: {:?} is not built yet, only \"inmemory\" is",
+                self.distributor.ha_tracker.store
+            ));
+        }
+        self.validate_limits()
+            .map_err(|(key, reason)| format!("limits.{key}: {reason}"))?;
         model::TenantId::new(&self.self_scrape.tenant)
             .map_err(|e| format!("self_scrape.tenant: {e}"))?;
         compactor::Options {
@@ -475,6 +513,30 @@ impl BlocksStorage {
             Some((key, _)) => Err(format!("{key}: must be above zero")),
             None => Ok(()),
         }
+    }
+}
+
+impl Config {
+    /// Checks the limits against the rest, also those of one tenant. Errors: the limit, and what is wrong.
+    pub(crate) fn validate_limits(&self) -> Result<(), (&'static str, String)> {
+        let tracker = &self.distributor.ha_tracker;
+        let limits = &self.limits;
+        if limits.accept_ha_samples && !tracker.enable {
+            // Cortex takes every replica then, and their samples collide.
+            let reason = "needs distributor.ha_tracker.enable_ha_tracker";
+            return Err(("accept_ha_samples", reason.to_owned()));
+        }
+        let jitter = tracker.update_timeout_jitter_max;
+        let least = tracker.update_timeout + jitter + Duration::from_secs(1);
+        let failover = limits.ha_tracker_failover_timeout;
+        if tracker.enable && failover < least {
+            let reason = format!(
+                "must not be less than update timeout, jitter and a second: {}",
+                setting::Setting::show(&least)
+            );
+            return Err(("ha_tracker_failover_timeout", reason));
+        }
+        Ok(())
     }
 }
 

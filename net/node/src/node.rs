@@ -12,6 +12,7 @@
 //! process with an error once the cores have answered reads for long enough.
 
 use std::convert::Infallible;
+use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,10 +21,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, anyhow, bail};
 use compactor::{Compaction, Compactor};
 use gateway::alias::Secret;
+use gateway::ha::kv::InMemory;
+use gateway::ha::{HaOptions, Tracker};
 use gateway::metadata::MetadataStore;
 use gateway::overrides::Overrides;
 use gateway::push::{PushOptions, PushService};
-use gateway::tenant::Tenancy;
+use gateway::tenant::{Federation, Tenancy};
 use gateway::{ConfigPages, Gateway, GrpcServer, LimitMetrics, Phase, Server, Services};
 use longterm::Longterm;
 use model::TenantId;
@@ -53,6 +56,9 @@ const LOOK_AT_DISK: Duration = Duration::from_secs(10);
 
 /// How often metadata that nobody repeats is dropped.
 const PURGE: Duration = Duration::from_secs(60);
+
+/// How often elections that nobody writes any more are looked for.
+const CLEAN: Duration = Duration::from_secs(30 * 60);
 
 /// The part of the memory that queries may hold where nothing is configured: the rest is for what they read.
 const QUERY_MEMORY_PART: u64 = 4;
@@ -157,8 +163,12 @@ fn assemble(
     registry.register(Box::new(LimitMetrics::new(overrides.clone(), limit_values)))?;
     let metadata = Arc::new(MetadataStore::default());
     let mailboxes = cores.mailboxes().clone();
+    let ha = ha_tracker(config, registry)?;
     let push = PushService::new(
-        push_options(config, memory)?,
+        PushOptions {
+            ha,
+            ..push_options(config, memory)?
+        },
         Arc::new(mailboxes.clone()),
         Arc::clone(overrides),
         metadata.clone(),
@@ -289,8 +299,9 @@ async fn attend(
     let mut look = interval(LOOK);
     let mut purge = interval(PURGE);
     let mut second = interval(Duration::from_secs(1));
+    let mut clean = interval(CLEAN);
     let mut reload = interval(config.runtime_config.period);
-    for timer in [&mut look, &mut purge, &mut second, &mut reload] {
+    for timer in [&mut look, &mut purge, &mut second, &mut clean, &mut reload] {
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
     let scrape = own.run(push);
@@ -301,6 +312,7 @@ async fn attend(
             () = signals.next() => return None,
             _ = purge.tick() => gateway.purge_metadata(now_ms()),
             _ = second.tick() => push.tick(),
+            _ = clean.tick() => push.clean_elections(now_ms()).await,
             _ = reload.tick() => {
                 if runtime.look() {
                     runtime.apply(gateway, &overrides, cores.mailboxes());
@@ -539,6 +551,10 @@ fn gateway_options(config: &Config) -> anyhow::Result<gateway::Options> {
         } else {
             Tenancy::Off
         },
+        federation: Federation {
+            enabled: config.tenant_federation.enabled,
+            tenants_max: config.tenant_federation.max_tenant,
+        },
         path_prefix: server.http_path_prefix.clone(),
         legacy_prefix: config.http_prefix.clone(),
         prometheus_prefix: config.api.prometheus_http_prefix.clone(),
@@ -586,6 +602,25 @@ fn push_options(config: &Config, memory: &Memory) -> anyhow::Result<PushOptions>
         },
         ..PushOptions::default()
     })
+}
+
+/// What tells replicas of HA pairs apart, if configured.
+fn ha_tracker(config: &Config, registry: &Registry) -> anyhow::Result<Option<Arc<Tracker>>> {
+    let ha = &config.distributor.ha_tracker;
+    if !ha.enable {
+        return Ok(None);
+    }
+    let jitter = i64::try_from(ha.update_timeout_jitter_max.as_millis())?;
+    let chance = i64::try_from(RandomState::new().hash_one(0) >> 1)?;
+    let options = HaOptions {
+        update_timeout: ha.update_timeout,
+        jitter_ms: match jitter {
+            0 => 0,
+            max => chance % (2 * max) - max,
+        },
+    };
+    let kv = Arc::new(InMemory::default());
+    Ok(Some(Arc::new(Tracker::new(options, kv, registry)?)))
 }
 
 fn query_options(config: &Config, memory: &Memory) -> query::Options {

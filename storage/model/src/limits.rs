@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use crate::RelabelConfig;
+
 /// When a push is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Ack {
@@ -88,6 +90,18 @@ pub struct TenantLimits {
     pub out_of_order_time_window: Duration,
     /// Labels removed from every series.
     pub drop_labels: Vec<String>,
+    /// Relabelling of every series, before the labels above are removed.
+    pub metric_relabel_configs: Vec<RelabelConfig>,
+    /// Whether replicas of a cluster are told apart and only the elected one's samples taken. 202 for the others.
+    pub accept_ha_samples: bool,
+    /// The label that names the cluster.
+    pub ha_cluster_label: String,
+    /// The label that names the replica; removed where it is elected.
+    pub ha_replica_label: String,
+    /// Clusters of the tenant. 400.
+    pub ha_max_clusters: u64,
+    /// How long the elected replica has to be silent before another is.
+    pub ha_tracker_failover_timeout: Duration,
     /// When a push is acknowledged.
     pub ack: Ack,
     /// How much sample time is kept, counted back from the tenant's newest sample.
@@ -148,6 +162,37 @@ impl TenantLimits {
         smaller(local.into(), global.into()) as u32
     }
 
+    /// What a query may that reads the data of both tenants: of each limit of queries the one that allows less.
+    #[must_use]
+    pub fn most_restrictive(&self, other: &TenantLimits) -> TenantLimits {
+        let count = |of: fn(&TenantLimits) -> u64| smaller(of(self), of(other));
+        let places = |of: fn(&TenantLimits) -> usize| {
+            let (one, two) = (of(self) as u64, of(other) as u64);
+            usize::try_from(smaller(one, two)).unwrap_or(usize::MAX)
+        };
+        let time = |of: fn(&TenantLimits) -> Duration| match (of(self), of(other)) {
+            (Duration::ZERO, limit) | (limit, Duration::ZERO) => limit,
+            (one, two) => one.min(two),
+        };
+        TenantLimits {
+            max_query_length: time(|l| l.max_query_length),
+            max_query_lookback: time(|l| l.max_query_lookback),
+            max_fetched_series_per_query: count(|l| l.max_fetched_series_per_query),
+            max_fetched_chunk_bytes_per_query: count(|l| l.max_fetched_chunk_bytes_per_query),
+            max_fetched_chunks_per_query: count(|l| l.max_fetched_chunks_per_query),
+            max_fetched_data_bytes_per_query: count(|l| l.max_fetched_data_bytes_per_query),
+            max_estimated_memory_consumption_per_query: count(|l| {
+                l.max_estimated_memory_consumption_per_query
+            }),
+            max_concurrent_queries: places(|l| l.max_concurrent_queries),
+            max_outstanding_requests_per_tenant: places(|l| l.max_outstanding_requests_per_tenant),
+            promql_experimental_functions_enabled: self.promql_experimental_functions_enabled
+                && other.promql_experimental_functions_enabled,
+            max_samples_per_query: count(|l| l.max_samples_per_query),
+            ..self.clone()
+        }
+    }
+
     /// Whether labels that passed under these limits pass under the others, and come out the same.
     pub fn same_labels(&self, other: &TenantLimits) -> bool {
         let of = |limits: &TenantLimits| {
@@ -159,7 +204,17 @@ impl TenantLimits {
                 limits.enforce_metric_name,
             )
         };
-        of(self) == of(other) && self.drop_labels == other.drop_labels
+        let ha = |limits: &TenantLimits| {
+            (
+                limits.accept_ha_samples,
+                limits.ha_cluster_label.clone(),
+                limits.ha_replica_label.clone(),
+            )
+        };
+        of(self) == of(other)
+            && self.drop_labels == other.drop_labels
+            && self.metric_relabel_configs == other.metric_relabel_configs
+            && ha(self) == ha(other)
     }
 
     /// For `auth_enabled: false` without a file: nothing is limited that protects tenants from each other; what protects
@@ -209,6 +264,12 @@ impl TenantLimits {
             creation_grace_period: Duration::from_secs(600),
             out_of_order_time_window: Duration::from_secs(600),
             drop_labels: Vec::new(),
+            metric_relabel_configs: Vec::new(),
+            accept_ha_samples: false,
+            ha_cluster_label: "cluster".to_owned(),
+            ha_replica_label: "__replica__".to_owned(),
+            ha_max_clusters: 0,
+            ha_tracker_failover_timeout: Duration::from_secs(30),
             ack: Ack::Durable,
             retention: Duration::from_secs(86_400),
             max_query_length: Duration::ZERO,
@@ -238,6 +299,29 @@ fn smaller(a: u64, b: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_query_over_two_tenants_may_what_both_may() {
+        let one = TenantLimits {
+            max_query_lookback: Duration::from_secs(5),
+            max_fetched_series_per_query: 0,
+            max_concurrent_queries: 7,
+            ..TenantLimits::cortex()
+        };
+        let two = TenantLimits {
+            max_query_lookback: Duration::ZERO,
+            max_fetched_series_per_query: 3,
+            max_concurrent_queries: 2,
+            promql_experimental_functions_enabled: false,
+            ..TenantLimits::cortex()
+        };
+        for both in [one.most_restrictive(&two), two.most_restrictive(&one)] {
+            assert_eq!(both.max_query_lookback, Duration::from_secs(5));
+            assert_eq!(both.max_fetched_series_per_query, 3);
+            assert_eq!(both.max_concurrent_queries, 2);
+            assert!(!both.promql_experimental_functions_enabled);
+        }
+    }
 
     #[test]
     fn of_two_limits_the_smaller_holds_and_zero_is_none() {

@@ -62,6 +62,27 @@ impl TenantId {
         Ok(TenantId(Arc::from(id)))
     }
 
+    /// Several tenants whose data one query reads, each once and sorted: `a|b`. Nobody's data lies under such a name; one tenant alone is itself.
+    ///
+    /// Panics without tenants.
+    pub fn joined(tenants: &[TenantId]) -> TenantId {
+        let mut names: Vec<&str> = tenants.iter().map(TenantId::as_str).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert!(!names.is_empty(), "a query reads somebody's data");
+        TenantId(Arc::from(names.join("|")))
+    }
+
+    /// The tenants of a [joined](TenantId::joined) name; the tenant itself of any other.
+    pub fn members(&self) -> impl Iterator<Item = TenantId> {
+        self.0.split('|').map(|name| TenantId(Arc::from(name)))
+    }
+
+    /// Whether this is a [joined](TenantId::joined) name.
+    pub fn is_joined(&self) -> bool {
+        self.0.contains('|')
+    }
+
     /// The tenant of everybody where authentication is off.
     pub fn fake() -> TenantId {
         TenantId(Arc::from("fake"))
@@ -110,6 +131,17 @@ mod tests {
             TenantId::new("a/b").unwrap_err().to_string(),
             "tenant ID \"a/b\" contains unsupported character '/'"
         );
+    }
+
+    #[test]
+    fn joined_names_are_sorted_and_no_tenant_has_one() {
+        let [a, b] = ["a", "b"].map(|name| TenantId::new(name).unwrap());
+        let joined = TenantId::joined(&[b.clone(), a.clone(), b.clone()]);
+        assert_eq!(joined.as_str(), "a|b");
+        assert!(joined.is_joined() && TenantId::new("a|b").is_err());
+        assert_eq!(joined.members().collect::<Vec<_>>(), [a.clone(), b]);
+        assert_eq!(TenantId::joined(std::slice::from_ref(&a)), a);
+        assert!(!a.is_joined());
     }
 
     #[test]

@@ -4,34 +4,44 @@ use model::{CoreId, Generation, SeriesKey, SeriesRef};
 
 use super::{AliasHash, Target};
 
-/// No entry.
-pub(super) const NONE: u32 = u32::MAX;
+/// No entry: the number behind the last that there can be.
+pub(super) const NONE: u32 = super::index::ENTRIES_MAX;
+
+/// Bits of [`Entry::packed`] that number an entry.
+const NEXT_BITS: u32 = 24;
+
+const _: () = assert!(NONE == (1 << NEXT_BITS) - 1, "numbers fit into their bits");
 
 const PAGE_BITS: u32 = 12;
 const PAGE: usize = 1 << PAGE_BITS;
 
-/// Marks a vacant entry; its `next` is then the next vacant one.
+/// Marks a vacant entry; its [`Entry::next`] is then the next vacant one.
 const VACANT: u16 = u16::MAX;
 
 /// In place of a core: the series was refused.
 pub(super) const REFUSED: u16 = u16::MAX - 1;
+
+/// In place of a core: the series is that of a replica that was not elected when it was last looked at. No core has this number or one above.
+pub(super) const PASSIVE: u16 = u16::MAX - 2;
 
 /// One alias.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
     hash: [u64; 2],
     key: SeriesKey,
-    /// The entry that followed this one in the last body; a guess, checked by hash.
-    pub(super) next: u32,
+    /// The entry that followed this one in the last body, a guess, checked by hash; above it the upper half of [`Target::source`].
+    packed: u32,
     core: u16,
+    /// The lower half.
+    source: u8,
     /// When it was last used.
-    pub(super) stamp: u16,
+    pub(super) stamp: u8,
 }
 
 const _: () = assert!(size_of::<Entry>() == 32, "two entries a cache line");
 
 impl Entry {
-    pub(super) fn new(hash: AliasHash, target: Target, stamp: u16) -> Entry {
+    pub(super) fn new(hash: AliasHash, target: Target, stamp: u8) -> Entry {
         assert!(
             target.core.0 != VACANT,
             "core numbers end below the mark of a vacant entry"
@@ -39,8 +49,9 @@ impl Entry {
         Entry {
             hash: [hash.0 as u64, (hash.0 >> 64) as u64],
             key: target.key,
-            next: NONE,
+            packed: u32::from(target.source >> 8) << NEXT_BITS | NONE,
             core: target.core.0,
+            source: target.source as u8,
             stamp,
         }
     }
@@ -53,8 +64,9 @@ impl Entry {
         Entry {
             hash: [0; 2],
             key,
-            next,
+            packed: next,
             core: VACANT,
+            source: 0,
             stamp: 0,
         }
     }
@@ -64,11 +76,23 @@ impl Entry {
         AliasHash(u128::from(self.hash[1]) << 64 | u128::from(self.hash[0]))
     }
 
+    /// The number of the entry that followed this one in the last body.
+    #[inline(always)]
+    pub(super) fn next(&self) -> u32 {
+        self.packed & NONE
+    }
+
+    #[inline(always)]
+    pub(super) fn set_next(&mut self, next: u32) {
+        self.packed = self.packed & !NONE | next;
+    }
+
     #[inline]
     pub(super) fn target(&self) -> Target {
         Target {
             core: CoreId(self.core),
             key: self.key,
+            source: (self.packed >> NEXT_BITS << 8) as u16 | u16::from(self.source),
         }
     }
 }
@@ -155,9 +179,9 @@ impl Entries {
         if at == self.extent {
             self.extent += 1;
         } else {
-            self.vacant = slot.next;
+            self.vacant = slot.next();
         }
-        entry.next = at + 1;
+        entry.set_next(at + 1);
         *slot = entry;
         self.count += 1;
         at
@@ -167,7 +191,7 @@ impl Entries {
         let slot = self.get_mut(at).expect("only what is there is removed");
         *slot = Entry::vacant(NONE);
         let vacant = self.vacant;
-        self.pages[(at >> PAGE_BITS) as usize][at as usize & (PAGE - 1)].next = vacant;
+        self.pages[(at >> PAGE_BITS) as usize][at as usize & (PAGE - 1)].set_next(vacant);
         self.vacant = at;
         self.count -= 1;
     }

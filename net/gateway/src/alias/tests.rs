@@ -15,6 +15,7 @@ fn target(series: u32) -> Target {
     Target {
         core: CoreId((series % 3) as u16),
         key,
+        source: 0,
     }
 }
 
@@ -268,7 +269,7 @@ fn refuser(epoch: u32, share: u8) -> Refuser {
 fn refused_series_are_bounded_expire_and_never_meet_those_that_are_stored() {
     let mut table = AliasTable::new(800);
     for n in 0..500 {
-        table.learn_refused(hash(n), 7, refuser(3, 0));
+        table.learn_refused(hash(n), 7, refuser(3, 0), 0);
     }
     assert_eq!((table.count(), table.refused_count()), (67, 67));
     let found = resolve(&mut table, &[hash(0)])[0]
@@ -280,7 +281,7 @@ fn refused_series_are_bounded_expire_and_never_meet_those_that_are_stored() {
     table.learn(hash(0), target(0));
     assert_eq!(resolve(&mut table, &[hash(0)]), [Some(target(0))]);
     assert_eq!((table.count(), table.refused_count()), (67, 66));
-    table.learn_refused(hash(0), 7, refuser(3, 0));
+    table.learn_refused(hash(0), 7, refuser(3, 0), 0);
     assert_eq!((table.count(), table.refused_count()), (67, 67));
     let held = |table: &AliasTable| {
         (0..67)
@@ -313,7 +314,7 @@ fn a_tenant_that_sends_garbage_leaves_others_room_to_be_remembered() {
     let of = |table: &AliasTable, share: u8| table.refused_of[usize::from(share)];
     let garbage = |table: &mut AliasTable, share: u8, from: u64| {
         for n in from..from + 5000 {
-            table.learn_refused(hash(n), 1, refuser(0, share));
+            table.learn_refused(hash(n), 1, refuser(0, share), 0);
         }
     };
     garbage(&mut table, 0, 0);
@@ -321,7 +322,7 @@ fn a_tenant_that_sends_garbage_leaves_others_room_to_be_remembered() {
     garbage(&mut table, 1, 10_000);
     assert_eq!(of(&table, 1), 222, "two thirds of what was left");
     for n in 0..20 {
-        table.learn_refused(hash(20_000 + n), 1, refuser(0, 2));
+        table.learn_refused(hash(20_000 + n), 1, refuser(0, 2), 0);
     }
     assert_eq!(of(&table, 2), 20);
     // Its entries go as those of all go; what it gets anew is less, the other's is more.
@@ -331,8 +332,69 @@ fn a_tenant_that_sends_garbage_leaves_others_room_to_be_remembered() {
     }
     assert_eq!((table.refused_count(), of(&table, 0)), (0, 0));
     for n in 0..2000 {
-        table.learn_refused(hash(2 * n), 1, refuser(0, 0));
-        table.learn_refused(hash(2 * n + 1), 1, refuser(0, 1));
+        table.learn_refused(hash(2 * n), 1, refuser(0, 0), 0);
+        table.learn_refused(hash(2 * n + 1), 1, refuser(0, 1), 0);
     }
     assert_eq!((of(&table, 0), of(&table, 1)), (400, 400));
+}
+
+/// The table as [`a_table_is_a_map`] has it, with aliases that say whose series they are: the number comes back in all its 16 bits, whatever is
+/// predicted meanwhile, and aliases of one series from several replicas are bounded together.
+#[test]
+fn an_alias_keeps_its_source_and_the_order_of_bodies_does_not_touch_it() {
+    let mut table = AliasTable::new(1 << 20);
+    let hashes: Vec<_> = (0..1000).map(hash).collect();
+    let of = |n: usize| Target {
+        source: (n * 65_521 % 65_536) as u16,
+        ..target(n as u32)
+    };
+    for (n, &hash) in hashes.iter().enumerate() {
+        table.learn(hash, of(n));
+    }
+    let mut order: Vec<usize> = (0..1000).collect();
+    for _ in 0..3 {
+        let asked: Vec<_> = order.iter().map(|&n| hashes[n]).collect();
+        let wanted: Vec<_> = order.iter().map(|&n| Some(of(n))).collect();
+        assert_eq!(resolve(&mut table, &asked), wanted);
+        order.rotate_left(311);
+        order[..500].reverse();
+    }
+    for n in 0..10 {
+        let replica = Target {
+            source: n,
+            ..target(5)
+        };
+        table.learn(hash(5000 + u64::from(n)), replica);
+    }
+    let all: Vec<_> = (5000..5010).map(hash).collect();
+    let held = resolve(&mut table, &all).into_iter().flatten().count();
+    assert!(
+        held <= ALIASES_PER_SERIES_MAX,
+        "{held} aliases of one series"
+    );
+}
+
+#[test]
+fn a_passive_replica_is_remembered_forgotten_when_it_is_idle_and_replaced_when_it_is_elected() {
+    let mut table = AliasTable::new(1 << 20);
+    let [a, b] = [1, 2].map(hash);
+    table.learn_passive(a, 7);
+    table.learn_passive(b, 8);
+    let found = resolve(&mut table, &[a, b]);
+    let sources = found.iter().map(|t| t.map(|t| (t.is_series(), t.source)));
+    assert_eq!(
+        sources.collect::<Vec<_>>(),
+        [Some((false, 7)), Some((false, 8))]
+    );
+    let elected = Target {
+        source: 7,
+        ..target(1)
+    };
+    table.learn(a, elected);
+    assert_eq!(resolve(&mut table, &[a]), [Some(elected)]);
+    table.advance(IDLE_STAMPS - 1);
+    assert!(resolve(&mut table, &[a])[0].is_some());
+    table.advance(IDLE_STAMPS);
+    table.sweep();
+    assert_eq!(resolve(&mut table, &[a, b]), [Some(elected), None]);
 }

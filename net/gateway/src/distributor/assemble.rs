@@ -8,6 +8,7 @@
 //! stored nothing. Beside the columns it keeps, for every known sample and fresh series, the offset of its record in the body: that is what a
 //! dead key or an error needs to find the labels again.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use model::{Metadata, MetricType, SeriesKey, TenantId, TenantLimits, identity};
@@ -27,6 +28,9 @@ use super::refused::Cause;
 use super::started::Started;
 use super::validate::{self, Invalid, Pairs, Reason, TimeBounds, Unusable};
 use crate::alias::{AliasHash, AliasTable, Cursor, Refuser, Secret, Target};
+use crate::ha::sources::{self, Pair, Sources};
+use crate::ha::{Fate, Tracker};
+use crate::relabel::{self, Relabel};
 
 /// Series that are walked, looked up and appended together: 32 series are about 10 KiB of body.
 const BLOCK: usize = 32;
@@ -48,7 +52,24 @@ pub(crate) struct Rules<'a> {
     pub(crate) text_bytes_max: usize,
     /// Whose refused series they are, see [`super::refused`].
     pub(crate) refuser: Refuser,
+    /// The tenant's rules.
+    pub(crate) relabel: &'a Relabel,
+    /// Who is elected, where replicas are told apart.
+    pub(crate) ha: Option<Ha<'a>>,
 }
+
+/// What decides which replicas are taken.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ha<'a> {
+    pub(crate) tracker: &'a Tracker,
+    pub(crate) sources: &'a Sources,
+    pub(crate) now_ms: i64,
+    /// What the store of elections has answered for this body.
+    pub(crate) decided: &'a [(Pair, Fate)],
+}
+
+/// Replicas of one body of which only the store of elections knows; each is a question to it.
+const UNDECIDED_MAX: usize = 1000;
 
 /// What a metadata record takes beside its text: a vector entry of four strings and a kind, and their allocations.
 const METADATA_BYTES: usize = 160;
@@ -84,8 +105,8 @@ pub(crate) struct Share {
 pub(crate) struct Origins {
     /// Of each known sample, the offset of its series' record.
     pub(crate) known: Vec<u32>,
-    /// Of each fresh series, offset and alias hash.
-    pub(crate) fresh: Vec<(u32, AliasHash)>,
+    /// Of each fresh series, offset, alias hash and the number of its replica.
+    pub(crate) fresh: Vec<(u32, AliasHash, u16)>,
     /// Of each histogram, exemplar and start of a known series.
     pub(crate) others: Vec<u32>,
     /// The starts of known series, to be remembered when the core has answered for them.
@@ -135,6 +156,12 @@ pub(crate) struct Assembly {
     pub(crate) refused: [u64; Reason::COUNT],
     /// Samples of series that a limit refused not long ago, so that the cores were not asked: of the tenant, of the metric.
     pub(crate) over_limit: [u64; 2],
+    /// Samples of replicas that are elected.
+    pub(crate) elected_samples: u64,
+    /// What was passed over because its replica is not.
+    pub(crate) passive: Passive,
+    /// Replicas of which only the store of elections knows whether they are elected: when it has been asked, the body has to be split again.
+    pub(crate) undecided: Vec<Pair>,
     /// Series refused because they were refused before.
     pub(crate) refused_again: u64,
     /// The first error among the series.
@@ -143,6 +170,50 @@ pub(crate) struct Assembly {
     pub(crate) metadata_error: Option<String>,
     /// Newest accepted sample time; `i64::MIN` without one.
     pub(crate) newest: i64,
+}
+
+/// Samples of replicas that are not elected.
+#[derive(Debug, Default)]
+pub(crate) struct Passive {
+    /// Floats.
+    pub(crate) samples: u64,
+    pub(crate) histograms: u64,
+    pub(crate) exemplars: u64,
+    /// Samples of either kind by cluster.
+    pub(crate) by_cluster: HashMap<Arc<str>, u64>,
+    /// The first such replica, and who is elected in its place.
+    pub(crate) first: Option<(Arc<str>, Arc<str>)>,
+}
+
+impl Passive {
+    fn add(&mut self, [cluster, replica]: &Pair, elected: &Arc<str>, floats: u64, rest: &Rest) {
+        self.samples += floats;
+        self.histograms += rest.histograms;
+        self.exemplars += rest.exemplars;
+        let count = floats + rest.histograms;
+        match self.by_cluster.get_mut(cluster) {
+            Some(samples) => *samples += count,
+            None => drop(self.by_cluster.insert(cluster.clone(), count)),
+        }
+        let pair = || (replica.clone(), elected.clone());
+        self.first.get_or_insert_with(pair);
+    }
+}
+
+/// What the labels of a series came to.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "taken apart at once; a box would be an allocation for each fresh series"
+)]
+enum Prepared<'n> {
+    /// These, and the number of its replica.
+    Taken(Pairs<'n>, u16),
+    /// A replica that is not elected.
+    Passive(u16, Pair, Arc<str>),
+    /// The tenant wants it dropped.
+    Unwanted(Reason),
+    /// It has none.
+    Nothing,
 }
 
 impl Assembly {
@@ -174,6 +245,9 @@ impl Assembly {
             text_bytes: 0,
             refused: [0; Reason::COUNT],
             over_limit: [0; 2],
+            elected_samples: 0,
+            passive: Passive::default(),
+            undecided: Vec::new(),
             refused_again: 0,
             error: None,
             metadata_error: None,
@@ -289,6 +363,8 @@ fn with_names(
             aliases,
             scratch,
             out,
+            met: HashMap::new(),
+            elected: sources::NONE,
         };
         work(&mut assembler)?;
         Ok(assembler.out)
@@ -303,6 +379,10 @@ struct Assembler<'a, 'r> {
     aliases: &'a mut AliasTable,
     scratch: &'a mut Scratch,
     out: Assembly,
+    /// Replicas that the body has had, by number; a hostile body has thousands.
+    met: HashMap<u16, Fate>,
+    /// The last of them that was elected.
+    elected: u16,
 }
 
 /// Series that are looked up together.
@@ -325,7 +405,7 @@ impl<S> Block<S> {
     }
 }
 
-impl Assembler<'_, '_> {
+impl<'a> Assembler<'a, '_> {
     fn run_v1(&mut self, body: &[u8]) -> Result<(), Error> {
         let mut walk = v1::Walk::new(body);
         let mut block = Block::new(self.aliases.cursor());
@@ -418,15 +498,167 @@ impl Assembler<'_, '_> {
         let Some(target) = target else {
             return self.take_fresh(series, at, hash, gathered);
         };
-        let Some(refused) = target.refused() else {
-            return self.take_known(series, at, target, gathered);
-        };
-        match Cause::from_number(refused.reason) {
-            Some(cause) if self.aliases.holds(refused, self.rules.refuser) => {
-                self.take_refused(series, at, cause, gathered)
-            }
-            _ => self.take_fresh(series, at, hash, gathered),
+        match target.is_series() && target.source == sources::NONE {
+            true => self.take_known(series, at, target, gathered),
+            false => self.take_special(series, at, hash, target, gathered),
         }
+    }
+
+    /// A series of an HA replica, or one that was refused when its labels were last looked at.
+    #[inline(never)]
+    fn take_special<S: Series>(
+        &mut self,
+        series: &S,
+        at: u32,
+        hash: AliasHash,
+        target: Target,
+        gathered: Option<&[u8]>,
+    ) -> Result<(), Malformed> {
+        if target.source != sources::NONE && !self.is_elected(target.source) {
+            let Some(ha) = self.rules.ha else {
+                return self.take_fresh(series, at, hash, gathered);
+            };
+            let pair = ha.sources.pair(target.source);
+            return match self.fate(target.source, [&pair[0], &pair[1]]) {
+                Fate::Passive(elected) => self.take_passive(series, at, &pair, &elected, gathered),
+                _ => self.take_fresh(series, at, hash, gathered),
+            };
+        }
+        if target.is_series() {
+            let (before, elected) = (self.out.samples_in, self.out.elected_samples);
+            self.take_known(series, at, target, gathered)?;
+            // Also where it turned out to be scattered, and came by here once more.
+            self.out.elected_samples = elected + self.out.samples_in - before;
+            return Ok(());
+        }
+        let cause = target.refused().and_then(|refused| {
+            let holds = self.aliases.holds(refused, self.rules.refuser);
+            Cause::from_number(refused.reason).filter(|_| holds)
+        });
+        match cause {
+            Some(cause) => self.take_refused(series, at, cause, gathered),
+            None => self.take_fresh(series, at, hash, gathered),
+        }
+    }
+
+    /// Whether a replica that the body has had before is elected.
+    #[inline]
+    fn is_elected(&mut self, source: u16) -> bool {
+        if source != self.elected {
+            if self.met.get(&source) != Some(&Fate::Taken) {
+                return false;
+            }
+            self.elected = source;
+        }
+        true
+    }
+
+    /// What becomes of a replica, decided once for the whole body. One that only the store of elections knows of is noted and counts as elected.
+    fn fate(&mut self, source: u16, pair: [&str; 2]) -> Fate {
+        if let Some(fate) = self.met.get(&source) {
+            return fate.clone();
+        }
+        let Some(ha) = self.rules.ha else {
+            return Fate::Taken;
+        };
+        let is_it = |known: &Pair| *known[0] == *pair[0] && *known[1] == *pair[1];
+        let decided = ha.decided.iter().find(|(known, _)| is_it(known));
+        let look = || {
+            let (tenant, limits) = (self.rules.tenant, self.rules.limits);
+            ha.tracker.look(tenant, limits, pair, ha.now_ms)
+        };
+        let fate = match decided.map(|(_, fate)| fate.clone()).or_else(look) {
+            Some(fate) => fate,
+            None if self.out.undecided.iter().any(is_it) => Fate::Taken,
+            None if self.out.undecided.len() >= UNDECIDED_MAX => {
+                Fate::TooMany(UNDECIDED_MAX as u64)
+            }
+            None => {
+                self.out.undecided.push(pair.map(Arc::from));
+                Fate::Taken
+            }
+        };
+        if source != sources::UNNUMBERED {
+            self.met.insert(source, fate.clone());
+        }
+        fate
+    }
+
+    /// Counts a series of a replica that is not elected.
+    fn take_passive<S: Series>(
+        &mut self,
+        series: &S,
+        at: u32,
+        pair: &Pair,
+        elected: &Arc<str>,
+        gathered: Option<&[u8]>,
+    ) -> Result<(), Malformed> {
+        let mut rest = Rest::default();
+        let mut floats = 0;
+        series.read(&mut rest, |_, _| floats += 1)?;
+        if rest.scattered && gathered.is_none() {
+            return self.take_scattered(series, at);
+        }
+        self.out.samples_in += floats + rest.histograms;
+        self.out.exemplars_in += rest.exemplars;
+        self.out.passive.add(pair, elected, floats, &rest);
+        Ok(())
+    }
+
+    /// What a series goes through that no alias knows, in the order of Cortex: whose replica it is, relabelling, labels that go, checks.
+    ///
+    /// `owned` holds the labels where rules have made others of them.
+    fn prepare<'n>(
+        &mut self,
+        names: &'n [u8],
+        owned: &'n mut relabel::Labels,
+    ) -> Result<Prepared<'n>, Unusable>
+    where
+        'a: 'n,
+    {
+        let limits = self.rules.limits;
+        let mut pairs = validate::read(self.names.labels(names))?;
+        if pairs.is_empty() {
+            return Ok(Prepared::Nothing);
+        }
+        let (mut source, mut replica) = (sources::NONE, None);
+        if let Some(ha) = self.rules.ha
+            && let Some(pair) = validate::ha_pair(&pairs, limits)
+        {
+            source = ha.sources.number(pair);
+            match self.fate(source, pair) {
+                Fate::Taken => replica = Some(limits.ha_replica_label.as_str()),
+                Fate::Passive(elected) => {
+                    return Ok(Prepared::Passive(source, pair.map(Arc::from), elected));
+                }
+                Fate::TooMany(limit) => {
+                    let text = format!("too many HA clusters (limit: {limit})");
+                    let invalid = Invalid::new(Reason::TooManyHaClusters, text);
+                    return Err(Unusable::Invalid(invalid));
+                }
+            }
+        }
+        if !self.rules.relabel.is_empty() {
+            owned.extend(
+                pairs
+                    .iter()
+                    .map(|(n, v)| ((*n).to_owned(), (*v).to_owned())),
+            );
+            if !self.rules.relabel.run(owned) || owned.is_empty() {
+                return Ok(Prepared::Unwanted(Reason::Relabelled));
+            }
+            let owned: &'n relabel::Labels = owned;
+            pairs = owned
+                .iter()
+                .map(|(n, v)| (n.as_str(), v.as_str()))
+                .collect();
+        }
+        validate::remove(&mut pairs, limits, replica);
+        if pairs.is_empty() {
+            return Ok(Prepared::Unwanted(Reason::LabelsRemoved));
+        }
+        validate::finish(&mut pairs, limits).map_err(Unusable::Invalid)?;
+        Ok(Prepared::Taken(pairs, source))
     }
 
     #[inline]
@@ -642,18 +874,42 @@ impl Assembler<'_, '_> {
         self.out.samples_in += count;
         if count > 0 || rest.has_others() {
             self.take_text_of(names)?;
-            match validate::labels(self.names.labels(names), self.rules.limits) {
-                Ok(pairs) if pairs.is_empty() => {}
-                Ok(pairs) => {
+            let mut owned = relabel::Labels::new();
+            match self.prepare(names, &mut owned) {
+                Ok(Prepared::Nothing) => {}
+                Ok(Prepared::Passive(source, pair, elected)) => {
+                    if source != sources::UNNUMBERED {
+                        self.aliases.learn_passive(hash, source);
+                    }
+                    self.out.samples_in += rest.histograms;
+                    self.out.exemplars_in += rest.exemplars;
+                    self.out.passive.add(&pair, &elected, count, &rest);
+                    return Ok(());
+                }
+                Ok(Prepared::Unwanted(reason)) => {
+                    let cause = Cause::Labels(reason).number();
+                    let refuser = self.rules.refuser;
+                    self.aliases
+                        .learn_refused(hash, cause, refuser, sources::NONE);
+                    self.out.samples_in += rest.histograms;
+                    self.out.refused[reason as usize] += count + rest.histograms;
+                }
+                Ok(Prepared::Taken(pairs, source)) => {
+                    let before = self.out.samples_in - count;
                     let others = match rest.has_others() || rest.start != 0 {
                         true => self.read_others(series, names)?,
                         false => Vec::new(),
                     };
-                    self.append_fresh(&pairs, at, hash, names, others);
+                    self.append_fresh(&pairs, (at, hash, source), names, others);
+                    if source != sources::NONE {
+                        self.out.elected_samples += self.out.samples_in - before;
+                    }
                 }
                 Err(Unusable::Invalid(invalid)) => {
                     let cause = Cause::Labels(invalid.reason).number();
-                    self.aliases.learn_refused(hash, cause, self.rules.refuser);
+                    let refuser = self.rules.refuser;
+                    self.aliases
+                        .learn_refused(hash, cause, refuser, sources::NONE);
                     self.out.samples_in += rest.histograms;
                     self.out.refuse(invalid, count + rest.histograms);
                 }
@@ -691,7 +947,8 @@ impl Assembler<'_, '_> {
                 Cause::PerUser => self.out.over_limit[0] += count,
                 Cause::PerMetric => self.out.over_limit[1] += count,
             }
-            if self.out.error.is_none() {
+            let wanted = matches!(cause, Cause::Labels(reason) if reason.is_wanted());
+            if self.out.error.is_none() && !wanted {
                 self.tell_again(cause, names)?;
             }
         }
@@ -705,8 +962,9 @@ impl Assembler<'_, '_> {
     #[cold]
     fn tell_again(&mut self, cause: Cause, names: &[u8]) -> Result<(), Malformed> {
         let limits = self.rules.limits;
-        let text = match validate::labels(self.names.labels(names), limits) {
-            Ok(pairs) => {
+        let mut owned = relabel::Labels::new();
+        let text = match self.prepare(names, &mut owned) {
+            Ok(Prepared::Taken(pairs, _)) => {
                 let series = super::texts::label_set(pairs.iter().copied());
                 let tenant = self.rules.tenant;
                 match cause {
@@ -726,6 +984,8 @@ impl Assembler<'_, '_> {
                     }
                 }
             }
+            // Nothing of it is refused any more, and it will be seen to when its alias has gone.
+            Ok(_) => return Ok(()),
             Err(Unusable::Invalid(invalid)) => invalid.text,
             Err(Unusable::Malformed(what)) => return Err(what),
         };
@@ -737,8 +997,7 @@ impl Assembler<'_, '_> {
     fn append_fresh(
         &mut self,
         pairs: &Pairs<'_>,
-        at: u32,
-        hash: AliasHash,
+        origin: (u32, AliasHash, u16),
         names: &[u8],
         others: Vec<(i64, OtherValue)>,
     ) {
@@ -792,7 +1051,7 @@ impl Assembler<'_, '_> {
             labels_end: u32::try_from(fresh.labels.len()).expect("labels are part of the body"),
             samples_end: u32::try_from(fresh.times.len()).expect("samples are part of the body"),
         });
-        origins.fresh.push((at, hash));
+        origins.fresh.push(origin);
     }
 
     /// Counts the labels of a version 2 series: a few bytes of references stand for symbols of any length. In version 1 they

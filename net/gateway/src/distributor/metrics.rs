@@ -3,6 +3,8 @@
 //! Handles are resolved once, those of a tenant ([`TenantCounters`]) and of a thread ([`Metrics::of_thread`]) when they come: a label costs a hash and
 //! a lock. A push adds to them a constant number of times, whatever it carries.
 
+use std::sync::OnceLock;
+
 use prometheus::{
     Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
@@ -20,6 +22,7 @@ pub(crate) struct Metrics {
     received_metadata: IntCounterVec,
     exemplars_in: IntCounterVec,
     received_exemplars: IntCounterVec,
+    non_ha_samples: IntCounterVec,
     latest_seen: GaugeVec,
     pub(crate) discarded_samples: IntCounterVec,
     pub(crate) discarded_metadata: IntCounterVec,
@@ -61,6 +64,8 @@ pub(crate) struct TenantCounters {
     pub(crate) received_metadata: IntCounter,
     pub(crate) exemplars_in: IntCounter,
     pub(crate) received_exemplars: IntCounter,
+    /// Only of tenants whose replicas are told apart.
+    pub(crate) non_ha_samples: OnceLock<IntCounter>,
     pub(crate) latest_seen: Gauge,
 }
 
@@ -126,6 +131,11 @@ impl Metrics {
             received_exemplars: counters(
                 "cortex_distributor_received_exemplars_total",
                 "Exemplars left after validation.",
+                &["user"],
+            )?,
+            non_ha_samples: counters(
+                "cortex_distributor_non_ha_samples_received_total",
+                "Samples of no replica, of tenants whose replicas are told apart.",
                 &["user"],
             )?,
             latest_seen,
@@ -269,8 +279,15 @@ impl Metrics {
             received_metadata: self.received_metadata.with_label_values(&[user]),
             exemplars_in: self.exemplars_in.with_label_values(&[user]),
             received_exemplars: self.received_exemplars.with_label_values(&[user]),
+            non_ha_samples: OnceLock::new(),
             latest_seen: self.latest_seen.with_label_values(&[user]),
         }
+    }
+
+    /// Counts samples of no replica.
+    pub(crate) fn count_non_ha(&self, user: &str, counters: &TenantCounters, samples: u64) {
+        let resolve = || self.non_ha_samples.with_label_values(&[user]);
+        counters.non_ha_samples.get_or_init(resolve).inc_by(samples);
     }
 
     /// Takes the counters of a tenant off the page. Discards stay: their reasons are not known here.
@@ -282,6 +299,7 @@ impl Metrics {
             &self.received_metadata,
             &self.exemplars_in,
             &self.received_exemplars,
+            &self.non_ha_samples,
         ] {
             // Nothing to remove is fine: the tenant has had no such counter.
             let _ = vec.remove_label_values(&[user]);

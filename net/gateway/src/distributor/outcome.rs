@@ -7,6 +7,7 @@ use super::assemble::Origins;
 use super::refused::Cause;
 use super::texts;
 use crate::alias::{AliasTable, Refuser, Target};
+use crate::ha::sources::UNNUMBERED;
 use model::CoreId;
 
 /// What the replies to one round of messages amount to.
@@ -57,19 +58,23 @@ impl Verdict {
             origins.fresh.len(),
             "a key, or none, for each fresh series"
         );
-        for (key, &(_, hash)) in outcome.keys.iter().zip(&origins.fresh) {
+        for (key, &(_, hash, source)) in outcome.keys.iter().zip(&origins.fresh) {
             if let Some(key) = *key {
-                if let Some(aliases) = &mut aliases {
-                    aliases.learn(hash, Target { core, key });
+                if let Some(aliases) = &mut aliases
+                    && source != UNNUMBERED
+                {
+                    aliases.learn(hash, Target { core, key, source });
                 }
                 self.taken_series = true;
             }
         }
         for &(index, reason) in &outcome.refused_series {
             if let Some(cause) = Cause::of_core(reason) {
-                let (_, hash) = origins.fresh[index as usize];
-                if let Some(aliases) = &mut aliases {
-                    aliases.learn_refused(hash, cause.number(), refuser);
+                let (_, hash, source) = origins.fresh[index as usize];
+                if let Some(aliases) = &mut aliases
+                    && source != UNNUMBERED
+                {
+                    aliases.learn_refused(hash, cause.number(), refuser, source);
                 }
                 self.refused_series = true;
             }
@@ -115,7 +120,7 @@ impl Origins {
     /// The record that an index of a rejection means: first the known samples are counted, then the fresh series, then the
     /// histograms and exemplars of known series.
     fn offset(&self, index: usize) -> u32 {
-        let fresh = |index: usize| self.fresh.get(index).map(|(at, _)| *at);
+        let fresh = |index: usize| self.fresh.get(index).map(|(at, ..)| *at);
         let found = match index.checked_sub(self.known.len()) {
             None => self.known.get(index).copied(),
             Some(index) => match index.checked_sub(self.fresh.len()) {
@@ -251,7 +256,7 @@ mod tests {
         );
         let early = Origins {
             known: vec![60],
-            fresh: vec![(10, AliasHash(1)), (70, AliasHash(2))],
+            fresh: vec![(10, AliasHash(1), 0), (70, AliasHash(2), 0)],
             others: vec![80],
             starts: Vec::new(),
         };

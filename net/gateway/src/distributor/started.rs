@@ -74,6 +74,7 @@ mod tests {
         let target = |core, key| Target {
             core: CoreId(core),
             key,
+            source: 0,
         };
         started.learn(CoreId(1), key(5000, 3), 77);
         assert!(started.is_known(target(1, key(5000, 3)), 77));

@@ -11,7 +11,9 @@ use super::metrics::{Metrics, TenantCounters};
 use super::rate::{SmoothRate, TokenBucket};
 use super::refused::Refusals;
 use crate::alias::Secret;
+use crate::ha::sources::Sources;
 use crate::overrides::Overrides;
+use crate::relabel::Relabel;
 
 /// Tenants below this number are never looked through for idle ones.
 const SWEEP_FROM: usize = 1024;
@@ -61,6 +63,8 @@ pub(crate) struct Tenant {
     pub(crate) work_bytes: AtomicU64,
     /// Bytes in the queue of each core.
     pub(crate) queued: Box<[AtomicU64]>,
+    /// Its HA replicas.
+    pub(crate) sources: Sources,
     /// Which of its refused series are remembered.
     pub(crate) refusals: Refusals,
     /// Minute of the last push.
@@ -72,6 +76,8 @@ pub(crate) struct Tenant {
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) limits: Arc<TenantLimits>,
+    /// Its rules, compiled.
+    pub(crate) relabel: Arc<Relabel>,
     /// Hash the name bytes of either version. They change whenever the rules for labels do, so aliases that were checked under other rules
     /// are never found again.
     ///
@@ -150,6 +156,7 @@ impl Tenants {
             inflight_bytes: AtomicU64::new(0),
             work_bytes: AtomicU64::new(0),
             queued: (0..self.core_count).map(|_| AtomicU64::new(0)).collect(),
+            sources: Sources::default(),
             refusals: Refusals::new(share),
             used: AtomicU64::new(0),
             settings: Mutex::new(Arc::new(settings)),
@@ -160,8 +167,11 @@ impl Tenants {
         let epoch = self.epoch.fetch_add(1, Ordering::Relaxed);
         let [secret_v1, secret_v2] =
             [Protocol::V1, Protocol::V2].map(|protocol| self.secret.of_tenant(id, protocol, epoch));
+        let relabel = Relabel::compile(&limits.metric_relabel_configs);
+        let relabel = Arc::new(relabel.expect("rules are checked when they are configured"));
         Settings {
             limits,
+            relabel,
             secret_v1,
             secret_v2,
             version,
@@ -176,14 +186,17 @@ impl Tenants {
             .unwrap_or_else(PoisonError::into_inner);
         if current.version != version {
             let limits = self.overrides.limits(&tenant.id);
-            let per_node =
-                |limits: &TenantLimits| (limits.series_per_user(), limits.series_per_metric());
+            let per_node = |limits: &TenantLimits| {
+                let series = (limits.series_per_user(), limits.series_per_metric());
+                (series, limits.ha_max_clusters)
+            };
             if per_node(&limits) != per_node(&current.limits) {
                 tenant.refusals.forget();
             }
             *current = Arc::new(if limits.same_labels(&current.limits) {
                 Settings {
                     limits,
+                    relabel: current.relabel.clone(),
                     secret_v1: current.secret_v1.clone(),
                     secret_v2: current.secret_v2.clone(),
                     version,

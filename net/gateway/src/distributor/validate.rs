@@ -1,4 +1,4 @@
-//! What a series goes through that no alias knows: parse, drop, sort, check. Off the hot path.
+//! What a series goes through that no alias knows: parse, drop, sort, check. Off the hot path. The order of all is in `assemble`.
 //!
 //! Order and texts as in Cortex `pkg/util/validation`: metric name missing, metric name invalid, too many labels; then label by label
 //! name invalid, name too long, value too long, name repeated; then the size of all. Names are UTF-8 names: anything but the empty
@@ -34,10 +34,13 @@ pub(crate) enum Reason {
     HistogramSize,
     HistogramsOff,
     HistogramRate,
+    TooManyHaClusters,
+    Relabelled,
+    LabelsRemoved,
 }
 
 impl Reason {
-    pub(crate) const COUNT: usize = 17;
+    pub(crate) const COUNT: usize = 20;
 
     pub(crate) const ALL: [Reason; Reason::COUNT] = [
         Reason::MissingMetricName,
@@ -57,6 +60,9 @@ impl Reason {
         Reason::HistogramSize,
         Reason::HistogramsOff,
         Reason::HistogramRate,
+        Reason::TooManyHaClusters,
+        Reason::Relabelled,
+        Reason::LabelsRemoved,
     ];
 
     /// As in `cortex_discarded_samples_total{reason=..}`.
@@ -79,7 +85,15 @@ impl Reason {
             Reason::HistogramSize => "native_histogram_sample_size_bytes_exceeded",
             Reason::HistogramsOff => "native-histogram-sample",
             Reason::HistogramRate => "native_histogram_rate_limited",
+            Reason::TooManyHaClusters => "too_many_ha_clusters",
+            Reason::Relabelled => "relabel_configuration",
+            Reason::LabelsRemoved => "user_label_removal_configuration",
         }
+    }
+
+    /// Whether the tenant wants it so, and is told nothing.
+    pub(crate) fn is_wanted(self) -> bool {
+        matches!(self, Reason::Relabelled | Reason::LabelsRemoved)
     }
 }
 
@@ -114,22 +128,45 @@ impl From<Malformed> for Unusable {
     }
 }
 
-/// Cleans, sorts and checks labels. What is left may be empty: such a series is skipped without a word.
-pub(crate) fn labels<'a>(
-    sent: LabelIter<'a>,
+/// Names of clusters and replicas are kept, also where values of labels may have any length.
+const HA_NAME_BYTES_MAX: usize = 4096;
+
+/// Cluster and replica of a series, if it has both, by the labels as they were sent. One whose names would be too long as values is none: it
+/// fails the checks that follow, and nothing of it is remembered.
+pub(crate) fn ha_pair<'a>(
+    pairs: &[(&'a str, &'a str)],
     limits: &TenantLimits,
-) -> Result<Pairs<'a>, Unusable> {
-    let mut pairs = read(sent, limits)?;
+) -> Option<[&'a str; 2]> {
+    let value = |wanted: &str| {
+        let found = pairs.iter().find(|(name, _)| *name == wanted);
+        found.map(|(_, value)| *value)
+    };
+    let cluster = value(&limits.ha_cluster_label)?;
+    let replica = value(&limits.ha_replica_label)?;
+    let fits = |value: &str| {
+        value.len() <= HA_NAME_BYTES_MAX && !exceeds(value.len(), limits.max_label_value_length)
+    };
+    (fits(cluster) && fits(replica)).then_some([cluster, replica])
+}
+
+/// Takes out the labels that are not to be kept, `replica` among them.
+pub(crate) fn remove(pairs: &mut Pairs<'_>, limits: &TenantLimits, replica: Option<&str>) {
+    let dropped = |name: &str| {
+        replica == Some(name) || limits.drop_labels.iter().any(|dropped| dropped == name)
+    };
+    pairs.retain(|(name, _)| !dropped(name));
+}
+
+/// Sorts and checks labels.
+pub(crate) fn finish(pairs: &mut Pairs<'_>, limits: &TenantLimits) -> Result<(), Invalid> {
     if !pairs.is_sorted_by(|a, b| a.0 <= b.0) {
         pairs.sort_by(|a, b| a.0.cmp(b.0));
     }
-    if !pairs.is_empty() {
-        check(&pairs, limits).map_err(Unusable::Invalid)?;
-    }
-    Ok(pairs)
+    check(pairs, limits)
 }
 
-fn read<'a>(sent: LabelIter<'a>, limits: &TenantLimits) -> Result<Pairs<'a>, Unusable> {
+/// The labels as they were sent, those without a value left out.
+pub(crate) fn read(sent: LabelIter<'_>) -> Result<Pairs<'_>, Unusable> {
     let mut pairs = Pairs::new();
     for label in sent.clone() {
         let (name, value) = label?;
@@ -139,9 +176,7 @@ fn read<'a>(sent: LabelIter<'a>, limits: &TenantLimits) -> Result<Pairs<'a>, Unu
         let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) else {
             return Err(Unusable::Invalid(not_utf8(sent, name)));
         };
-        if !limits.drop_labels.iter().any(|dropped| dropped == name) {
-            pairs.push((name, value));
-        }
+        pairs.push((name, value));
     }
     Ok(pairs)
 }

@@ -55,6 +55,17 @@ pub enum PushError {
         /// Those of the tenant, or of all.
         of_tenant: bool,
     },
+    /// It is of a replica of an HA pair that is not elected: no error but to those who look.
+    #[error("replicas did not match, rejecting sample: replica={replica}, elected={elected}")]
+    NotElected {
+        /// The one that sent it.
+        replica: String,
+        /// The one that is taken.
+        elected: String,
+    },
+    /// The store of elections has no answer.
+    #[error("cannot tell which replica is elected: {0}")]
+    Election(String),
     /// A limit of this process, set by its operator.
     #[error("{0}")]
     Instance(InstanceLimit),
@@ -77,6 +88,7 @@ impl PushError {
             | PushError::Unpack(_)
             | PushError::Decode(_)
             | PushError::Body(_)
+            | PushError::NotElected { .. }
             | PushError::MediaType(_) => Class::Client,
             PushError::Slow(_) => Class::Timeout,
             PushError::RateLimited { .. } => Class::Limit,
@@ -84,7 +96,7 @@ impl PushError {
             | PushError::Instance(_)
             | PushError::Overload
             | PushError::Refused(_) => Class::Overload,
-            PushError::CoreGone(_) => Class::Internal,
+            PushError::CoreGone(_) | PushError::Election(_) => Class::Internal,
         }
     }
 
@@ -95,6 +107,7 @@ impl PushError {
             | PushError::Unpack(_)
             | PushError::Decode(_)
             | PushError::Body(_) => StatusCode::BAD_REQUEST,
+            PushError::NotElected { .. } => StatusCode::ACCEPTED,
             PushError::Slow(_) => StatusCode::REQUEST_TIMEOUT,
             PushError::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             PushError::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
@@ -102,7 +115,7 @@ impl PushError {
             | PushError::Instance(_)
             | PushError::Overload
             | PushError::Refused(_) => StatusCode::SERVICE_UNAVAILABLE,
-            PushError::CoreGone(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            PushError::CoreGone(_) | PushError::Election(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 

@@ -3,6 +3,7 @@
 mod bounds;
 mod fair;
 mod fake;
+mod ha;
 mod real;
 mod refused;
 mod v2;

@@ -8,10 +8,16 @@ use super::Config;
 use super::setting::{Rate, Setting};
 
 /// Other names of keys in the file, as Cortex has them.
-pub(super) const ALIASES: &[(&str, &str)] = &[(
-    "limits.compactor_blocks_retention_period",
-    "ingester.retention",
-)];
+pub(super) const ALIASES: &[(&str, &str)] = &[
+    (
+        "limits.compactor_blocks_retention_period",
+        "ingester.retention",
+    ),
+    (
+        "distributor.ha_tracker.ha_tracker_failover_timeout",
+        "limits.ha_tracker_failover_timeout",
+    ),
+];
 
 /// One key.
 pub(super) struct Key {
@@ -36,6 +42,11 @@ impl Key {
     /// Whether the flag may stand without a value, meaning true.
     pub(super) fn is_switch(&self) -> bool {
         self.kind == bool::KIND
+    }
+
+    /// Whether its value in a file is more than a word or a list of words.
+    pub(super) fn is_structured(&self) -> bool {
+        self.kind == Vec::<model::RelabelConfig>::KIND
     }
 
     /// Whether repeating the flag adds to a list.
@@ -93,6 +104,20 @@ fn process() -> Vec<Key> {
             "true",
             "Whether the header `X-Scope-OrgID` names the tenant and must be there. Off: everything belongs to the tenant `fake`, \
              and rates and numbers of series are not limited unless `limits` says so."
+        ),
+        key!(
+            "tenant_federation.enabled",
+            "tenant-federation.enabled",
+            tenant_federation.enabled,
+            "true",
+            "Whether a query may read the data of several tenants, `X-Scope-OrgID: a|b`: series get the label `__tenant_id__`, matchers on it choose tenants."
+        ),
+        key!(
+            "tenant_federation.max_tenant",
+            "tenant-federation.max-tenant",
+            tenant_federation.max_tenant,
+            "5",
+            "Tenants that one query may read. 0: unlimited."
         ),
         key!(
             "runtime_config.file",
@@ -310,6 +335,35 @@ fn paths() -> Vec<Key> {
             distributor.max_inflight_bytes_per_tenant,
             "384MiB",
             "The same for one tenant, who in any case may have only twice what is still free: one that floods leaves room for the others. 0: only that."
+        ),
+        key!(
+            "distributor.ha_tracker.enable_ha_tracker",
+            "distributor.ha-tracker.enable",
+            distributor.ha_tracker.enable,
+            "true",
+            "Tells replicas of HA pairs apart: of several Prometheus of one cluster that write the same series only the elected one's samples are taken. \
+             Holds for tenants with `accept_ha_samples`."
+        ),
+        key!(
+            "distributor.ha_tracker.ha_tracker_update_timeout",
+            "distributor.ha-tracker.update-timeout",
+            distributor.ha_tracker.update_timeout,
+            "10s",
+            "Age from which on it is written down again that the elected replica was heard of."
+        ),
+        key!(
+            "distributor.ha_tracker.ha_tracker_update_timeout_jitter_max",
+            "distributor.ha-tracker.update-timeout-jitter-max",
+            distributor.ha_tracker.update_timeout_jitter_max,
+            "3s",
+            "By up to so much, chosen once by chance, this process lengthens or shortens that age."
+        ),
+        key!(
+            "distributor.ha_tracker.kvstore.store",
+            "distributor.ha-tracker.store",
+            distributor.ha_tracker.store,
+            "etcd",
+            "Where elections are kept. Only `inmemory`, for a node by itself, is built; after a restart the first replica that comes is elected."
         ),
         key!(
             "distributor.instance_limits.max_ingestion_rate",
@@ -831,6 +885,49 @@ fn limits() -> Vec<Key> {
             "Labels removed from every series. The flag may be repeated."
         ),
         key!(
+            "limits.metric_relabel_configs",
+            "distributor.metric-relabel-configs",
+            limits.metric_relabel_configs,
+            "[{action: labeldrop, regex: pod_uid}]",
+            "Relabelling of every series as in Prometheus, before `drop_labels`; a list of rules, as text where it is a flag. What is dropped is counted and not told."
+        ),
+        key!(
+            "limits.accept_ha_samples",
+            "distributor.ha-tracker.enable-for-all-users",
+            limits.accept_ha_samples,
+            "true",
+            "Whether series with both labels below are those of a replica: taken if it is elected, without the replica label; else dropped, and \
+             a push that has nothing else is answered 202. Needs `distributor.ha_tracker.enable_ha_tracker`."
+        ),
+        key!(
+            "limits.ha_cluster_label",
+            "distributor.ha-tracker.cluster",
+            limits.ha_cluster_label,
+            "prometheus",
+            "The label that replicas of a cluster have in common."
+        ),
+        key!(
+            "limits.ha_replica_label",
+            "distributor.ha-tracker.replica",
+            limits.ha_replica_label,
+            "prometheus_replica",
+            "The label that tells them apart."
+        ),
+        key!(
+            "limits.ha_max_clusters",
+            "distributor.ha-tracker.max-clusters",
+            limits.ha_max_clusters,
+            "12",
+            "Clusters of one tenant; samples of further ones are answered 400. 0: unlimited."
+        ),
+        key!(
+            "limits.ha_tracker_failover_timeout",
+            "distributor.ha-tracker.failover-timeout",
+            limits.ha_tracker_failover_timeout,
+            "45s",
+            "How long the elected replica has to be silent before another is elected; at least a second more than update timeout and jitter."
+        ),
+        key!(
             "limits.ack",
             "limits.ack",
             limits.ack,
@@ -973,7 +1070,7 @@ pub(super) const NOT_BUILT: &[(&str, &str)] = &[
         "the log of Cortex' chunks storage (ours is always on)",
     ),
     ("ingester.", "this part of the ingester"),
-    ("distributor.ha", "the HA tracker"),
+    ("distributor.ha", "this part of the HA tracker"),
     ("distributor.ring", "the cluster"),
     ("distributor.replication-factor", "the cluster"),
     ("distributor.instance_limits", "this instance limit"),
@@ -1003,8 +1100,8 @@ pub(super) const NOT_BUILT: &[(&str, &str)] = &[
     ("query-frontend", "the query frontend"),
     ("parquet_converter", "the parquet converter"),
     ("parquet-converter", "the parquet converter"),
-    ("tenant_federation", "tenant federation"),
-    ("tenant-federation", "tenant federation"),
+    ("tenant_federation", "this part of tenant federation"),
+    ("tenant-federation", "this part of tenant federation"),
     ("tracing", "tracing"),
     ("resource_monitor", "the resource monitor"),
     ("name_validation_scheme", "the choice of name validation"),
@@ -1014,8 +1111,10 @@ pub(super) const NOT_BUILT: &[(&str, &str)] = &[
     ("server.http-tls", "TLS"),
     ("server.grpc_tls", "TLS"),
     ("server.grpc-tls", "TLS"),
-    ("limits.accept_ha", "the HA tracker"),
-    ("limits.ha_", "the HA tracker"),
+    (
+        "limits.accept_mixed_ha_samples",
+        "the choice between mixed and whole requests (series are always told apart)",
+    ),
     ("limits.ruler_", "the ruler"),
     ("limits.alertmanager_", "the Alertmanager"),
     (
@@ -1039,7 +1138,6 @@ pub(super) const NOT_BUILT: &[(&str, &str)] = &[
         "limits.enable_type_and_unit_labels",
         "labels of type and unit",
     ),
-    ("limits.metric_relabel_configs", "relabelling"),
     ("limits.ingestion_tenant_shard_size", "the cluster"),
     ("limits.max_query_parallelism", "the query frontend"),
     ("limits.max_cache_freshness", "the results cache"),

@@ -30,9 +30,9 @@ const NOT_BUILT: [&str; 5] = [
 /// The limits, and the names that a tenant knows them by.
 fn limits() -> impl Iterator<Item = (&'static str, &'static Key)> {
     keys().iter().filter_map(|key| {
-        let alias = ALIASES.iter().find(|(_, name)| *name == key.yaml);
-        let path = alias.map_or(key.yaml, |(alias, _)| alias);
-        Some((path.strip_prefix("limits.")?, key))
+        let aliases = ALIASES.iter().filter(|(_, name)| *name == key.yaml);
+        let mut paths = std::iter::once(key.yaml).chain(aliases.map(|(alias, _)| *alias));
+        Some((paths.find_map(|path| path.strip_prefix("limits."))?, key))
     })
 }
 
@@ -92,6 +92,8 @@ fn of_tenant(entry: &serde_json::Value, process: &Config) -> Result<TenantLimits
             set.map_err(|reason| ConfigError(format!("{name}: {reason}")))?;
         }
     }
+    let checked = config.validate_limits();
+    checked.map_err(|(name, reason)| ConfigError(format!("{name}: {reason}")))?;
     Ok(config.limits)
 }
 
@@ -194,6 +196,22 @@ mod tests {
             ),
             ("overrides: {a/b: {}}", "overrides.a/b: tenant ID"),
             ("overrides: {a: 7}", "expected limits"),
+            (
+                "overrides: {a: {accept_ha_samples: true}}",
+                "needs distributor.ha_tracker",
+            ),
+            (
+                "overrides: {a: {metric_relabel_configs: [{action: x}]}}",
+                "unknown relabel action \"x\"",
+            ),
+            (
+                "overrides: {a: {metric_relabel_configs: [{rgx: x}]}}",
+                "unknown field \"rgx\"",
+            ),
+            (
+                "overrides: {a: {metric_relabel_configs: [{regex: (}]}}",
+                "metric_relabel_configs: ",
+            ),
             ("overrides: [a]", "expected tenants"),
             ("override: {}", "did you mean overrides"),
             ("multi_kv_config: {}", "multi_kv_config is not built yet"),
@@ -207,6 +225,22 @@ mod tests {
             let told = error(text);
             assert!(told.contains(wanted), "{text}: {told}");
         }
+    }
+
+    #[test]
+    fn rules_are_read_as_prometheus_writes_them_and_shown_to_be_read_again() {
+        let text = "overrides:\n  a:\n    metric_relabel_configs:\n    - source_labels: [__name__, job]\n      regex: up;.*\n      action: Drop\n    \
+                    - {target_label: y, replacement: 1}\n";
+        let found = read(text, &process()).unwrap();
+        let rules = &found.0[&TenantId::new("a").unwrap()].metric_relabel_configs;
+        assert_eq!(rules[0].source_labels, ["__name__", "job"]);
+        assert_eq!(rules[0].action, model::RelabelAction::Drop);
+        assert_eq!(
+            (&*rules[1].target_label, &*rules[1].replacement),
+            ("y", "1")
+        );
+        let page = page(&found, &process(), true);
+        assert_eq!(read(&page, &process()).unwrap(), found, "{page}");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use model::{Ack, RateStrategy};
+use model::{Ack, RateStrategy, RelabelAction, RelabelConfig};
 
 /// A type that a key can have.
 pub(super) trait Setting: Sized {
@@ -219,6 +219,85 @@ impl Setting for Vec<Duration> {
         let words: Vec<String> = self.iter().map(Setting::show).collect();
         words.show()
     }
+}
+
+/// A list of rules in YAML, of which JSON is a part; shown as JSON.
+impl Setting for Vec<RelabelConfig> {
+    const KIND: &'static str = "rules";
+    fn parse(text: &str) -> Result<Vec<RelabelConfig>, String> {
+        use serde_json::Value;
+        let rules = match super::sources::tree(text).map_err(|e| e.to_string())? {
+            None | Some(Value::Null) => return Ok(Vec::new()),
+            Some(Value::Array(rules)) => rules,
+            Some(other) => return Err(format!("expected a list of rules, found {other}")),
+        };
+        let rules: Vec<RelabelConfig> = rules.iter().map(rule).collect::<Result<_, _>>()?;
+        gateway::relabel::Relabel::compile(&rules)?;
+        Ok(rules)
+    }
+    fn show(&self) -> String {
+        if self.is_empty() {
+            return String::new();
+        }
+        let defaults = RelabelConfig::default();
+        let rule = |rule: &RelabelConfig| {
+            let mut shown = serde_json::Map::new();
+            let mut put = |name: &str, value: serde_json::Value, usual: bool| {
+                if !usual {
+                    shown.insert(name.to_owned(), value);
+                }
+            };
+            let none = rule.source_labels.is_empty();
+            put("source_labels", rule.source_labels.clone().into(), none);
+            for (name, text, usual) in [
+                ("separator", &rule.separator, &defaults.separator),
+                ("regex", &rule.regex, &defaults.regex),
+                ("target_label", &rule.target_label, &defaults.target_label),
+                ("replacement", &rule.replacement, &defaults.replacement),
+            ] {
+                put(name, text.clone().into(), text == usual);
+            }
+            put("modulus", rule.modulus.into(), rule.modulus == 0);
+            put("action", rule.action.name().into(), false);
+            serde_json::Value::Object(shown)
+        };
+        serde_json::Value::Array(self.iter().map(rule).collect()).to_string()
+    }
+}
+
+/// One rule as Prometheus has it.
+fn rule(value: &serde_json::Value) -> Result<RelabelConfig, String> {
+    let wrong = |what: &str| format!("expected {what} in the rule {value}");
+    let fields = value.as_object().ok_or_else(|| wrong("fields"))?;
+    let mut rule = RelabelConfig::default();
+    for (name, value) in fields {
+        let text = || match value {
+            serde_json::Value::String(text) => Ok(text.clone()),
+            serde_json::Value::Bool(_) | serde_json::Value::Number(_) => Ok(value.to_string()),
+            _ => Err(wrong(&format!("a text as {name}"))),
+        };
+        match name.as_str() {
+            "source_labels" => {
+                let list = value.as_array().ok_or_else(|| wrong("a list of labels"))?;
+                let names = list.iter().map(|name| name.as_str().map(str::to_owned));
+                let names = names.collect::<Option<_>>();
+                rule.source_labels = names.ok_or_else(|| wrong("names of labels"))?;
+            }
+            "separator" => rule.separator = text()?,
+            "regex" => rule.regex = text()?,
+            "target_label" => rule.target_label = text()?,
+            "replacement" => rule.replacement = text()?,
+            "modulus" => rule.modulus = value.as_u64().ok_or_else(|| wrong("a whole modulus"))?,
+            "action" => {
+                let action = text()?.to_lowercase();
+                let known = RelabelAction::ALL.iter().find(|a| a.name() == action);
+                let known = known.ok_or_else(|| format!("unknown relabel action {action:?}"))?;
+                rule.action = *known;
+            }
+            other => return Err(format!("unknown field {other:?} in a relabelling rule")),
+        }
+    }
+    Ok(rule)
 }
 
 impl Setting for ByteSize {

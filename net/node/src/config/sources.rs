@@ -269,6 +269,7 @@ pub(super) fn leaf(
             .map(scalar)
             .collect::<Option<Vec<_>>>()
             .map(|items| items.join(",")),
+        Value::Array(_) if key.is_structured() => Some(value.to_string()),
         value => scalar(value),
     };
     let wrong = || ConfigError(format!("{path}: expected a {}, found {value}", key.kind));

@@ -5,6 +5,16 @@ use model::varint;
 use super::super::names::Names;
 use super::*;
 
+/// All steps but those of HA pairs and relabelling.
+fn labels<'a>(sent: LabelIter<'a>, limits: &TenantLimits) -> Result<Pairs<'a>, Unusable> {
+    let mut pairs = read(sent)?;
+    remove(&mut pairs, limits, None);
+    if !pairs.is_empty() {
+        finish(&mut pairs, limits).map_err(Unusable::Invalid)?;
+    }
+    Ok(pairs)
+}
+
 fn label_bytes<N: AsRef<[u8]>, V: AsRef<[u8]>>(pairs: &[(N, V)]) -> Vec<u8> {
     let mut out = Vec::new();
     for (name, value) in pairs {
