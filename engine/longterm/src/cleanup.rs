@@ -4,6 +4,7 @@
 //! 2. *Delete*: an object that left the index of a tenant the deletion delay ago goes, if no other tenant's index names it; then the index forgets it.
 //! 3. *Sweep*, once a day: objects that no index names, neither as a block nor as a deletion, are what an upload left that was never entered. They
 //!    go when they are as old as the deletion delay by the store's clock, or have been seen for so long where it has none. Unfinished uploads go too.
+//!    A tenant without an index has lost it, for all that can be known, so its blocks are no orphans; nor is then what tenants share.
 //!
 //! An object goes before the index forgets it: what a crash leaves between the two is deleted again, which is no error.
 
@@ -150,15 +151,26 @@ impl Uploader {
         }
         let tenants: BTreeSet<TenantId> = self.all_tenants().into_iter().collect();
         let mut named: HashSet<u128> = HashSet::new();
+        let mut indexed: HashSet<&TenantId> = HashSet::new();
         for tenant in &tenants {
             let known = match self.indexes.load(tenant, now_ms) {
                 // Whatever it names, nothing may go.
                 Err(Error::Index { .. }) => return Ok(0),
                 known => known?,
             };
+            if known.etag.is_some() {
+                indexed.insert(tenant);
+            }
             named.extend(known.index.blocks.iter().map(|entry| entry.id));
             named.extend(known.index.deletions.iter().map(|deletion| deletion.id));
         }
+        let owner = |object: &Listed| keys::tenant_of(&object.key);
+        let lost = |tenant: TenantId| !indexed.contains(&tenant);
+        let any_lost = tenants.len() > indexed.len() || found.iter().filter_map(owner).any(lost);
+        found.retain(|object| match owner(object) {
+            Some(tenant) => !lost(tenant),
+            None => !any_lost,
+        });
         let mut deleted = 0;
         let mut orphans = std::mem::take(&mut self.orphans);
         orphans.retain(|key, _| found.iter().any(|object| object.key == *key));

@@ -38,6 +38,12 @@ pub(crate) fn tenant_of_index(key: &str) -> Option<TenantId> {
     (rest == INDEX).then(|| TenantId::new(tenant).ok())?
 }
 
+/// The tenant whose alone this is.
+pub(crate) fn tenant_of(key: &str) -> Option<TenantId> {
+    let (tenant, _) = key.strip_prefix(TENANTS)?.split_once('/')?;
+    TenantId::new(tenant).ok()
+}
+
 /// The id of the block of which this is the key.
 pub(crate) fn block_id(key: &str) -> Option<u128> {
     let (_, name) = key.rsplit_once('/')?;

@@ -205,7 +205,10 @@ impl Core {
         let idle_too = wall_ms.saturating_sub(self.cuts.begun_ms) >= CUT_IDLE_MS;
         let is_due = |tenant: &Tenant| {
             let limit = tenant.cut_limit(wall_ms);
-            let many = tenant.lates.closed >= LATE_CUT_CHUNKS;
+            let many = match tenant.is_idle(wall_ms) {
+                true => !tenant.lates.is_empty(),
+                false => tenant.lates.closed >= LATE_CUT_CHUNKS,
+            };
             (limit > tenant.cut_until || many)
                 && tenant.oldest < limit
                 && (idle_too || !tenant.is_idle(wall_ms))

@@ -102,6 +102,7 @@ fn what_passes_through_is_counted() {
     );
 }
 
+#[expect(clippy::disallowed_methods, reason = "what a crash would leave")]
 #[test]
 fn a_directory_is_one_process_bucket_and_is_opened_again_as_it_was() {
     let dir = tempfile::tempdir().unwrap();

@@ -88,7 +88,7 @@ fn at_random(seed: u64) {
     let what = format!("seed {seed}");
     let mut chance = SmallRng::seed_from_u64(seed);
     let mut place = Place::new(seed);
-    place.store.keep_conditions(seed % 4 != 0);
+    place.store.keep_conditions(!seed.is_multiple_of(4));
     let mut life = place.begin();
     let mut next = 0;
     for _ in 0..40 {

@@ -138,6 +138,32 @@ fn retention_takes_blocks_out_of_the_index_and_then_out_of_the_bucket() {
     place.check_settled(&life, "in the end");
 }
 
+/// An index that somebody had removed was taken for one without entries, and half a day later all that it had named for orphans.
+#[test]
+fn blocks_of_a_tenant_whose_index_is_missing_are_no_orphans() {
+    let mut place = Place::new(1);
+    let mut life = place.begin();
+    let now = place.now_ms;
+    place.write(&mut life, FileKind::Block, &[("one", now..now + 10)]);
+    let shared = [("one", now + 20..now + 30), ("two", now + 20..now + 30)];
+    place.write(&mut life, FileKind::Cut, &shared);
+    life.pass().unwrap();
+    let blocks = |place: &Place| -> Vec<String> {
+        let keys = place.store.keys().into_iter();
+        keys.filter(|key| key.ends_with(".block")).collect()
+    };
+    let before = blocks(&place);
+    assert_eq!(before.len(), 2, "{before:?}");
+    place.store.delete("tenants/one/index.json").unwrap();
+    let mut life = place.begin();
+    for _ in 0..3 {
+        place.wait(26 * HOUR_MS);
+        life.pass().unwrap();
+    }
+    let after = blocks(&place);
+    assert!(before.iter().all(|key| after.contains(key)), "{after:?}");
+}
+
 #[test]
 fn a_shared_object_stays_until_the_last_tenant_lets_it_go() {
     let mut place = Place::new(1);

@@ -89,6 +89,11 @@ impl Lates {
         removed
     }
 
+    /// Whether no series has any.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.shards.is_empty()
+    }
+
     /// Heap bytes of the tables.
     pub(crate) fn bytes(&self) -> usize {
         let slots: usize = self.shards.iter().map(HashMap::capacity).sum();
