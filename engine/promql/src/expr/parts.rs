@@ -139,7 +139,7 @@ mod tests {
             "sum(max_over_time(x[1h:1m] @ start()))",
             "rate(x[range()])",
             "x offset (range() / 2)",
-            "sum(x[5m:range() / 10])",
+            "max_over_time(x[5m:range() / 10])",
             "x + start()",
             "end() - time()",
             "limitk(2, x)",
