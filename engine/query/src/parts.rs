@@ -46,7 +46,7 @@ impl Engine {
                 results.open(&request, &plan, self.mailboxes().changes())
             });
         let (steps, step) = (plan.steps(), plan.steps().step);
-        let interval = millis(self.options.split_interval);
+        let interval = interval_of(millis(self.options.split_interval), step);
         let pieces = match &session {
             Some(session) => session.to_evaluate(interval),
             None if plan.is_sum_of_parts() => {
@@ -154,6 +154,19 @@ impl Engine {
     }
 }
 
+/// Steps of a piece at least: one that has fewer costs more than it spares.
+const PIECE_STEPS: i64 = 256;
+
+/// The multiple of the configured interval that holds enough steps; 0 where nothing is split.
+fn interval_of(configured: i64, step: i64) -> i64 {
+    if configured <= 0 {
+        return 0;
+    }
+    let least = step.saturating_mul(PIECE_STEPS);
+    let times = least / configured + i64::from(least % configured > 0);
+    configured.saturating_mul(times.max(1))
+}
+
 /// Pieces, and what there is to say of all of them.
 struct Joined {
     pieces: Vec<Piece>,
@@ -200,5 +213,21 @@ impl Joined {
         stats.peak_samples = stats.peak_samples.max(more.peak_samples);
         so_far.fetching += ran.fetching;
         so_far.evaluating += ran.evaluating;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A step of more than the interval made a piece of every step: 11,000 evaluations for one query.
+    #[test]
+    fn pieces_have_steps_enough() {
+        const DAY: i64 = 86_400_000;
+        assert_eq!(interval_of(DAY, 60_000), DAY);
+        assert_eq!(interval_of(DAY, DAY), 256 * DAY);
+        assert_eq!(interval_of(DAY, 600_000), 2 * DAY);
+        assert_eq!(interval_of(0, 60_000), 0);
+        assert_eq!(interval_of(7, i64::MAX), i64::MAX);
     }
 }

@@ -455,7 +455,7 @@ fn paths() -> Vec<Key> {
             "querier.split-queries-by-interval",
             query_range.split_queries_by_interval,
             "12h",
-            "Range queries are evaluated in pieces that end before multiples of it, so that they hold less at a time. 0: in one piece."
+            "Range queries are evaluated in pieces that end before multiples of it, or of a multiple that holds 256 steps, so that they hold less at a time. 0: in one piece."
         ),
         key!(
             "query_range.align_queries_with_step",
