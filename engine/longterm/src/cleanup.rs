@@ -11,10 +11,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use block::Block;
 use model::TenantId;
 use objstore::{Listed, list_all};
 
 use crate::error::Error;
+use crate::fetch::Plain;
 use crate::index::{Deletion, TenantIndex};
 use crate::keys;
 use crate::options::millis;
@@ -181,7 +183,8 @@ impl Uploader {
                 continue;
             }
             let seen_ms = *orphans.entry(object.key.clone()).or_insert(now_ms);
-            if object.modified_ms.unwrap_or(seen_ms) <= before_ms {
+            let is_due = object.modified_ms.unwrap_or(seen_ms) <= before_ms;
+            if is_due && self.is_of(&object, &indexed) {
                 tracing::warn!(
                     key = object.key,
                     bytes = object.len,
@@ -195,5 +198,21 @@ impl Uploader {
         }
         self.orphans = orphans;
         Ok(deleted)
+    }
+
+    /// Whether all tenants of a block have an index: one that does not would be the one that names it. What cannot be read stays.
+    fn is_of(&self, object: &Listed, indexed: &HashSet<&TenantId>) -> bool {
+        let mut source = Plain::new(&self.bucket, &object.key, object.len);
+        match Block::open(&mut source) {
+            Ok(block) => block
+                .meta()
+                .parts
+                .iter()
+                .all(|part| indexed.contains(&part.tenant)),
+            Err(error) => {
+                tracing::warn!(key = object.key, %error, "an object that no index names cannot be read, and stays");
+                false
+            }
+        }
     }
 }

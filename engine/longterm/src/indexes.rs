@@ -106,6 +106,14 @@ impl Indexes {
         let writes = self.cache().writes;
         let key = keys::index(tenant);
         let (index, etag) = match self.bucket.get(&key)? {
+            // Nobody deletes one. To begin anew would make orphans of all that it named.
+            None if self
+                .cached(tenant)
+                .is_some_and(|known| known.etag.is_some()) =>
+            {
+                let reason = "was there and is gone".to_owned();
+                return Err(Error::Index { key, reason });
+            }
             None => (TenantIndex::new(tenant), None),
             Some(object) => {
                 let index = TenantIndex::decode(tenant, &key, &object.bytes)?;

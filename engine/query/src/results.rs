@@ -275,8 +275,11 @@ pub(crate) fn split(first: i64, last: i64, step: i64, interval: i64) -> Vec<(i64
     let mut from = first;
     while interval > 0 && from <= last {
         let border = (from.div_euclid(interval).saturating_add(1)).saturating_mul(interval);
-        let until =
-            from.saturating_add((border.saturating_sub(1).saturating_sub(from)) / step * step);
+        if border <= from {
+            break; // The end of time.
+        }
+        let steps = border.saturating_sub(1).saturating_sub(from) / step;
+        let until = from.saturating_add(steps * step);
         if until >= last {
             break;
         }

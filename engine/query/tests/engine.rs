@@ -1,5 +1,6 @@
 //! The engine over real cores, in a temporary directory: bounds, deadlines, limits, label requests.
 
+#[path = "harness/node.rs"]
 mod node;
 
 use std::sync::Arc;

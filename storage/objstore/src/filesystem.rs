@@ -229,8 +229,22 @@ impl Disk {
                 len: stat.len,
                 etag: None,
             })),
-            Err(failure) if is_nothing(&failure) => Ok(None),
+            Err(failure) if is_nothing(&failure) => self.is_there(key).map(|()| None),
             Err(failure) => Err(told(key, failure)),
+        }
+    }
+
+    /// That this is the bucket still: what is not in a directory that was moved away or unmounted is not nowhere.
+    ///
+    /// Errors: [`Error::Unavailable`].
+    fn is_there(&mut self, key: &str) -> Result<(), Error> {
+        let path = self.dir.join(LOCK);
+        match self.reactor.run(Op::Stat { path }) {
+            Ok(_) => Ok(()),
+            Err(_) => {
+                let reason = format!("{}: the bucket is not there", self.dir.display());
+                Err(unavailable(key, reason))
+            }
         }
     }
 
@@ -383,6 +397,7 @@ impl Disk {
     }
 
     fn list(&mut self, prefix: &str, after: &str) -> Result<Listing, Error> {
+        self.is_there(prefix)?;
         let mut found = Vec::new();
         let within = prefix.rsplit_once('/').map_or("", |(dir, _)| dir);
         self.walk(within, prefix, after, &mut found)?;

@@ -138,30 +138,54 @@ fn retention_takes_blocks_out_of_the_index_and_then_out_of_the_bucket() {
     place.check_settled(&life, "in the end");
 }
 
-/// An index that somebody had removed was taken for one without entries, and half a day later all that it had named for orphans.
+/// An index that somebody had removed was taken for one without entries, and half a day later all that it had named for orphans; where tenants
+/// share blocks, also when nothing of the tenant alone was left to tell.
 #[test]
 fn blocks_of_a_tenant_whose_index_is_missing_are_no_orphans() {
+    for alone in [true, false] {
+        let mut place = Place::new(1);
+        let mut life = place.begin();
+        let now = place.now_ms;
+        if alone {
+            place.write(&mut life, FileKind::Block, &[("one", now..now + 10)]);
+        }
+        let shared = [("one", now + 20..now + 30), ("two", now + 20..now + 30)];
+        place.write(&mut life, FileKind::Cut, &shared);
+        life.pass().unwrap();
+        let blocks = |place: &Place| -> Vec<String> {
+            let keys = place.store.keys().into_iter();
+            keys.filter(|key| key.ends_with(".block")).collect()
+        };
+        let before = blocks(&place);
+        assert_eq!(before.len(), 1 + usize::from(alone), "{before:?}");
+        place.store.delete("tenants/one/index.json").unwrap();
+        let mut life = place.begin();
+        for _ in 0..3 {
+            place.wait(26 * HOUR_MS);
+            life.pass().unwrap();
+        }
+        let after = blocks(&place);
+        assert!(before.iter().all(|key| after.contains(key)), "{after:?}");
+    }
+}
+
+/// The index began anew with the next upload, and what the old one had named was lost to queries at once.
+#[test]
+fn an_index_that_vanishes_while_the_node_runs_does_not_begin_anew() {
     let mut place = Place::new(1);
     let mut life = place.begin();
     let now = place.now_ms;
     place.write(&mut life, FileKind::Block, &[("one", now..now + 10)]);
-    let shared = [("one", now + 20..now + 30), ("two", now + 20..now + 30)];
-    place.write(&mut life, FileKind::Cut, &shared);
     life.pass().unwrap();
-    let blocks = |place: &Place| -> Vec<String> {
-        let keys = place.store.keys().into_iter();
-        keys.filter(|key| key.ends_with(".block")).collect()
-    };
-    let before = blocks(&place);
-    assert_eq!(before.len(), 2, "{before:?}");
     place.store.delete("tenants/one/index.json").unwrap();
-    let mut life = place.begin();
-    for _ in 0..3 {
-        place.wait(26 * HOUR_MS);
-        life.pass().unwrap();
-    }
-    let after = blocks(&place);
-    assert!(before.iter().all(|key| after.contains(key)), "{after:?}");
+    place.write(&mut life, FileKind::Block, &[("one", now + 20..now + 30)]);
+    assert_eq!(life.pass().unwrap().uploaded, 0);
+    let keys = place.store.keys();
+    assert!(
+        !keys.iter().any(|key| key.ends_with("index.json")),
+        "{keys:?}"
+    );
+    assert_eq!(life.catalog.list().len(), 2, "both are on the disk still");
 }
 
 #[test]

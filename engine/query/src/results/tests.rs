@@ -1,3 +1,5 @@
+//! What is kept of results, against what happened.
+
 use model::{FloatPoint, Labels};
 use promql::{Params, parse, plan};
 
@@ -166,6 +168,12 @@ fn runs_end_before_multiples_of_the_interval() {
     assert_eq!(split(-45, 0, 10, 30), [(-45, -35), (-25, -5)]);
     assert_eq!(split(7, 7, 10, 30), [(7, 7)]);
     assert_eq!(split(0, 40, 20, 7), [(0, 0), (20, 20), (40, 40)]);
+    // A query at the end of time made pieces without end, on the thread of the gateway.
+    let (first, last) = (i64::MIN, i64::MAX);
+    assert_eq!(split(last, last, 1000, 86_400_000), [(last, last)]);
+    assert!(split(last - 1, last, 1, 86_400_000).len() <= 2);
+    assert_eq!(split(first, first, 1, 86_400_000), [(first, first)]);
+    assert_eq!(split(first, last - 1, last, last).len(), 3);
 }
 
 #[test]

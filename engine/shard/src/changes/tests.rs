@@ -1,3 +1,5 @@
+//! Changes of the past, against a list of everything that happened.
+
 use proptest::prelude::*;
 
 use super::*;
