@@ -29,7 +29,7 @@ impl Replica {
              scrape_configs:\n\
              - {{job_name: node, static_configs: [{{targets: ['127.0.0.1:{target}']}}]}}\n\
              remote_write:\n\
-             - {{url: '{}', queue_config: {{batch_send_deadline: 500ms}}, headers: {{X-Scope-OrgID: pair}}}}\n",
+             - {{url: '{}', queue_config: {{batch_send_deadline: 500ms}}}}\n",
             server.push_url()
         );
         std::fs::write(folder.join("prometheus.yml"), config).unwrap();
@@ -52,6 +52,10 @@ impl Replica {
 
     /// The longest time between two of its own samples while it ran.
     fn longest_interval(&self, since: i64) -> f64 {
+        let ready = format!("http://127.0.0.1:{}/-/ready", self.port);
+        wait_until("a replica to be ready", PATIENCE, || {
+            ureq::get(&ready).call().is_ok()
+        });
         let api = Api::new(&format!("http://127.0.0.1:{}", self.port), None);
         let answer = api.query(&format!("up[{}s]", unix_now() - since), unix_now() as f64);
         let times = times(&answer);
@@ -96,7 +100,7 @@ fn a_pair_of_real_prometheus_is_one_series_and_a_death_costs_the_failover_timeou
         return;
     };
     let options = ServerOptions {
-        config: "auth_enabled: true\n\
+        config: "auth_enabled: false\n\
                  limits: {accept_ha_samples: true, ha_tracker_failover_timeout: 3s, max_series_per_user: 0}\n\
                  distributor:\n  ha_tracker:\n    enable_ha_tracker: true\n    \
                  ha_tracker_update_timeout: 1s\n    ha_tracker_update_timeout_jitter_max: 0s\n"
@@ -113,12 +117,12 @@ fn a_pair_of_real_prometheus_is_one_series_and_a_death_costs_the_failover_timeou
     );
     let begin = unix_now();
     let mut a = Replica::start("a", &program, &server, target);
-    let api = server.api(Some("pair"));
+    let api = server.api(None);
     let elected = || {
         let headers = [("Accept", "application/json")];
         let page = server.admin().get_with("/ha_tracker", &headers).json();
         let line = &page["elected"][0];
-        assert!(line.is_null() || line["userID"] == "pair" && line["cluster"] == "c");
+        assert!(line.is_null() || line["userID"] == "fake" && line["cluster"] == "c");
         line["replica"].as_str().unwrap_or_default().to_owned()
     };
     wait_until("the first to be elected", PATIENCE, || elected() == "a");
@@ -130,7 +134,7 @@ fn a_pair_of_real_prometheus_is_one_series_and_a_death_costs_the_failover_timeou
     };
     let deduped = || {
         let metrics = server.admin().get("/metrics", &[]).text();
-        let name = "cortex_distributor_deduped_samples_total{cluster=\"c\",user=\"pair\"} ";
+        let name = "cortex_distributor_deduped_samples_total{cluster=\"c\",user=\"fake\"} ";
         let line = metrics.lines().find_map(|line| line.strip_prefix(name));
         line.is_some_and(|count| count != "0")
     };
