@@ -3,13 +3,15 @@
 use std::rc::Rc;
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use model::TenantId;
 use tokio::time::Instant;
 
 use crate::connection::Received;
 use crate::metrics::Metrics;
+use crate::push::tell_nothing_written;
 use crate::reply::{self, ApiError, Body};
 use crate::router::{Endpoint, Route, route};
-use crate::state::{Gateway, Thread};
+use crate::state::{Gateway, Services, Thread};
 use crate::{admin, api};
 
 /// Answers one request, and counts it.
@@ -147,26 +149,37 @@ async fn dispatch(thread: &Rc<Thread>, route: Route, request: Request<Received>)
 
 /// Remote write: tenant, then the write path of this thread.
 async fn push(thread: &Rc<Thread>, request: Request<Received>) -> Response<Body> {
-    let options = &thread.gateway.options;
-    let tenant = match options.tenancy.tenant_of(request.headers()) {
-        Ok(tenant) => tenant,
-        Err(error) => return reply::text(error.status(), error.to_string()),
+    let (tenant, services) = match may_push(&thread.gateway, request.headers()) {
+        Ok(may) => may,
+        Err(mut refusal) => {
+            tell_nothing_written(request.headers(), refusal.headers_mut());
+            return *refusal;
+        }
     };
-    let services = match thread.gateway.services() {
-        Ok(services) => services,
-        Err(reason) => return not_yet(reason),
-    };
-    // When the log of one core has failed the whole node refuses writes, also those that only healthy cores would get.
-    if let Err(reason) = (services.health)() {
-        return not_yet(reason);
-    }
-    if thread.gateway.is_drained() {
-        return not_yet(admin::DRAINED.to_owned());
-    }
     let push = thread.push(services);
     let (head, body) = request.into_parts();
     let response = push.handle(&tenant, &head.headers, body).await;
     response.map(|body| Body::whole(body.into_inner().unwrap_or_default()))
+}
+
+/// Who pushes, and to what.
+///
+/// Errors: the answer, where the tenant or the state of the node does not allow it.
+fn may_push<'a>(
+    gateway: &'a Gateway,
+    headers: &HeaderMap,
+) -> Result<(TenantId, &'a Services), Box<Response<Body>>> {
+    let tenant = gateway.options.tenancy.tenant_of(headers);
+    let tenant =
+        tenant.map_err(|error| Box::new(reply::text(error.status(), error.to_string())))?;
+    let services = gateway.services();
+    let services = services.map_err(|reason| Box::new(not_yet(reason)))?;
+    // When the log of one core has failed the whole node refuses writes, also those that only healthy cores would get.
+    (services.health)().map_err(|reason| Box::new(not_yet(reason)))?;
+    match gateway.is_drained() {
+        true => Err(Box::new(not_yet(admin::DRAINED.to_owned()))),
+        false => Ok((tenant, services)),
+    }
 }
 
 /// Pages that tell a tenant of itself.

@@ -221,8 +221,8 @@ struct Shared {
     inflight_bytes: AtomicU64,
     gate: Gate,
     threads: AtomicU64,
-    /// Samples taken by all tenants, and how fast.
-    received: AtomicU64,
+    /// Samples of all tenants that were within their rates, and how fast they come.
+    accepted: AtomicU64,
     rate: SmoothRate,
     ticks: AtomicU64,
 }
@@ -256,7 +256,7 @@ impl PushService {
             inflight_bytes: AtomicU64::new(0),
             gate: Gate::new(gauges),
             threads: AtomicU64::new(0),
-            received: AtomicU64::new(0),
+            accepted: AtomicU64::new(0),
             rate: SmoothRate::default(),
             ticks: AtomicU64::new(0),
         })))
@@ -284,7 +284,7 @@ impl PushService {
         let shared = &self.shared;
         shared
             .rate
-            .tick(shared.received.load(Ordering::Relaxed), 1.0);
+            .tick(shared.accepted.load(Ordering::Relaxed), 1.0);
         shared.metrics.ingestion_rate.set(shared.rate.get());
         let tick = shared.ticks.fetch_add(1, Ordering::Relaxed);
         if tick.is_multiple_of(TENANT_TICKS) {
@@ -357,10 +357,7 @@ impl PushService {
             if response.status() == StatusCode::OK {
                 *response.status_mut() = StatusCode::NO_CONTENT;
             }
-            let counts = [written.samples, written.histograms, written.exemplars];
-            for (header, count) in media::WRITTEN_HEADERS.into_iter().zip(counts) {
-                response.headers_mut().insert(header, count.into());
-            }
+            written.tell(response.headers_mut());
         }
         response
     }
@@ -497,6 +494,9 @@ impl PushService {
         self.count(tenant, settings, &assembly);
         self.pass_over(&assembly, written)?;
         self.take_rate(tenant, settings, &assembly)?;
+        for accepted in [&tenant.accepted, &self.shared.accepted] {
+            accepted.fetch_add(assembly.samples, Ordering::Relaxed);
+        }
         self.keep_metadata(tenant, settings, now_ms, &mut assembly);
         let mut verdict = Verdict::default();
         self.round(tenant, settings, body.len(), assembly.shares, &mut verdict)
@@ -562,7 +562,7 @@ impl PushService {
 
     /// What is of replicas that are not elected counts as written: their sender has to miss nothing.
     ///
-    /// Errors: there is nothing else in the body.
+    /// Errors: there is nothing else in the body, not even what was refused or dropped for another reason.
     fn pass_over(&self, assembly: &Assembly, written: &mut Written) -> Result<(), PushError> {
         let passive = &assembly.passive;
         *written = Written {
@@ -570,13 +570,14 @@ impl PushService {
             histograms: passive.histograms,
             exemplars: passive.exemplars,
         };
+        let nothing_else = assembly.samples_in == passive.samples + passive.histograms
+            && assembly.exemplars == 0
+            && assembly.error.is_none();
         match &passive.first {
-            Some((replica, elected)) if assembly.samples == 0 && assembly.error.is_none() => {
-                Err(PushError::NotElected {
-                    replica: replica.to_string(),
-                    elected: elected.to_string(),
-                })
-            }
+            Some((replica, elected)) if nothing_else => Err(PushError::NotElected {
+                replica: replica.to_string(),
+                elected: elected.to_string(),
+            }),
             _ => Ok(()),
         }
     }
@@ -620,9 +621,6 @@ impl PushService {
         let counters = &tenant.counters;
         counters.samples_in.inc_by(assembly.samples_in);
         counters.received_samples.inc_by(assembly.samples);
-        self.shared
-            .received
-            .fetch_add(assembly.samples, Ordering::Relaxed);
         counters.metadata_in.inc_by(assembly.metadata_in);
         counters
             .received_metadata
@@ -658,7 +656,7 @@ impl PushService {
                 tracker.count_deduped(&tenant.id, cluster, *samples);
                 passive += samples;
             }
-            let replicas = assembly.elected_samples + passive;
+            let replicas = assembly.replica_samples + passive;
             let others = assembly.samples_in.saturating_sub(replicas);
             metrics.count_non_ha(user, counters, others);
         }
@@ -945,6 +943,22 @@ struct Written {
     samples: u64,
     histograms: u64,
     exemplars: u64,
+}
+
+impl Written {
+    fn tell(self, headers: &mut HeaderMap) {
+        let counts = [self.samples, self.histograms, self.exemplars];
+        for (header, count) in media::WRITTEN_HEADERS.into_iter().zip(counts) {
+            headers.insert(header, count.into());
+        }
+    }
+}
+
+/// For the answer to a push that was refused before [`PushService::handle`] saw it.
+pub(crate) fn tell_nothing_written(request: &HeaderMap, answer: &mut HeaderMap) {
+    if let Ok(Protocol::V2) = media::protocol(request) {
+        Written::default().tell(answer);
+    }
 }
 
 /// Runs when it goes out of scope, also when the client has left and the push is dropped.

@@ -263,6 +263,7 @@ impl Route {
             Route::Api(
                 Endpoint::Query
                 | Endpoint::QueryRange
+                | Endpoint::QueryExemplars
                 | Endpoint::Labels
                 | Endpoint::Series
                 | Endpoint::FormatQuery

@@ -526,6 +526,24 @@ impl Config {
             let reason = "needs distributor.ha_tracker.enable_ha_tracker";
             return Err(("accept_ha_samples", reason.to_owned()));
         }
+        if limits.accept_ha_samples {
+            let (cluster, replica) = (&limits.ha_cluster_label, &limits.ha_replica_label);
+            for (key, label) in [("ha_cluster_label", cluster), ("ha_replica_label", replica)] {
+                if label.is_empty() {
+                    let reason = "must not be empty while accept_ha_samples is on";
+                    return Err((key, reason.to_owned()));
+                }
+                if label == model::METRIC_NAME {
+                    // Each metric would be a cluster, or would lose its name.
+                    let reason = "must not be __name__, the name of the metric";
+                    return Err((key, reason.to_owned()));
+                }
+            }
+            if cluster == replica {
+                let reason = format!("must not be the label of the cluster, {cluster}");
+                return Err(("ha_replica_label", reason));
+            }
+        }
         let jitter = tracker.update_timeout_jitter_max;
         let least = tracker.update_timeout + jitter + Duration::from_secs(1);
         let failover = limits.ha_tracker_failover_timeout;

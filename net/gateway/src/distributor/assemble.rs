@@ -128,6 +128,42 @@ impl Share {
     }
 }
 
+impl Share {
+    /// Takes fresh series out again of which nothing is left: the core would make them all the same.
+    fn leave_out_empty(&mut self) {
+        let Share {
+            fresh,
+            others,
+            origins,
+            ..
+        } = self;
+        let mut stay = vec![false; fresh.series.len()];
+        let with_others = others.fresh.iter().map(|other| other.series as usize);
+        with_others.for_each(|series| stay[series] = true);
+        let mut places = Vec::with_capacity(stay.len());
+        let (mut series, mut labels) = (Vec::new(), Vec::new());
+        let (mut label, mut sample) = (0, 0);
+        for (one, stays) in fresh.series.drain(..).zip(&mut stay) {
+            *stays |= one.samples_end > std::mem::replace(&mut sample, one.samples_end);
+            let begin = std::mem::replace(&mut label, one.labels_end as usize);
+            places.push(series.len() as u32);
+            if *stays {
+                labels.extend_from_slice(&fresh.labels[begin..label]);
+                series.push(FreshSeries {
+                    labels_end: u32::try_from(labels.len()).expect("there were more of them"),
+                    ..one
+                });
+            }
+        }
+        (fresh.series, fresh.labels) = (series, labels);
+        let mut stay = stay.into_iter();
+        origins.fresh.retain(|_| stay.next() == Some(true));
+        for other in &mut others.fresh {
+            other.series = places[other.series as usize];
+        }
+    }
+}
+
 /// A body, split by core, and what was found in it.
 #[derive(Debug)]
 pub(crate) struct Assembly {
@@ -156,8 +192,8 @@ pub(crate) struct Assembly {
     pub(crate) refused: [u64; Reason::COUNT],
     /// Samples of series that a limit refused not long ago, so that the cores were not asked: of the tenant, of the metric.
     pub(crate) over_limit: [u64; 2],
-    /// Samples of replicas that are elected.
-    pub(crate) elected_samples: u64,
+    /// Samples of replicas that are not passed over, the refused among them.
+    pub(crate) replica_samples: u64,
     /// What was passed over because its replica is not.
     pub(crate) passive: Passive,
     /// Replicas of which only the store of elections knows whether they are elected: when it has been asked, the body has to be split again.
@@ -206,10 +242,10 @@ impl Passive {
     reason = "taken apart at once; a box would be an allocation for each fresh series"
 )]
 enum Prepared<'n> {
-    /// These, and the number of its replica.
-    Taken(Pairs<'n>, u16),
+    /// These.
+    Taken(Pairs<'n>),
     /// A replica that is not elected.
-    Passive(u16, Pair, Arc<str>),
+    Passive(Pair, Arc<str>),
     /// The tenant wants it dropped.
     Unwanted(Reason),
     /// It has none.
@@ -245,7 +281,7 @@ impl Assembly {
             text_bytes: 0,
             refused: [0; Reason::COUNT],
             over_limit: [0; 2],
-            elected_samples: 0,
+            replica_samples: 0,
             passive: Passive::default(),
             undecided: Vec::new(),
             refused_again: 0,
@@ -266,6 +302,7 @@ impl Assembly {
             origins.others.retain(|_| stay.next() == Some(true));
             others.known.retain(|other| stays(&other.value));
             others.fresh.retain(|other| stays(&other.value));
+            share.leave_out_empty();
         }
         self.samples -= self.histograms;
         self.refused[Reason::HistogramRate as usize] += self.histograms;
@@ -514,31 +551,40 @@ impl<'a> Assembler<'a, '_> {
         target: Target,
         gathered: Option<&[u8]>,
     ) -> Result<(), Malformed> {
+        let mut cause = target.refused().and_then(|refused| {
+            let holds = self.aliases.holds(refused, self.rules.refuser);
+            Cause::from_number(refused.reason).filter(|_| holds)
+        });
+        let no_cluster = Cause::Labels(Reason::TooManyHaClusters);
+        let before = (self.out.samples_in, self.out.replica_samples);
+        // Before all else, also where the series will be refused: replicas live by what they send, whatever becomes of it.
         if target.source != sources::NONE && !self.is_elected(target.source) {
             let Some(ha) = self.rules.ha else {
                 return self.take_fresh(series, at, hash, gathered);
             };
             let pair = ha.sources.pair(target.source);
-            return match self.fate(target.source, [&pair[0], &pair[1]]) {
-                Fate::Passive(elected) => self.take_passive(series, at, &pair, &elected, gathered),
-                _ => self.take_fresh(series, at, hash, gathered),
-            };
+            match self.fate(target.source, [&pair[0], &pair[1]]) {
+                Fate::Passive(elected) => {
+                    return self.take_passive(series, at, &pair, &elected, gathered);
+                }
+                Fate::TooMany(_) if cause == Some(no_cluster) => {}
+                Fate::TooMany(_) => return self.take_fresh(series, at, hash, gathered),
+                Fate::Taken => cause = cause.filter(|cause| *cause != no_cluster),
+            }
+        } else {
+            cause = cause.filter(|cause| *cause != no_cluster);
         }
-        if target.is_series() {
-            let (before, elected) = (self.out.samples_in, self.out.elected_samples);
-            self.take_known(series, at, target, gathered)?;
-            // Also where it turned out to be scattered, and came by here once more.
-            self.out.elected_samples = elected + self.out.samples_in - before;
-            return Ok(());
-        }
-        let cause = target.refused().and_then(|refused| {
-            let holds = self.aliases.holds(refused, self.rules.refuser);
-            Cause::from_number(refused.reason).filter(|_| holds)
-        });
         match cause {
-            Some(cause) => self.take_refused(series, at, cause, gathered),
-            None => self.take_fresh(series, at, hash, gathered),
+            Some(cause) => self.take_refused(series, at, cause, gathered)?,
+            None if target.is_series() => self.take_known(series, at, target, gathered)?,
+            None => return self.take_fresh(series, at, hash, gathered),
         }
+        if target.source != sources::NONE {
+            // Also where it turned out to be scattered, and came by here once more.
+            let (samples_in, replica_samples) = before;
+            self.out.replica_samples = replica_samples + self.out.samples_in - samples_in;
+        }
+        Ok(())
     }
 
     /// Whether a replica that the body has had before is elected.
@@ -607,11 +653,12 @@ impl<'a> Assembler<'a, '_> {
 
     /// What a series goes through that no alias knows, in the order of Cortex: whose replica it is, relabelling, labels that go, checks.
     ///
-    /// `owned` holds the labels where rules have made others of them.
+    /// `owned` holds the labels where rules have made others of them; `source` becomes the number of its replica, also of one that is refused.
     fn prepare<'n>(
         &mut self,
         names: &'n [u8],
         owned: &'n mut relabel::Labels,
+        source: &mut u16,
     ) -> Result<Prepared<'n>, Unusable>
     where
         'a: 'n,
@@ -621,15 +668,15 @@ impl<'a> Assembler<'a, '_> {
         if pairs.is_empty() {
             return Ok(Prepared::Nothing);
         }
-        let (mut source, mut replica) = (sources::NONE, None);
+        let mut replica = None;
         if let Some(ha) = self.rules.ha
             && let Some(pair) = validate::ha_pair(&pairs, limits)
         {
-            source = ha.sources.number(pair);
-            match self.fate(source, pair) {
+            *source = ha.sources.number(pair);
+            match self.fate(*source, pair) {
                 Fate::Taken => replica = Some(limits.ha_replica_label.as_str()),
                 Fate::Passive(elected) => {
-                    return Ok(Prepared::Passive(source, pair.map(Arc::from), elected));
+                    return Ok(Prepared::Passive(pair.map(Arc::from), elected));
                 }
                 Fate::TooMany(limit) => {
                     let text = format!("too many HA clusters (limit: {limit})");
@@ -658,7 +705,7 @@ impl<'a> Assembler<'a, '_> {
             return Ok(Prepared::Unwanted(Reason::LabelsRemoved));
         }
         validate::finish(&mut pairs, limits).map_err(Unusable::Invalid)?;
-        Ok(Prepared::Taken(pairs, source))
+        Ok(Prepared::Taken(pairs))
     }
 
     #[inline]
@@ -707,10 +754,13 @@ impl<'a> Assembler<'a, '_> {
         let before = known.times.len();
         let mut newest = self.out.newest;
         let mut refused = None;
+        let mut refused_count = 0;
         let mut rest = Rest::default();
         series.read(&mut rest, |time, value| {
             if !self.rules.times.hold(time) {
                 refused.get_or_insert(time);
+                refused_count += 1;
+                return;
             }
             newest = newest.max(time);
             known.keys.push(target.key);
@@ -720,25 +770,19 @@ impl<'a> Assembler<'a, '_> {
         })?;
         let count = known.times.len() - before;
         let scattered = rest.scattered && gathered.is_none();
-        if scattered || refused.is_some() {
+        if scattered {
             known.keys.truncate(before);
             known.times.truncate(before);
             known.values.truncate(before);
             origins.known.truncate(before);
-        }
-        if scattered {
             return self.take_scattered(series, at);
         }
-        self.out.samples_in += count as u64;
-        match refused {
-            None => {
-                self.out.samples += count as u64;
-                self.out.newest = newest;
-            }
-            Some(time) => {
-                let names = gathered.unwrap_or(series.name_bytes());
-                self.refuse_time(names, time, count as u64);
-            }
+        self.out.samples_in += count as u64 + refused_count;
+        self.out.samples += count as u64;
+        self.out.newest = newest;
+        if let Some(time) = refused {
+            let names = gathered.unwrap_or(series.name_bytes());
+            self.refuse_time(names, time, refused_count);
         }
         if rest.is_nothing() {
             return Ok(());
@@ -875,9 +919,10 @@ impl<'a> Assembler<'a, '_> {
         if count > 0 || rest.has_others() {
             self.take_text_of(names)?;
             let mut owned = relabel::Labels::new();
-            match self.prepare(names, &mut owned) {
+            let (mut source, before) = (sources::NONE, self.out.samples_in - count);
+            match self.prepare(names, &mut owned, &mut source) {
                 Ok(Prepared::Nothing) => {}
-                Ok(Prepared::Passive(source, pair, elected)) => {
+                Ok(Prepared::Passive(pair, elected)) => {
                     if source != sources::UNNUMBERED {
                         self.aliases.learn_passive(hash, source);
                     }
@@ -887,39 +932,40 @@ impl<'a> Assembler<'a, '_> {
                     return Ok(());
                 }
                 Ok(Prepared::Unwanted(reason)) => {
-                    let cause = Cause::Labels(reason).number();
-                    let refuser = self.rules.refuser;
-                    self.aliases
-                        .learn_refused(hash, cause, refuser, sources::NONE);
+                    self.learn_refused(hash, reason, source);
                     self.out.samples_in += rest.histograms;
                     self.out.refused[reason as usize] += count + rest.histograms;
                 }
-                Ok(Prepared::Taken(pairs, source)) => {
-                    let before = self.out.samples_in - count;
+                Ok(Prepared::Taken(pairs)) => {
                     let others = match rest.has_others() || rest.start != 0 {
                         true => self.read_others(series, names)?,
                         false => Vec::new(),
                     };
                     self.append_fresh(&pairs, (at, hash, source), names, others);
-                    if source != sources::NONE {
-                        self.out.elected_samples += self.out.samples_in - before;
-                    }
                 }
                 Err(Unusable::Invalid(invalid)) => {
-                    let cause = Cause::Labels(invalid.reason).number();
-                    let refuser = self.rules.refuser;
-                    self.aliases
-                        .learn_refused(hash, cause, refuser, sources::NONE);
+                    self.learn_refused(hash, invalid.reason, source);
                     self.out.samples_in += rest.histograms;
                     self.out.refuse(invalid, count + rest.histograms);
                 }
                 Err(Unusable::Malformed(what)) => return Err(what),
+            }
+            if source != sources::NONE {
+                self.out.replica_samples += self.out.samples_in - before;
             }
         }
         if rest.is_nothing() {
             return Ok(());
         }
         self.take_rest(&rest, names)
+    }
+
+    /// Remembers that labels are refused, and of whose replica they are: it counts as heard, and is passed over when it is no longer elected.
+    fn learn_refused(&mut self, hash: AliasHash, reason: Reason, source: u16) {
+        if source != sources::UNNUMBERED {
+            let (cause, refuser) = (Cause::Labels(reason).number(), self.rules.refuser);
+            self.aliases.learn_refused(hash, cause, refuser, source);
+        }
     }
 
     /// Counts the samples of a series that was refused not long ago. Its labels are only read for the first error of a body.
@@ -962,9 +1008,9 @@ impl<'a> Assembler<'a, '_> {
     #[cold]
     fn tell_again(&mut self, cause: Cause, names: &[u8]) -> Result<(), Malformed> {
         let limits = self.rules.limits;
-        let mut owned = relabel::Labels::new();
-        let text = match self.prepare(names, &mut owned) {
-            Ok(Prepared::Taken(pairs, _)) => {
+        let (mut owned, mut source) = (relabel::Labels::new(), sources::NONE);
+        let text = match self.prepare(names, &mut owned, &mut source) {
+            Ok(Prepared::Taken(pairs)) => {
                 let series = super::texts::label_set(pairs.iter().copied());
                 let tenant = self.rules.tenant;
                 match cause {
@@ -1002,13 +1048,11 @@ impl<'a> Assembler<'a, '_> {
         others: Vec<(i64, OtherValue)>,
     ) {
         let samples = &mut self.scratch.samples;
-        if let Some(&(time, _)) = samples
-            .iter()
-            .find(|(time, _)| !self.rules.times.hold(*time))
-        {
-            let count = samples.len() as u64;
-            samples.clear();
-            self.refuse_time(names, time, count);
+        let (sent, times) = (samples.len(), self.rules.times);
+        if let Some(&(time, _)) = samples.iter().find(|(time, _)| !times.hold(*time)) {
+            samples.retain(|(time, _)| times.hold(*time));
+            let refused = (sent - samples.len()) as u64;
+            self.refuse_time(names, time, refused);
         }
         let Scratch {
             samples,

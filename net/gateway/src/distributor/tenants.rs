@@ -55,7 +55,9 @@ pub(crate) struct Tenant {
     pub(crate) bucket: Mutex<TokenBucket>,
     /// Of native histograms.
     pub(crate) histogram_bucket: Mutex<TokenBucket>,
-    /// Samples a second, as the pages for operators show it.
+    /// Samples within its rate: what a refused push holds is none of them.
+    pub(crate) accepted: AtomicU64,
+    /// How fast they come, as the pages for operators show it.
     pub(crate) rate: SmoothRate,
     /// Bytes of its bodies, those that are still coming included.
     pub(crate) inflight_bytes: AtomicU64,
@@ -152,6 +154,7 @@ impl Tenants {
             counters: self.metrics.of_tenant(id.as_str()),
             bucket: Mutex::default(),
             histogram_bucket: Mutex::default(),
+            accepted: AtomicU64::new(0),
             rate: SmoothRate::default(),
             inflight_bytes: AtomicU64::new(0),
             work_bytes: AtomicU64::new(0),
@@ -215,8 +218,8 @@ impl Tenants {
             map.tenants.values().cloned().collect()
         };
         for tenant in tenants {
-            let received = tenant.counters.received_samples.get();
-            tenant.rate.tick(received, seconds);
+            let accepted = tenant.accepted.load(Ordering::Relaxed);
+            tenant.rate.tick(accepted, seconds);
         }
     }
 

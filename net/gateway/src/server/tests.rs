@@ -90,6 +90,13 @@ fn tenants_methods_and_paths_are_checked_before_anything_else() {
         bad.starts_with("HTTP/1.1 400") && bad.contains("\"errorType\":\"bad_data\""),
         "{bad}"
     );
+    // Exemplars of long queries are asked for with a form, as everything else of the query API; it took GET alone.
+    let exemplars = "POST /prometheus/api/v1/query_exemplars HTTP/1.1\r\nX-Scope-OrgID: a\r\nContent-Type: application/x-www-form-urlencoded";
+    let exemplars = ask(&server, exemplars, "query=up&start=1&end=2");
+    assert!(
+        exemplars.starts_with("HTTP/1.1 503") && exemplars.contains("unavailable"),
+        "not before the log is replayed: {exemplars}"
+    );
     let put = ask(
         &server,
         "PUT /prometheus/api/v1/query HTTP/1.1\r\nX-Scope-OrgID: a",
@@ -127,6 +134,27 @@ fn tenants_methods_and_paths_are_checked_before_anything_else() {
     let long = format!("query={}", "x".repeat(2000));
     let form = "POST /prometheus/api/v1/query HTTP/1.1\r\nX-Scope-OrgID: a\r\nContent-Type: application/x-www-form-urlencoded";
     assert!(ask(&server, form, &long).starts_with("HTTP/1.1 413"));
+    server.stop(Duration::from_secs(1));
+}
+
+/// Story: a sender of version 2 that finds none of these headers takes its receiver for one of version 1 that has stored everything.
+#[test]
+fn a_push_of_version_2_that_is_refused_at_the_door_is_told_that_nothing_is_written() {
+    let (server, _) = start(options());
+    let push = "POST /api/v1/push HTTP/1.1\r\nContent-Encoding: snappy\r\nContent-Type: application/x-protobuf";
+    for (tenant, status) in [("a|b", 400), ("a/b", 400), ("a", 503)] {
+        let line = format!("{push}\r\nX-Scope-OrgID: {tenant}");
+        let second = line.replace("protobuf", "protobuf;proto=io.prometheus.write.v2.Request");
+        let (first, second) = (ask(&server, &line, "x"), ask(&server, &second, "x"));
+        let status = format!("HTTP/1.1 {status}");
+        assert!(first.starts_with(&status), "{first}");
+        assert!(second.starts_with(&status), "{second}");
+        assert!(!first.contains("x-prometheus-remote-write"), "{first}");
+        for what in ["samples", "histograms", "exemplars"] {
+            let header = format!("x-prometheus-remote-write-{what}-written: 0\r\n");
+            assert!(second.contains(&header), "{second}");
+        }
+    }
     server.stop(Duration::from_secs(1));
 }
 

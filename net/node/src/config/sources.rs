@@ -272,6 +272,14 @@ pub(super) fn leaf(
         Value::Array(_) if key.is_structured() => Some(value.to_string()),
         value => scalar(value),
     };
+    let items = value.as_array().filter(|_| key.is_list());
+    let with_comma = |item: &&Value| item.as_str().is_some_and(|text| text.contains(','));
+    if let Some(item) = items.and_then(|items| items.iter().find(with_comma)) {
+        // Lists are kept as texts with commas between, as flags have them: it would become several.
+        return Err(ConfigError(format!(
+            "{path}: {item} has a comma in it; write a list with an item for each"
+        )));
+    }
     let wrong = || ConfigError(format!("{path}: expected a {}, found {value}", key.kind));
     text.ok_or_else(wrong).map(Some)
 }

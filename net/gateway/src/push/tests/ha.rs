@@ -370,3 +370,152 @@ async fn series_are_relabelled_before_the_replica_goes_and_what_is_dropped_is_on
     assert_eq!(pair.rig.metric(discarded, removed), 1.0);
     assert_eq!(pair.times(stored), [0, 1, 2]);
 }
+
+impl Pair {
+    /// One sample of a series of a replica of cluster `c`.
+    async fn one(&self, replica: &str, name: &str, time: i64) -> (u16, String) {
+        let labels = [
+            ("__name__", name),
+            ("__replica__", replica),
+            ("cluster", "c"),
+        ];
+        self.rig.push(&[(&labels, time, 1.0)]).await
+    }
+
+    /// Of tenant `a`.
+    fn count(&self, metric: &str) -> f64 {
+        self.rig.metric(metric, "a")
+    }
+}
+
+const DISCARDED: &str = "cortex_discarded_samples_total";
+const SAMPLES_IN: &str = "cortex_distributor_samples_in_total";
+const NON_HA: &str = "cortex_distributor_non_ha_samples_received_total";
+const DEDUPED: &str = "cortex_distributor_deduped_samples_total";
+
+fn dropping(name: &str) -> TenantLimits {
+    TenantLimits {
+        metric_relabel_configs: vec![RelabelConfig {
+            source_labels: vec!["__name__".to_owned()],
+            regex: name.to_owned(),
+            action: RelabelAction::Drop,
+            ..RelabelConfig::default()
+        }],
+        ..limits()
+    }
+}
+
+/// Story: what was remembered as refused said nothing of its replica. A replica all of whose series were dropped or refused was not heard any
+/// more, lost its election, and the other one was stored beside it.
+#[tokio::test]
+async fn a_replica_lives_by_what_it_sends_also_where_all_of_it_is_refused() {
+    let long = "x".repeat(3000);
+    let bad = [
+        ("__name__", "bad"),
+        ("__replica__", "r1"),
+        ("cluster", "c"),
+        ("job", &long),
+    ];
+    for refused in [false, true] {
+        let pair = Pair::new(dropping("dropped"));
+        for time in 0..20 {
+            let (status, _) = match refused {
+                true => pair.rig.push(&[(&bad, time, 1.0)]).await,
+                false => pair.one("r1", "dropped", time).await,
+            };
+            assert_eq!(status, if refused { 400 } else { 200 });
+            pair.after(5000);
+        }
+        assert_eq!(pair.one("r2", "up", 1).await, not_elected("r2", "r1"));
+        assert_eq!(pair.count(SAMPLES_IN), 21.0);
+        assert_eq!(pair.count(DISCARDED), 20.0);
+        assert_eq!(pair.count(NON_HA), 0.0, "refused, and yet of a replica");
+        assert!(pair.rig.stored("a").is_empty());
+    }
+}
+
+/// Story: the same series, remembered while their replica was elected, went on to be counted as dropped, and their sender got 200 or 400, when it
+/// was passive.
+#[tokio::test]
+async fn what_was_refused_of_a_replica_is_passed_over_when_it_is_no_longer_elected() {
+    let pair = Pair::new(dropping("dropped"));
+    let bad = [("__replica__", "r1"), ("cluster", "c"), ("job", "nameless")];
+    assert_eq!(pair.one("r1", "dropped", 1).await.0, 200);
+    assert_eq!(pair.rig.push(&[(&bad, 1, 1.0)]).await.0, 400);
+    pair.after(60_000);
+    assert_eq!(pair.one("r2", "up", 1).await.0, 200);
+    for time in 2..4 {
+        let other = not_elected("r1", "r2");
+        assert_eq!(pair.one("r1", "dropped", time).await, other);
+        assert_eq!(pair.rig.push(&[(&bad, time, 1.0)]).await, other);
+    }
+    assert_eq!(pair.count(DISCARDED), 2.0, "only while it was elected");
+    assert_eq!(pair.rig.metric(DEDUPED, "c"), 4.0);
+    assert_eq!(pair.count(SAMPLES_IN), 7.0);
+    assert_eq!(pair.count(NON_HA), 0.0);
+    assert_eq!(
+        pair.rig.metric("myelin_series_refused_again_total", ""),
+        0.0
+    );
+}
+
+/// Story: a cluster refused for the number of clusters stayed refused for minutes after another had gone.
+#[tokio::test]
+async fn a_cluster_too_many_is_taken_as_soon_as_there_is_room() {
+    let pair = Pair::new(TenantLimits {
+        ha_max_clusters: 1,
+        ..limits()
+    });
+    assert_eq!(pair.scrape(["c", "r1"], 1).await.0, 200);
+    for time in 1..4 {
+        let refused = pair.scrape(["d", "r1"], time).await;
+        assert_eq!(refused, (400, "too many HA clusters (limit: 1)".to_owned()));
+    }
+    // Remembered: by the first body, told by the others.
+    assert_eq!(
+        pair.rig.metric("myelin_series_refused_again_total", ""),
+        4.0
+    );
+    assert_eq!(pair.count(NON_HA), 0.0);
+    // Nobody has heard of the first cluster for long.
+    pair.after(60 * 60_000);
+    let now = pair.clock.load(Ordering::Relaxed);
+    pair.rig.service.clean_elections(now).await;
+    assert_eq!(pair.scrape(["d", "r1"], 5).await, (200, String::new()));
+    assert_eq!(pair.times(r#"{__name__="up", cluster="d", job="b"}"#), [5]);
+}
+
+/// Story: 202 means that all of it is of a replica that is not elected; a body in which histograms beyond their rate or exemplars of others stood
+/// beside that got it too, and the exemplars were lost.
+#[tokio::test(start_paused = true)]
+async fn nothing_but_passive_samples_is_202() {
+    let pair = Pair::new(TenantLimits {
+        enable_native_histograms: true,
+        native_histogram_ingestion_rate: 1.0,
+        native_histogram_ingestion_burst_size: 1,
+        ..dropping("dropped")
+    });
+    assert_eq!(pair.scrape(["c", "r1"], 0).await.0, 200);
+    let passive = [("__name__", "up"), ("__replica__", "r2"), ("cluster", "c")];
+    let beside = |labels: &[(&str, &str)], fields: &[(u8, Vec<u8>)]| {
+        let mut body = request(&[(&passive, 1, 1.0)]);
+        body.extend(series_of(labels, fields));
+        snappy::pack(&body)
+    };
+    let rig = &pair.rig;
+    let other = [("__name__", "other")];
+    let histograms = [3, 4].map(|time| (0x22, histogram_message(0, time)));
+    for _ in 0..2 {
+        let (status, text) = rig.send(beside(&other, &histograms)).await;
+        assert_eq!(status, 429, "{text}");
+    }
+    assert_eq!(rig.stored("a").len(), 2, "no series without samples");
+    let exemplar = [(0x1a, exemplar_message("t", 5))];
+    let (status, text) = rig.send(beside(&other, &exemplar)).await;
+    assert_eq!(status, 200, "{text}");
+    assert_eq!(rig.others(), ["exemplar 5 before 0"]);
+    let dropped = beside(&[("__name__", "dropped")], &[(0x12, sample(6, 1.0))]);
+    assert_eq!(rig.send(dropped).await.0, 200, "not all of it is passive");
+    let passive = rig.push(&[(&passive, 7, 1.0)]).await;
+    assert_eq!(passive, not_elected("r2", "r1"));
+}

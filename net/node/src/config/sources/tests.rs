@@ -272,6 +272,44 @@ fn parts_of_cortex_that_are_not_built_say_so() {
     );
 }
 
+/// Story: with both labels the same every replica was a cluster of its own and always elected, and with an empty one there were no pairs; both
+/// without a word.
+#[test]
+fn labels_of_replicas_that_cannot_tell_them_apart_are_errors() {
+    let with = |limits: &str| {
+        file(&format!(
+            "distributor: {{ha_tracker: {{enable_ha_tracker: true}}}}\nlimits: {{accept_ha_samples: true{limits}}}\n"
+        ))
+    };
+    assert!(with("").is_ok());
+    assert!(with(", ha_cluster_label: a, ha_replica_label: b").is_ok());
+    for (limits, part) in [
+        (
+            ", ha_cluster_label: \"\"",
+            "ha_cluster_label: must not be empty",
+        ),
+        (
+            ", ha_replica_label: \"\"",
+            "ha_replica_label: must not be empty",
+        ),
+        (
+            ", ha_cluster_label: __name__",
+            "ha_cluster_label: must not be __name__",
+        ),
+        (
+            ", ha_replica_label: __name__",
+            "ha_replica_label: must not be __name__",
+        ),
+        (
+            ", ha_cluster_label: a, ha_replica_label: a",
+            "ha_replica_label: must not be the label of the cluster, a",
+        ),
+    ] {
+        let error = with(limits).unwrap_err();
+        assert!(error.contains(part), "{limits}: {error}");
+    }
+}
+
 #[test]
 fn bad_values_and_shapes_name_their_key() {
     for (text, part) in [
@@ -286,6 +324,11 @@ fn bad_values_and_shapes_name_their_key() {
         ("http_prefix: api\n", "http_prefix"),
         ("self_scrape: {tenant: a/b}\n", "self_scrape.tenant"),
         ("a: b: c\n", "not YAML"),
+        // An item with a comma became two labels, neither of which was meant.
+        (
+            "limits: {drop_labels: [c, \"a,b\"]}\n",
+            "limits.drop_labels: \"a,b\" has a comma in it; write a list",
+        ),
     ] {
         let error = file(text).unwrap_err();
         assert!(error.contains(part), "{text}: {error}");
