@@ -11,6 +11,7 @@
 //! others are stored, and the answer is 400 with the first error.
 
 pub(crate) mod assemble;
+pub(crate) mod metadata;
 pub(crate) mod metrics;
 pub(crate) mod names;
 pub(crate) mod others;

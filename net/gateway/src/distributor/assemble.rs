@@ -11,18 +11,19 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use model::{Metadata, MetricType, SeriesKey, TenantId, TenantLimits, identity};
+use model::{Metadata, SeriesKey, TenantId, TenantLimits, identity};
 use shard::{
-    CounterStart, FreshSamples, FreshSeries, KnownSamples, OtherSample, OtherSamples, OtherValue,
-    RejectReason, Zero,
+    CounterStart, FreshSamples, FreshSeries, KnownSamples, OtherSamples, OtherValue, RejectReason,
+    Zero,
 };
 use smallvec::SmallVec;
 use wire::Malformed;
 use wire::remote_write::v1::{self, RawMetadata, Record};
 use wire::remote_write::{Error, Protocol, v2};
 
+use super::metadata::check_metadata;
 use super::names::{Names, Other, Rest, Series, SymbolTable};
-use super::others;
+use super::others::{self, placed};
 use super::outcome;
 use super::refused::Cause;
 use super::started::Started;
@@ -1167,75 +1168,4 @@ impl<'a> Assembler<'a, '_> {
         }
         Ok(())
     }
-}
-
-/// Gives each its place among the floats of its series, which stand in the column from `begin` on: a histogram before those of later times,
-/// the start of a counter before its sample, an exemplar behind all.
-fn placed<S: Copy>(
-    mut others: Vec<(i64, OtherValue)>,
-    series: S,
-    begin: usize,
-    floats: &[i64],
-) -> impl Iterator<Item = OtherSample<S>> {
-    others.sort_by_key(|(time, value)| {
-        let behind = matches!(value, OtherValue::Exemplar(_));
-        (behind, *time, !matches!(value, OtherValue::Start(_)))
-    });
-    let mut end = begin;
-    let floats = floats.to_vec();
-    others.into_iter().map(move |(time, value)| {
-        let before = match &value {
-            OtherValue::Histogram(_) | OtherValue::Start(_) => {
-                begin + floats.partition_point(|float| *float < time)
-            }
-            OtherValue::Exemplar(_) => begin + floats.len(),
-        };
-        // Ascends also where the sender's floats do not.
-        end = end.max(before);
-        OtherSample {
-            series,
-            before: u32::try_from(end).expect("samples are part of the body"),
-            time,
-            value,
-        }
-    })
-}
-
-/// Order and texts as in Cortex; bytes that are not UTF-8 are refused like texts that are too long.
-fn check_metadata(
-    raw: &RawMetadata<'_>,
-    len_max: u32,
-) -> Result<(String, Metadata), (&'static str, String)> {
-    let lossy = |bytes| super::texts::quote_short(&String::from_utf8_lossy(bytes));
-    if raw.metric.is_empty() {
-        return Err((
-            "missing_metric_name",
-            "metadata missing metric name".to_owned(),
-        ));
-    }
-    for (bytes, what, reason) in [
-        (raw.metric, "METRIC_NAME", "metric_name_too_long"),
-        (raw.help, "HELP", "help_too_long"),
-        (raw.unit, "UNIT", "unit_too_long"),
-    ] {
-        if len_max != 0 && bytes.len() > len_max as usize {
-            let (cause, metric) = (lossy(bytes), lossy(raw.metric));
-            let text = format!("metadata '{what}' value too long: {cause} metric {metric}");
-            return Err((reason, text));
-        }
-    }
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec());
-    let (Ok(metric), Ok(help), Ok(unit)) = (text(raw.metric), text(raw.help), text(raw.unit))
-    else {
-        let text = format!("metadata is not valid UTF-8: metric {}", lossy(raw.metric));
-        return Err(("metadata_invalid", text));
-    };
-    Ok((
-        metric,
-        Metadata {
-            kind: MetricType::from_number(raw.kind),
-            help,
-            unit,
-        },
-    ))
 }

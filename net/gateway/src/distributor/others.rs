@@ -8,7 +8,7 @@ use model::{
     CUSTOM_BUCKETS_SCHEMA, CounterReset, Exemplar, FloatHistogram, Histogram, HistogramError,
     HistogramSample, Span, TenantLimits,
 };
-use shard::Zero;
+use shard::{OtherSample, OtherValue, Zero};
 use wire::Malformed;
 use wire::remote_write::{exemplar, histogram};
 
@@ -204,6 +204,38 @@ pub(crate) fn exemplar(
         return refuse("exemplar_timestamp_invalid", text);
     }
     Ok(Ok(exemplar))
+}
+
+/// Gives each its place among the floats of its series, which stand in the column from `begin` on: a histogram before those of later times,
+/// the start of a counter before its sample, an exemplar behind all.
+pub(super) fn placed<S: Copy>(
+    mut others: Vec<(i64, OtherValue)>,
+    series: S,
+    begin: usize,
+    floats: &[i64],
+) -> impl Iterator<Item = OtherSample<S>> {
+    others.sort_by_key(|(time, value)| {
+        let behind = matches!(value, OtherValue::Exemplar(_));
+        (behind, *time, !matches!(value, OtherValue::Start(_)))
+    });
+    let mut end = begin;
+    let floats = floats.to_vec();
+    others.into_iter().map(move |(time, value)| {
+        let before = match &value {
+            OtherValue::Histogram(_) | OtherValue::Start(_) => {
+                begin + floats.partition_point(|float| *float < time)
+            }
+            OtherValue::Exemplar(_) => begin + floats.len(),
+        };
+        // Ascends also where the sender's floats do not.
+        end = end.max(before);
+        OtherSample {
+            series,
+            before: u32::try_from(end).expect("samples are part of the body"),
+            time,
+            value,
+        }
+    })
 }
 
 #[cfg(test)]
