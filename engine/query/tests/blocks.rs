@@ -1,19 +1,21 @@
 //! Answers do not change by a flush nor by a compaction: a node that moves what it holds into blocks at random moments, and merges these all the while, is compared with
 //! a twin that never does.
 
+#[path = "harness/node.rs"]
+mod node;
+
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use compactor::{Compaction, Compactor};
-use model::{CoreId, Labels, MatchOp, QueryValue, TenantId, TenantLimits, identity};
+use model::{CoreId, Labels, MatchOp, QueryValue, TenantId, TenantLimits};
 use prometheus::Registry;
 use query::{Caller, Engine, Lookup, Options, Query, ReadSelector, Times};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use shard::{Cores, FreshSamples, FreshSeries, Message, Push};
+use shard::{Cores, Message};
 
 const HOUR: i64 = 3_600_000;
 
@@ -111,36 +113,8 @@ impl Node {
         node
     }
 
-    /// Stores samples of one series.
     fn push(&self, tenant: &TenantId, labels: &Labels, samples: &[(i64, f64)]) {
-        let mut scratch = Vec::new();
-        let id = identity::series_id(tenant, labels.packed(), &mut scratch);
-        let placement = identity::placement(tenant, labels, &mut scratch);
-        let core = identity::core_of(placement, self.cores.count());
-        let (sender, receiver) = channel();
-        let fresh = FreshSamples {
-            series: vec![FreshSeries {
-                id,
-                labels_end: labels.packed().len() as u32,
-                samples_end: samples.len() as u32,
-            }],
-            labels: labels.packed().to_vec(),
-            times: samples.iter().map(|s| s.0).collect(),
-            values: samples.iter().map(|s| s.1).collect(),
-        };
-        let mut permits = self.cores.mailboxes().reserve(&[(core, 1000)]).unwrap();
-        let push = Push {
-            tenant: tenant.clone(),
-            limits: Arc::new(keeping()),
-            known: Default::default(),
-            fresh,
-            others: Default::default(),
-            credits: 0,
-            reply: Box::new(move |outcome| sender.send(outcome).unwrap()),
-        };
-        permits.send(core, push);
-        let outcome = receiver.recv().unwrap();
-        assert_eq!(outcome.stored as usize, samples.len(), "{outcome:?}");
+        node::push(&self.cores, tenant, keeping(), labels, samples);
     }
 
     fn flush(&self) {
@@ -173,24 +147,10 @@ impl Node {
             "quantile(0.5, up) or absent(nothing)",
         ] {
             let step = ((end - start) / 40).max(1000);
-            let query = Query {
-                text: text.to_owned(),
-                times: Times::Range { start, end, step },
-                timeout: None,
-                lookback: None,
-                per_step: false,
-                uncached: false,
-            };
+            let query = node::query(text, Times::Range { start, end, step });
             let answer = self.engine.query(caller, query).await.unwrap();
             answers.push(format!("{text}: {:?} {:?}", answer.value, answer.warnings));
-            let query = Query {
-                text: text.to_owned(),
-                times: Times::Instant(end),
-                timeout: None,
-                lookback: None,
-                per_step: false,
-                uncached: false,
-            };
+            let query = node::query(text, Times::Instant(end));
             let answer = self.engine.query(caller, query).await.unwrap();
             // The samples of an instant have no order.
             let QueryValue::Vector(samples) = answer.value else {
@@ -259,9 +219,8 @@ fn keeping() -> TenantLimits {
 
 fn caller(tenant: &str, now_ms: i64) -> Caller {
     Caller {
-        tenant: TenantId::new(tenant).unwrap(),
-        limits: Arc::new(TenantLimits::unlimited()),
         now_ms,
+        ..node::caller(tenant)
     }
 }
 

@@ -18,14 +18,7 @@ fn limited(limits: TenantLimits) -> Caller {
 }
 
 fn at(text: &str, time: i64) -> Query {
-    Query {
-        text: text.to_owned(),
-        times: Times::Instant(time),
-        timeout: None,
-        lookback: None,
-        per_step: false,
-        uncached: false,
-    }
+    node::query(text, Times::Instant(time))
 }
 
 /// Medians over some 3,000 points, 11,000 times for each of 20 series: many seconds of work on little memory.

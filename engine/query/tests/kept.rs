@@ -21,14 +21,7 @@ fn keeping() -> Options {
 }
 
 fn range(text: &str, start: i64, end: i64, step: i64) -> Query {
-    Query {
-        text: text.to_owned(),
-        times: Times::Range { start, end, step },
-        timeout: None,
-        lookback: None,
-        per_step: false,
-        uncached: false,
-    }
+    node::query(text, Times::Range { start, end, step })
 }
 
 fn asking(tenant: &str, now_ms: i64, limits: TenantLimits) -> Caller {

@@ -4,17 +4,19 @@
 //! Random queries over random series, from a fixed seed, asked of the whole read path. Where the order of additions cannot matter (one and
 //! the same core, or an operation that is exact) answers are equal bit by bit, else to 1e-12.
 
+#[path = "harness/node.rs"]
+mod node;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::channel;
 
-use model::{Labels, QueryValue, SeriesValue, TenantId, TenantLimits, identity};
+use model::{Labels, QueryValue, SeriesValue, TenantId, TenantLimits};
 use prometheus::Registry;
-use query::{Caller, Engine, Options, Query, Times};
+use query::{Caller, Engine, Options, Times};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use shard::{Cores, FreshSamples, FreshSeries, Push};
+use shard::Cores;
 
 const SEED: u64 = 0x6d79_656c_696e;
 const QUERIES: usize = 150;
@@ -40,36 +42,8 @@ impl Node {
 
     fn push(&self, row: &Row, scrapes: std::ops::Range<usize>) {
         let samples: Vec<_> = row.samples[scrapes].iter().flatten().copied().collect();
-        let mut scratch = Vec::new();
-        let id = identity::series_id(&tenant(), row.labels.packed(), &mut scratch);
-        let placement = identity::placement(&tenant(), &row.labels, &mut scratch);
-        let core = identity::core_of(placement, self.cores.count());
-        let (sender, receiver) = channel();
-        let fresh = FreshSamples {
-            series: vec![FreshSeries {
-                id,
-                labels_end: row.labels.packed().len() as u32,
-                samples_end: samples.len() as u32,
-            }],
-            labels: row.labels.packed().to_vec(),
-            times: samples.iter().map(|s| s.0).collect(),
-            values: samples.iter().map(|s| s.1).collect(),
-        };
-        let mut permits = self.cores.mailboxes().reserve(&[(core, 1000)]).unwrap();
-        permits.send(
-            core,
-            Push {
-                tenant: tenant(),
-                limits: Arc::new(TenantLimits::unlimited()),
-                known: Default::default(),
-                fresh,
-                others: Default::default(),
-                credits: 0,
-                reply: Box::new(move |outcome| sender.send(outcome).unwrap()),
-            },
-        );
-        let outcome = receiver.recv().unwrap();
-        assert_eq!(outcome.stored as usize, samples.len(), "{outcome:?}");
+        let limits = TenantLimits::unlimited();
+        node::push(&self.cores, &tenant(), limits, &row.labels, &samples);
     }
 
     async fn points(&self, text: &str, times: Times) -> Points {
@@ -78,15 +52,7 @@ impl Node {
             limits: Arc::new(TenantLimits::unlimited()),
             now_ms: START,
         };
-        let query = Query {
-            text: text.to_owned(),
-            times,
-            timeout: None,
-            lookback: None,
-            per_step: false,
-            uncached: false,
-        };
-        let answer = self.engine.query(&caller, query).await;
+        let answer = self.engine.query(&caller, node::query(text, times)).await;
         let value = answer.unwrap_or_else(|e| panic!("{text}: {e}")).value;
         let mut points = Points::new();
         match value {

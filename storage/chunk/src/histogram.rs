@@ -59,16 +59,16 @@ impl Number {
 
 /// Where the buckets are.
 #[derive(Debug, Clone, Default)]
-struct Layout {
-    schema: i32,
-    zero_threshold: f64,
-    positive: Vec<Span>,
-    negative: Vec<Span>,
-    custom: Vec<f64>,
+pub(crate) struct Layout {
+    pub(crate) schema: i32,
+    pub(crate) zero_threshold: f64,
+    pub(crate) positive: Vec<Span>,
+    pub(crate) negative: Vec<Span>,
+    pub(crate) custom: Vec<f64>,
 }
 
 impl Layout {
-    fn of(sample: &HistogramSample) -> Layout {
+    pub(crate) fn of(sample: &HistogramSample) -> Layout {
         let (positive, negative) = sample.spans();
         Layout {
             schema: sample.schema(),
@@ -79,7 +79,8 @@ impl Layout {
         }
     }
 
-    fn is_of(&self, sample: &HistogramSample) -> bool {
+    /// By bits, as everything comes back.
+    pub(crate) fn is_of(&self, sample: &HistogramSample) -> bool {
         let (positive, negative) = sample.spans();
         self.schema == sample.schema()
             && self.zero_threshold.to_bits() == sample.zero_threshold().to_bits()

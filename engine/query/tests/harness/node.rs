@@ -7,7 +7,7 @@ use std::sync::mpsc::channel;
 
 use model::{Labels, TenantId, TenantLimits, identity};
 use prometheus::Registry;
-use query::{Caller, Engine, Options};
+use query::{Caller, Engine, Options, Query, Times};
 use shard::{Cores, FreshSamples, FreshSeries, Push};
 
 /// Cores, an engine over them, and the directory they live in.
@@ -33,39 +33,16 @@ impl Node {
         }
     }
 
-    /// Stores samples of one series.
+    /// Stores samples of one series, without limits.
     pub(crate) fn push(&self, tenant: &TenantId, labels: &[(&str, &str)], samples: &[(i64, f64)]) {
         let labels = Labels::from_pairs(labels.iter().copied()).unwrap();
-        let mut scratch = Vec::new();
-        let id = identity::series_id(tenant, labels.packed(), &mut scratch);
-        let placement = identity::placement(tenant, &labels, &mut scratch);
-        let core = identity::core_of(placement, self.cores.count());
-        let (sender, receiver) = channel();
-        let fresh = FreshSamples {
-            series: vec![FreshSeries {
-                id,
-                labels_end: labels.packed().len() as u32,
-                samples_end: samples.len() as u32,
-            }],
-            labels: labels.packed().to_vec(),
-            times: samples.iter().map(|s| s.0).collect(),
-            values: samples.iter().map(|s| s.1).collect(),
-        };
-        let mut permits = self.cores.mailboxes().reserve(&[(core, 1000)]).unwrap();
-        permits.send(
-            core,
-            Push {
-                tenant: tenant.clone(),
-                limits: Arc::new(TenantLimits::unlimited()),
-                known: Default::default(),
-                fresh,
-                others: Default::default(),
-                credits: 0,
-                reply: Box::new(move |outcome| sender.send(outcome).unwrap()),
-            },
+        push(
+            &self.cores,
+            tenant,
+            TenantLimits::unlimited(),
+            &labels,
+            samples,
         );
-        let outcome = receiver.recv().unwrap();
-        assert_eq!(outcome.stored as usize, samples.len(), "{outcome:?}");
     }
 
     /// Of the counters of a name that have this label value.
@@ -86,6 +63,56 @@ impl Node {
             .iter()
             .map(|m| m.get_counter().get_value() + m.get_gauge().get_value())
             .sum()
+    }
+}
+
+/// Stores samples of one series.
+pub(crate) fn push(
+    cores: &Cores,
+    tenant: &TenantId,
+    limits: TenantLimits,
+    labels: &Labels,
+    samples: &[(i64, f64)],
+) {
+    let mut scratch = Vec::new();
+    let id = identity::series_id(tenant, labels.packed(), &mut scratch);
+    let placement = identity::placement(tenant, labels, &mut scratch);
+    let core = identity::core_of(placement, cores.count());
+    let (sender, receiver) = channel();
+    let fresh = FreshSamples {
+        series: vec![FreshSeries {
+            id,
+            labels_end: labels.packed().len() as u32,
+            samples_end: samples.len() as u32,
+        }],
+        labels: labels.packed().to_vec(),
+        times: samples.iter().map(|s| s.0).collect(),
+        values: samples.iter().map(|s| s.1).collect(),
+    };
+    let mut permits = cores.mailboxes().reserve(&[(core, 1000)]).unwrap();
+    let push = Push {
+        tenant: tenant.clone(),
+        limits: Arc::new(limits),
+        known: Default::default(),
+        fresh,
+        others: Default::default(),
+        credits: 0,
+        reply: Box::new(move |outcome| sender.send(outcome).unwrap()),
+    };
+    permits.send(core, push);
+    let outcome = receiver.recv().unwrap();
+    assert_eq!(outcome.stored as usize, samples.len(), "{outcome:?}");
+}
+
+/// A query with nothing special.
+pub(crate) fn query(text: &str, times: Times) -> Query {
+    Query {
+        text: text.to_owned(),
+        times,
+        timeout: None,
+        lookback: None,
+        per_step: false,
+        uncached: false,
     }
 }
 

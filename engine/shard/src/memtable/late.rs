@@ -23,8 +23,8 @@ use model::HistogramSample;
 
 use super::native::{Stored, Value};
 use super::read::sample_at;
-use super::{Memtable, NO_TENANT, Sealed, cut_after};
-use crate::chunkfile::Place;
+use super::{Memtable, NO_TENANT, Sealed, Totals, cut_after};
+use crate::chunkfile::{ChunkFiles, Place};
 use crate::limits::{
     HISTOGRAM_CHUNK_BYTES, LATE_CHUNKS_MAX, LATE_HISTOGRAMS_MAX, LATE_SAMPLES_MAX,
 };
@@ -297,19 +297,17 @@ impl Memtable {
         }
     }
 
+    /// The late samples of the tenant of a live series, and what closed chunks are kept in and counted by.
+    fn parts_of_late(&mut self, series: u32) -> (&mut Lates, &mut ChunkFiles, &mut Totals) {
+        let slot = self.rows[series].tenant;
+        let tenant = self.tenants[slot as usize].as_mut();
+        let tenant = tenant.expect("slots in use have a tenant");
+        (&mut tenant.lates, &mut self.chunks, &mut self.totals)
+    }
+
     /// Closes what the buffer of a live series has before a time.
     pub(crate) fn close_late(&mut self, series: u32, before: i64) {
-        let slot = self.rows[series].tenant;
-        let Memtable {
-            tenants,
-            chunks,
-            totals,
-            ..
-        } = self;
-        let lates = &mut tenants[slot as usize]
-            .as_mut()
-            .expect("slots in use have a tenant")
-            .lates;
+        let (lates, chunks, totals) = self.parts_of_late(series);
         let Some(late) = lates.of_mut(series) else {
             return;
         };
@@ -351,17 +349,7 @@ impl Memtable {
 
     /// Lets go of the late chunks of a live series for which that is asked; returns how many.
     pub(crate) fn release_late(&mut self, series: u32, goes: impl Fn(&Sealed) -> bool) -> usize {
-        let slot = self.rows[series].tenant;
-        let Memtable {
-            tenants,
-            chunks,
-            totals,
-            ..
-        } = self;
-        let lates = &mut tenants[slot as usize]
-            .as_mut()
-            .expect("slots in use have a tenant")
-            .lates;
+        let (lates, chunks, totals) = self.parts_of_late(series);
         let Some(late) = lates.of_mut(series) else {
             return 0;
         };

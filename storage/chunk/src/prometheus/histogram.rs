@@ -18,7 +18,7 @@ use model::{
 
 use super::{BitReader, BitWriter, NO_WINDOW, NotPrometheus, Window, put_xor};
 use crate::HISTOGRAM_PARTS_MAX;
-use crate::histogram::is_codable;
+use crate::histogram::{Layout, is_codable};
 
 /// Bits of a number by the ones in front of it.
 const NUMBER_BITS: [u32; 9] = [0, 3, 6, 9, 12, 18, 25, 56, 64];
@@ -124,39 +124,7 @@ impl BitReader<'_> {
     }
 }
 
-/// What all samples of a chunk have in common.
-#[derive(Debug, Clone, Default)]
-struct Layout {
-    schema: i32,
-    zero_threshold: f64,
-    positive: Vec<Span>,
-    negative: Vec<Span>,
-    custom: Vec<f64>,
-}
-
 impl Layout {
-    fn of(sample: &HistogramSample) -> Layout {
-        let (positive, negative) = sample.spans();
-        Layout {
-            schema: sample.schema(),
-            zero_threshold: sample.zero_threshold(),
-            positive: positive.to_vec(),
-            negative: negative.to_vec(),
-            custom: sample.custom_values().to_vec(),
-        }
-    }
-
-    /// By bits, as everything comes back.
-    fn is_of(&self, sample: &HistogramSample) -> bool {
-        let other = Layout::of(sample);
-        let bits = |all: &[f64]| all.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
-        self.schema == other.schema
-            && self.zero_threshold.to_bits() == other.zero_threshold.to_bits()
-            && self.positive == other.positive
-            && self.negative == other.negative
-            && bits(&self.custom) == bits(&other.custom)
-    }
-
     fn put(&self, out: &mut BitWriter) {
         put_threshold(out, self.zero_threshold);
         put_number(out, i64::from(self.schema));
