@@ -220,9 +220,11 @@ impl Compactor {
             sources: output.sources(&list).into_iter().collect(),
         };
         let name = format!("merged-{}-{id:032x}.{}", output.level, block::EXTENSION);
-        let path = self.options.dir.join(name);
+        let path = self.options.dir.join(&name);
+        // Under its own name a start takes it for its sources, so it gets that when it has been verified; this one a start removes.
+        let written = self.options.dir.join(format!("{name}.unfinished"));
         let options = block::Options::default();
-        let mut writer = FileWriter::begin(reactor, &path, info, options, 0)?;
+        let mut writer = FileWriter::begin(reactor, &written, info, options, 0)?;
         let mut merged = Merged::default();
         for merging in &output.tenants {
             match self.merge(reactor, &mut writer, merging, stop) {
@@ -234,8 +236,17 @@ impl Compactor {
             }
         }
         let built = writer.complete(reactor)?;
-        self.check(reactor, &path, &merged)
-            .map_err(|error| Failure::Run(Box::new(error)))?;
+        if let Err(error) = self.check(reactor, &written, &merged) {
+            // The next start removes it too.
+            let _ = reactor.run(Op::Remove { path: written });
+            return Err(Failure::Run(Box::new(error)));
+        }
+        let (from, to) = (written, path.clone());
+        let renamed = reactor.run(Op::Rename { from, to });
+        renamed.map_err(block::Error::from)?;
+        let dir = self.options.dir.clone();
+        let synced = reactor.run(Op::SyncDir { path: dir });
+        synced.map_err(block::Error::from)?;
         self.catalog.add(reactor, &path)?;
         let metrics = &self.metrics;
         metrics.files.inc();

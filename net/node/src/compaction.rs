@@ -18,10 +18,7 @@ pub(crate) struct TenantPolicy {
 
 impl Policy for TenantPolicy {
     fn retention_ms(&self, tenant: &TenantId) -> i64 {
-        match self.overrides.limits(tenant).retention.as_millis() {
-            0 => i64::MAX,
-            retention => i64::try_from(retention).unwrap_or(i64::MAX),
-        }
+        self.overrides.limits(tenant).retention_ms()
     }
 
     /// Nothing can be deleted yet.

@@ -221,7 +221,10 @@ impl Catalog {
             }
             match open_block(reactor, &path) {
                 Ok(block) => found.push(Arc::new(block)),
-                Err(Error::Io(failure)) => return Err(Error::Io(failure)),
+                // One that is listed and not there is a link to nothing; everything else may be all blocks' trouble.
+                Err(Error::Io(failure)) if !failure.is_not_found() => {
+                    return Err(Error::Io(failure));
+                }
                 Err(error) => {
                     self.damaged.fetch_add(1, Ordering::Relaxed);
                     notes.push(format!("a block is left out: {error}"));

@@ -293,7 +293,8 @@ impl FileWriter {
     /// Gives the file up and waits until nothing of it is left. As [`FileWriter::settle`].
     pub fn discard_now(mut self, reactor: &mut Reactor) {
         self.abandon(reactor);
-        while self.turn(reactor).is_ok() {}
+        // One that has failed already has nothing in flight: a wait would have no end.
+        while self.step != Step::Failed && self.turn(reactor).is_ok() {}
     }
 
     fn turn(&mut self, reactor: &mut Reactor) -> Result<Progress, Error> {

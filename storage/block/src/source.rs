@@ -84,8 +84,12 @@ impl LocalFile {
     pub fn open(reactor: &Rc<RefCell<Reactor>>, path: &Path) -> Result<LocalFile, Error> {
         let mut at = reactor.borrow_mut();
         let path = path.to_owned();
-        let len = at.run(Op::Stat { path: path.clone() })?.stat().len;
+        let stat = at.run(Op::Stat { path: path.clone() })?.stat();
         let name = path.display().to_string();
+        if stat.is_dir {
+            let reason = "it is a directory".to_owned();
+            return Err(Error::NotABlock { file: name, reason });
+        }
         let mode = OpenMode::read_only();
         let file = at.run(Op::Open { path, mode })?.file();
         drop(at);
@@ -93,7 +97,7 @@ impl LocalFile {
             reactor: Rc::clone(reactor),
             file,
             name,
-            len,
+            len: stat.len,
         })
     }
 }
@@ -112,6 +116,11 @@ impl Source for LocalFile {
         let mut read = Vec::with_capacity(ranges.len());
         for range in ranges {
             let len = (range.end - range.start) as usize;
+            if len == 0 {
+                // The reactor moves nothing less than a byte.
+                read.push(Vec::new());
+                continue;
+            }
             let buf = reactor.buffer(len);
             let op = Op::Read {
                 file: self.file,

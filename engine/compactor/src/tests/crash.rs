@@ -6,7 +6,7 @@ use std::time::Duration;
 use block::FileKind;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use reactor::Fault;
+use reactor::{Fault, Op, Reactor};
 
 use super::model::some;
 use super::{HOUR_MS, Node};
@@ -58,8 +58,13 @@ fn a_power_cut_after_every_operation_leaves_each_sample_once() {
             // No part is hidden for nothing: what a merged file has is gone from its sources, whole ones are gone from the disk.
             let list = node.catalog.list();
             assert!(list.iter().all(|block| block.parts().count() > 0), "{what}");
-            let left = node.sim.live(super::dir().join("x.unfinished"));
-            assert!(left.is_none());
+            let path = super::dir();
+            let found = Reactor::sim(&node.sim).run(Op::List { path }).unwrap();
+            let mut names = found.entries().into_iter().map(|entry| entry.name);
+            assert!(
+                names.all(|name| !name.to_string_lossy().ends_with(".unfinished")),
+                "{what}"
+            );
             // It goes on where it ended.
             node.sim.advance(Duration::from_secs(7200));
             node.compact().unwrap();
@@ -96,7 +101,10 @@ fn a_failing_operation_ends_the_run_and_the_next_one_goes_on() {
             node.sim.advance(Duration::from_secs(7200));
             node.compact().unwrap();
             node.verify(&what);
-            assert_eq!(node.compact().unwrap().files, 0, "{what}");
+            // Files that a run finds apart and one that it makes may belong together: the run after it sees to that.
+            let rests = (0..2).any(|_| node.compact().unwrap().files == 0);
+            assert!(rests, "{what}: {:?}", node.files());
+            node.verify(&what);
         }
     }
     assert!(failed > 100, "{failed} failed");

@@ -352,5 +352,15 @@ mod tests {
         );
         let result = verify_one(&format!("{file}.gone"), &mut Vec::new());
         assert!(told(result, Vec::new()).contains(".gone"));
+        // Story: these two panicked.
+        std::fs::write(&file, b"").unwrap();
+        for nothing in [file, dir.path().display().to_string()] {
+            let text = told(inspect_one(&nothing, &mut Vec::new()), Vec::new());
+            assert!(text.contains("is not a block"), "{text}");
+            let text = told(verify_one(&nothing, &mut Vec::new()), Vec::new());
+            assert!(text.contains("is not a block"), "{text}");
+            let text = told(dump_one(&nothing, None, &mut Vec::new()), Vec::new());
+            assert!(text.contains("is not a block"), "{text}");
+        }
     }
 }

@@ -37,7 +37,7 @@ pub(super) fn run(words: &[&str]) -> ExitCode {
 
 fn export(line: &Line) -> Result<String, String> {
     let target = &line.dirs[0];
-    let (mut reactor, catalog) = open(&line.data)?;
+    let (mut reactor, catalog) = open(&line.data, false)?;
     fs::create_dir_all(target).map_err(|e| format!("{}: {e}", target.display()))?;
     let sources = catalog.overlapping(&line.tenant, line.times.0, line.times.1);
     if sources.is_empty() {
@@ -102,8 +102,16 @@ fn merge(
     }
     let drops = Drops::default();
     let mut merge = Merge::begin(&mut inputs, &drops);
-    while merge.step(writer.builder()).map_err(failed)? {
-        writer.settle(reactor).map_err(failed)?;
+    loop {
+        let step = merge.step(writer.builder());
+        match step.and_then(|more| writer.settle(reactor).map(|()| more)) {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(error) => {
+                writer.discard_now(reactor);
+                return Err(failed(error));
+            }
+        }
     }
     writer.complete(reactor).map_err(failed)?;
     Ok(())

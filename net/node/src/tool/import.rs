@@ -40,7 +40,7 @@ fn import(line: &Line) -> Result<String, String> {
         find(dir, &mut blocks)?;
     }
     blocks.sort_by(|a, b| (a.1.times, &a.1.ulid).cmp(&(b.1.times, &b.1.ulid)));
-    let (mut reactor, catalog) = open(&line.data)?;
+    let (mut reactor, catalog) = open(&line.data, true)?;
     let (mut series, mut samples, mut known) = (0, 0, 0);
     let count = blocks.len();
     for (number, (dir, meta)) in blocks.iter().enumerate() {
@@ -68,9 +68,10 @@ fn import(line: &Line) -> Result<String, String> {
         samples += done.1;
     }
     let mut told = format!(
-        "{} blocks with {samples} samples of {series} series were imported for tenant {}",
+        "{} blocks with {samples} samples of {series} series were imported for tenant {} into {}",
         count - known,
-        line.tenant
+        line.tenant,
+        line.data.display()
     );
     if known > 0 {
         told.push_str(&format!("; {known} were there already"));

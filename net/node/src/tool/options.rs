@@ -62,8 +62,18 @@ impl Line {
     }
 }
 
-/// Takes the data directory, which no server may have, and opens its blocks.
-pub(super) fn open(data: &Path) -> Result<(Reactor, Catalog), String> {
+/// Takes the data directory, which no server may have, and opens its blocks. `makes`: one that is not there is made, in a directory that is.
+pub(super) fn open(data: &Path, makes: bool) -> Result<(Reactor, Catalog), String> {
+    let blocks = shard::blocks_directory(data);
+    let wanted = match data.parent() {
+        _ if !makes => blocks.as_path(),
+        Some(above) if !above.as_os_str().is_empty() => above,
+        _ => Path::new("."),
+    };
+    if !wanted.is_dir() {
+        let wanted = wanted.display();
+        return Err(format!("-data.dir: there is no directory {wanted}"));
+    }
     let options = reactor::Options {
         io: IoMode::Threads,
         ..Default::default()
@@ -72,7 +82,7 @@ pub(super) fn open(data: &Path) -> Result<(Reactor, Catalog), String> {
     shard::lock_data(&mut reactor, data).map_err(|error| error.to_string())?;
     let catalog = Catalog::default();
     // Which of the pending ones count, a start of the node will know.
-    let notes = catalog.open(&mut reactor, &shard::blocks_directory(data), &|_| false);
+    let notes = catalog.open(&mut reactor, &blocks, &|_| false);
     for note in notes.map_err(|error| error.to_string())? {
         eprintln!("myelin tool: {note}");
     }
@@ -113,5 +123,17 @@ mod tests {
             assert!(error.contains(told), "{error}");
         }
         assert!(Line::parse(&["-start=1", "x"], false).is_err());
+    }
+
+    /// Story: a name that was mistyped became an empty node.
+    #[test]
+    fn a_data_directory_is_made_only_by_import_and_only_the_last_of_its_names() {
+        let place = tempfile::tempdir().unwrap();
+        let data = place.path().join("data");
+        assert!(open(&data, false).is_err());
+        assert!(open(&data.join("deeper"), true).is_err());
+        assert!(!data.exists());
+        assert!(open(&data, true).is_ok());
+        assert!(open(&data, false).is_ok());
     }
 }

@@ -162,3 +162,24 @@ fn an_index_is_shared_and_let_go_with_its_block() {
     let index = one.read().unwrap();
     assert_eq!(index.as_ref().unwrap().series_count(), 1);
 }
+
+/// Story: a link whose target had gone ended every start.
+#[test]
+fn a_link_to_nothing_is_left_out() {
+    let place = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("gone", place.path().join("a.block")).unwrap();
+    let threads = reactor::Options {
+        io: reactor::IoMode::Threads,
+        ..Default::default()
+    };
+    let mut reactor = Reactor::open(&threads).unwrap();
+    let catalog = Catalog::default();
+    let notes = catalog
+        .open(&mut reactor, place.path(), &|_| false)
+        .unwrap();
+    assert!(
+        notes.len() == 1 && notes[0].contains("a.block"),
+        "{notes:?}"
+    );
+    assert_eq!(catalog.summary().damaged, 1);
+}

@@ -166,3 +166,27 @@ fn every_world_writes_and_reads_the_same() {
         assert_eq!(read, content);
     });
 }
+
+/// Story: whoever gave up a file that had failed waited for ever for an operation that nobody had submitted, in every world but the simulated one.
+#[test]
+fn a_file_that_has_failed_is_given_up_at_once() {
+    let mut content = Content::default();
+    let noise = super::labels(&[("__name__", "noise")]);
+    let mut state = 1u64;
+    // More than may wait for the disk.
+    for i in 0..6 * WRITE_BYTES as i64 / 8 {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        content.put(&noise, i, f64::from_bits(state >> 1));
+    }
+    for_each_world(|place| {
+        let mut reactor = place.reactor();
+        let path = place.dir().join("nowhere").join("one.block");
+        let written = info(77, FileKind::Block, 1);
+        let options = options(4000, Effort::Fast);
+        let mut writer = FileWriter::begin(&mut reactor, &path, written, options, 5).unwrap();
+        writer.builder().tenant(&TenantId::fake()).unwrap();
+        content.fill(writer.builder()).unwrap();
+        writer.settle(&mut reactor).unwrap_err();
+        writer.discard_now(&mut reactor);
+    });
+}
