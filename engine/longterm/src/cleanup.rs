@@ -139,8 +139,14 @@ impl Uploader {
     fn sweep(&mut self, now_ms: i64) -> Result<u64, Error> {
         let before_ms = now_ms.saturating_sub(millis(self.options.deletion_delay));
         for prefix in [keys::TENANTS, keys::SHARED] {
-            let swept = self.bucket.sweep(prefix, before_ms)?;
-            self.metrics.parts_swept.inc_by(swept);
+            match self.bucket.sweep(prefix, before_ms) {
+                Ok(swept) => self.metrics.parts_swept.inc_by(swept),
+                Err(error @ objstore::Error::Refused { .. }) => {
+                    self.metrics.failures.inc();
+                    tracing::warn!(%error, "unfinished uploads are not swept");
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         // Objects first, indexes then: what is entered meanwhile is not taken for an orphan.
         let mut found: Vec<Listed> = Vec::new();

@@ -136,9 +136,16 @@ impl Uploader {
         let ids: HashSet<u128> = list.iter().map(|block| block.meta().info.id).collect();
         self.settled.retain(|id, _| ids.contains(id));
         self.unreadable.retain(|id| ids.contains(id));
+        if now_ms >= self.next_cleanup_ms {
+            self.try_again(&list, now_ms);
+        }
         for block in self.due(now_ms) {
             if stop.load(Ordering::Relaxed) {
                 return Ok(pass);
+            }
+            // A pass takes hours where there is much to upload.
+            if self.conditions == Some(Conditions::Ignored) {
+                self.lease.ensure(&*self.bucket, reactor.wall_ms())?;
             }
             match self.settle(&block, reactor.wall_ms()) {
                 Ok(uploaded) => pass.uploaded += u64::from(uploaded),
@@ -154,6 +161,19 @@ impl Uploader {
         pass.removed = self.remove_local(reactor)?;
         pass.deleted = self.clean(reactor.wall_ms(), stop)?;
         Ok(pass)
+    }
+
+    /// Blocks that could not be read, or whose index could not, are tried again where all their indexes can be read.
+    fn try_again(&mut self, list: &[Arc<StoredBlock>], now_ms: i64) {
+        for block in list {
+            let id = block.meta().info.id;
+            let mut parts = block.meta().parts.iter();
+            if self.unreadable.contains(&id)
+                && parts.all(|part| self.indexes.load(&part.tenant, now_ms).is_ok())
+            {
+                self.unreadable.remove(&id);
+            }
+        }
     }
 
     /// What has to be known before anything is written.
@@ -216,6 +236,10 @@ impl Uploader {
             let age_ms = millis(self.options.index_age);
             let known = self.indexes.get(tenant, now_ms, age_ms)?;
             let is_seen = block.part(tenant).is_some();
+            // What a later file has taken over is not "nothing left": that file takes the sources out when it is entered.
+            if !is_seen && !part.is_empty() {
+                continue;
+            }
             let is_entered = known.index.has(meta.info.id) || known.index.supersedes(meta.info.id);
             if is_seen && !is_entered && uploaded.is_none() {
                 uploaded = Some(self.upload(block, &key)?);
@@ -228,11 +252,14 @@ impl Uploader {
                 marked = index.deletions.len().saturating_sub(before);
                 changed
             })?;
+            // Also where the entry was found: the answer to the put may have been lost.
+            if changed || is_seen {
+                let tenants = self.tenants.as_mut().expect("listed at the beginning");
+                tenants.insert(tenant.clone());
+            }
             if changed {
                 self.metrics.index_writes.inc();
                 self.metrics.marked.inc_by(marked as u64);
-                let tenants = self.tenants.as_mut().expect("listed at the beginning");
-                tenants.insert(tenant.clone());
                 // What was taken out is to be deleted some time.
                 let due = now_ms.saturating_add(millis(self.options.deletion_delay));
                 self.next_cleanup_ms = self.next_cleanup_ms.min(due);
@@ -317,11 +344,16 @@ impl Uploader {
             if block.parts().next().is_some()
                 && let Err(error) = self.check(block, &key, etag.as_ref())
             {
-                // It is uploaded again.
-                let id = info.id;
-                self.settled.remove(&id);
-                self.forget(block, now_ms)?;
-                return Err(error);
+                use objstore::Error::{Corrupt, NotFound};
+                let is_wrong = matches!(error, Error::Bucket(Corrupt { .. } | NotFound { .. }));
+                // No answer says nothing of the object. One that no index names was replaced, and may be gone; another is uploaded again.
+                if !is_wrong {
+                    return Err(error);
+                }
+                if self.forget(block, now_ms)? {
+                    self.settled.remove(&info.id);
+                    return Err(error);
+                }
             }
             if !self.is_entered(block, now_ms)? {
                 self.settled.remove(&info.id);
@@ -358,16 +390,18 @@ impl Uploader {
     }
 
     /// Takes a block whose object is not what it should be out of the indexes, so that the next pass uploads it anew.
-    fn forget(&self, block: &StoredBlock, now_ms: i64) -> Result<(), Error> {
+    /// Says whether one of them named it.
+    fn forget(&self, block: &StoredBlock, now_ms: i64) -> Result<bool, Error> {
         let id = block.meta().info.id;
+        let mut forgot = false;
         for part in block.parts() {
-            self.indexes.change(&part.tenant, now_ms, &mut |index| {
+            forgot |= self.indexes.change(&part.tenant, now_ms, &mut |index| {
                 let before = index.blocks.len();
                 index.blocks.retain(|entry| entry.id != id);
                 index.blocks.len() < before
             })?;
         }
-        Ok(())
+        Ok(forgot)
     }
 }
 

@@ -1,7 +1,9 @@
 //! Uploads and what follows them, one claim at a time.
 
+use std::collections::BTreeMap;
+
 use block::FileKind;
-use objstore::{Bucket, Condition};
+use objstore::{Bucket, Condition, Faults};
 
 use super::{HOUR_MS, Place, dir, options, tenant};
 use crate::{Error, Options, TenantIndex, keys};
@@ -376,4 +378,93 @@ fn without_a_local_retention_blocks_stay() {
     place.wait(9999 * HOUR_MS);
     assert_eq!(life.pass().unwrap().removed, 0);
     assert_eq!(life.catalog.list().len(), 1);
+}
+
+/// Story: a merged file whose part had been merged on took the sources out of the index before the later file was there.
+#[test]
+fn what_was_merged_on_leaves_no_index_before_its_successor_is_in() {
+    type Content = BTreeMap<String, BTreeMap<String, BTreeMap<i64, f64>>>;
+    let of = |names: &[&str]| -> Content {
+        let samples: BTreeMap<i64, f64> = (0..10).map(|t| (t, t as f64 * 1.5)).collect();
+        let series = |name: &&str| {
+            (
+                (*name).to_owned(),
+                [("a".to_owned(), samples.clone())].into(),
+            )
+        };
+        names.iter().map(series).collect()
+    };
+    for stop in 1..25 {
+        let mut place = Place::new(stop);
+        let mut life = place.begin();
+        let a = place.write(&mut life, FileKind::Cut, &[("one", 0..10), ("two", 0..10)]);
+        life.pass().unwrap();
+        let both = of(&["one", "two"]);
+        let m = place.write_block(&mut life, FileKind::Cut, 2, vec![a], &both);
+        place.write_block(&mut life, FileKind::Block, 3, vec![a, m], &of(&["one"]));
+        place.store.stop_after(stop);
+        let _ = life.pass();
+        place.store.revive();
+        let key = keys::index(&tenant("one"));
+        let bytes = place.store.get(&key).unwrap().unwrap().bytes;
+        let index = TenantIndex::decode(&tenant("one"), &key, &bytes).unwrap();
+        assert!(!index.blocks.is_empty(), "stopped at operation {stop}");
+    }
+}
+
+/// Story: a store that did not answer for a moment made the node take good blocks out of their index.
+#[test]
+fn an_answer_that_does_not_come_takes_nothing_out_of_an_index() {
+    for seed in 0..20 {
+        let mut place = Place::new(seed);
+        let mut life = place.begin();
+        place.write(&mut life, FileKind::Block, &[("one", 0..10)]);
+        life.pass().unwrap();
+        place.wait(300 * HOUR_MS);
+        place.store.set_faults(Faults {
+            before: 0.5,
+            after: 0.0,
+        });
+        let _ = life.pass();
+        place.store.set_faults(Faults::default());
+        let key = keys::index(&tenant("one"));
+        let bytes = place.store.get(&key).unwrap().unwrap().bytes;
+        let index = TenantIndex::decode(&tenant("one"), &key, &bytes).unwrap();
+        assert_eq!(index.blocks.len(), 1, "seed {seed}");
+    }
+}
+
+/// Story: an index that was put back helped only the next life.
+#[test]
+fn a_block_is_uploaded_when_the_index_in_its_way_is_back() {
+    let mut place = Place::new(1);
+    let mut life = place.begin();
+    place.write(&mut life, FileKind::Block, &[("one", 0..10)]);
+    life.pass().unwrap();
+    let key = keys::index(&tenant("one"));
+    let index = place.store.get(&key).unwrap().unwrap().bytes;
+    place.store.put(&key, b"{}", &Condition::Always).unwrap();
+    place.write(&mut life, FileKind::Block, &[("one", 20..30)]);
+    assert_eq!(life.pass().unwrap().uploaded, 0);
+    place.store.put(&key, &index, &Condition::Always).unwrap();
+    place.wait(HOUR_MS);
+    assert_eq!(life.pass().unwrap().uploaded, 1);
+    place.check_settled(&life, "the index is back");
+}
+
+/// Story: nothing of a tenant expired while the node ran, because the answer to the first put of its index had been lost.
+#[test]
+fn a_tenant_is_known_also_when_the_put_of_its_index_was_not_answered() {
+    for (seed, stop) in (0..8).flat_map(|seed| (1..12).map(move |stop| (seed, stop))) {
+        let mut place = Place::new(seed);
+        let mut life = place.begin();
+        life.pass().unwrap();
+        place.write(&mut life, FileKind::Block, &[("one", 0..10)]);
+        place.store.stop_after(stop);
+        let _ = life.pass();
+        place.store.revive();
+        life.pass().unwrap();
+        let tenants = life.uploader.tenants.as_ref().unwrap();
+        assert!(tenants.contains(&tenant("one")), "seed {seed}, stop {stop}");
+    }
 }
