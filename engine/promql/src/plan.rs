@@ -97,7 +97,7 @@ pub struct Plan {
     pub(crate) params: Params,
     pub(crate) result: ValueType,
     pub(crate) text: String,
-    /// [`Expr::is_sum_of_parts`].
+    /// [`Expr::is_sum_of_parts`], and nothing looks ahead of its step.
     pub(crate) local: bool,
 }
 
@@ -115,8 +115,7 @@ impl Plan {
     /// Whether the value of a range query at each step is that of a query of any part of the range (with the same step), and depends
     /// on samples up to that step only.
     pub fn is_sum_of_parts(&self) -> bool {
-        let end = self.params.end;
-        self.local && self.selectors.iter().all(|s| s.max_time <= end)
+        self.local
     }
 
     /// The times of the query.

@@ -78,11 +78,15 @@ impl Look<'_> {
         };
         let found: Vec<Result<T, ReadError>> = std::thread::scope(|scope| {
             let count = there.len().min(BLOCKS_SIDE_BY_SIDE);
-            let threads: Vec<_> = (0..count).map(|_| scope.spawn(some)).collect();
-            let joined = threads.into_iter().map(|thread| thread.join());
-            joined
-                .flat_map(|some| some.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-                .collect()
+            // This thread is one of them; where the system refuses others they are fewer.
+            let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, some).ok();
+            let threads: Vec<_> = (1..count).filter_map(spawn).collect();
+            let mut found = some();
+            for thread in threads {
+                let joined = thread.join();
+                found.extend(joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            }
+            found
         });
         for result in found {
             results.push(result?);

@@ -35,7 +35,7 @@ pub struct Engine {
     mailboxes: Mailboxes,
     pub(crate) options: Options,
     /// Of range queries; where any are kept.
-    pub(crate) results: Option<Results>,
+    pub(crate) results: Option<Arc<Results>>,
     workers: Workers,
     turns: Arc<Turns>,
     memory: Arc<Memory>,
@@ -158,7 +158,7 @@ impl Engine {
             inflight: Arc::default(),
             quarantine: Quarantine::default(),
             results: (options.results_bytes_max > 0)
-                .then(|| Results::new(options.results_bytes_max)),
+                .then(|| Arc::new(Results::new(options.results_bytes_max))),
             metrics,
             options,
         }

@@ -309,7 +309,8 @@ fn straighten(columns: &mut Columns, from: usize, starts: &[usize]) {
         };
         let mut histogram = std::mem::take(&mut histograms[at].1);
         // What was said of a reset was said of the sample before it in its chunk. The first of all has the one before the group, as ever.
-        let as_logged = place == 0 || (order[place - 1] + 1 == old && !starts.contains(&old));
+        let as_logged =
+            place == 0 || (order[place - 1] + 1 == old && starts.binary_search(&old).is_err());
         if !as_logged && histogram.counter_reset != CounterReset::Gauge {
             histogram.counter_reset = CounterReset::Unknown;
         }

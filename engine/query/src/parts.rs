@@ -114,21 +114,26 @@ impl Engine {
             whole.add(first, last, ran);
         }
         let Joined { pieces, mut ran } = whole;
-        let series = match session {
-            Some(session) => {
-                let series = session.answer(&pieces);
-                add_new(&mut ran.evaluated.infos, session.infos());
-                if let Some(results) = self.results.as_ref().filter(|_| !pieces.is_empty()) {
-                    results.keep(session, &pieces);
-                    self.metrics.count_results(results.size());
-                }
-                series
-            }
-            None => {
+        let results = self.results.clone();
+        // Copies of all that are not made on the thread that serves writes too.
+        let put_together = move || {
+            let Some(session) = session else {
                 let slices = pieces.iter().map(Piece::slice);
-                join(&slices.collect::<Vec<_>>())
-            }
+                return (join(&slices.collect::<Vec<_>>()), Vec::new(), None);
+            };
+            let (series, infos) = (session.answer(&pieces), session.infos());
+            let results = results.filter(|_| !pieces.is_empty());
+            let size = results.map(|results| {
+                results.keep(session, &pieces);
+                results.size()
+            });
+            (series, infos, size)
         };
+        let (series, infos, size) = self.run(put_together).await?;
+        add_new(&mut ran.evaluated.infos, infos);
+        if let Some(size) = size {
+            self.metrics.count_results(size);
+        }
         ran.evaluated.value = QueryValue::Matrix(series);
         Ok(ran)
     }

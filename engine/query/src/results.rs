@@ -3,8 +3,9 @@
 //! A range query whose steps do not depend on each other ([`promql::Plan::is_sum_of_parts`]) is put together from *parts*: what is kept of earlier
 //! requests for the same text, step and phase, and what had to be evaluated. Nobody can tell from an answer where it came from:
 //!
-//! - A sample that came late, out of order or was deleted makes everything kept from its time on void ([`shard::Changes`]); what is newer than the
-//!   tenant's `max_cache_freshness` is never kept, so that ordinary writes void nothing.
+//! - A sample that came late or out of order makes everything kept from its time on void ([`shard::Changes`]); what is newer than the
+//!   tenant's `max_cache_freshness` is never kept, so that ordinary writes void nothing. What retention takes voids nothing: it may be
+//!   answered for as long as it is kept.
 //! - What could see further back than the tenant may (`max_query_lookback`) is neither kept nor used.
 //! - Parts with warnings are not kept, errors neither. What there is to inform of is kept with a part as a whole: in this alone an answer
 //!   may differ, where it uses only those of the part's steps that were no reason for it.

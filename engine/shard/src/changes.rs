@@ -78,7 +78,7 @@ impl Changes {
         tenants.entry(tenant.clone()).or_insert_with(begin).clone()
     }
 
-    /// Samples of a tenant came or went, the oldest of them at this time. Cost: a load and a comparison where nobody keeps results that old.
+    /// Samples of a tenant came, the oldest of them at this time. Cost: a load and a comparison where nobody keeps results that old.
     #[inline]
     pub fn note(&self, tenant: &TenantId, oldest: i64) {
         if oldest <= self.floor.load(Ordering::Relaxed) {

@@ -48,6 +48,7 @@ pub fn plan(expr: &Expr, params: &Params) -> Result<Plan, Error> {
     let mut builder = Builder {
         params: *params,
         selectors: Vec::new(),
+        ahead: false,
     };
     let scope = Scope {
         first: params.start,
@@ -66,7 +67,7 @@ pub fn plan(expr: &Expr, params: &Params) -> Result<Plan, Error> {
         params: *params,
         result,
         text: String::new(),
-        local: expr.is_sum_of_parts(),
+        local: expr.is_sum_of_parts() && !builder.ahead,
     })
 }
 
@@ -134,6 +135,8 @@ impl Scope<'_> {
 struct Builder {
     params: Params,
     selectors: Vec<Selector>,
+    /// Something looks at samples behind the step that it is evaluated at.
+    ahead: bool,
 }
 
 impl Builder {
@@ -324,6 +327,7 @@ impl Builder {
             None => self.params.default_subquery_step_ms,
         };
         let moment = self.moment(&subquery.shift)?;
+        self.ahead |= moment.of(scope.last) > scope.last;
         let steps = subquery_steps(
             moment.of(scope.first),
             moment.of(scope.last),
@@ -382,6 +386,7 @@ impl Builder {
             0
         };
         let (first, last) = (moment.of(scope.first), moment.of(scope.last));
+        self.ahead |= last.saturating_add(after) > scope.last;
         let planned = Selector {
             matchers: Arc::from(matchers),
             // Ranges are open on the left.

@@ -158,3 +158,17 @@ fn a_range_query_returns_no_range_vectors_or_texts() {
         plan(&parse(text).unwrap(), &Params::instant(0)).unwrap();
     }
 }
+
+/// Story: within a subquery the last step lies before the end, and hid that a selector looked ahead of it.
+#[test]
+fn what_looks_ahead_of_an_inner_step_is_no_sum_of_parts() {
+    // The last inner step is half a minute or more before the end.
+    let params = Params::range(100 * MINUTE, 110 * MINUTE + MINUTE / 2, MINUTE);
+    assert!(planned("max_over_time(x[5m:1m])", params).is_sum_of_parts());
+    for text in [
+        "max_over_time((x offset -30s)[5m:1m])",
+        "max_over_time(rate(x[1m] smoothed)[20m:7m])",
+    ] {
+        assert!(!planned(text, params).is_sum_of_parts(), "{text}");
+    }
+}
