@@ -467,8 +467,7 @@ impl Tenant {
     /// The limits of a push that matter here. Zero retention is no limit.
     pub(crate) fn take_over(&mut self, limits: &TenantLimits) {
         self.ack = limits.ack;
-        let retention = i64::try_from(limits.retention.as_millis()).unwrap_or(i64::MAX);
-        self.retention_ms = if retention > 0 { retention } else { i64::MAX };
+        self.retention_ms = limits.retention_ms();
     }
 }
 

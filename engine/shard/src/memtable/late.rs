@@ -26,7 +26,7 @@ use super::read::sample_at;
 use super::{Memtable, NO_TENANT, Sealed, Totals, cut_after};
 use crate::chunkfile::{ChunkFiles, Place};
 use crate::limits::{
-    HISTOGRAM_CHUNK_BYTES, LATE_CHUNKS_MAX, LATE_HISTOGRAMS_MAX, LATE_SAMPLES_MAX,
+    HISTOGRAM_CHUNK_BYTES, LATE_CHUNKS_MAX, LATE_CUT_CHUNKS, LATE_HISTOGRAMS_MAX, LATE_SAMPLES_MAX,
 };
 use crate::message::ChunkSlice;
 
@@ -281,9 +281,18 @@ impl Memtable {
     }
 
     /// Whether a live series may have one more late sample. `tight`: there is no memory for series that have none.
-    pub(super) fn has_room_for_late(&self, series: u32, tight: bool) -> bool {
-        self.late(series)
-            .map_or(!tight, |late| late.sealed.len() < LATE_CHUNKS_MAX)
+    pub(super) fn has_room_for_late(&mut self, series: u32, tight: bool) -> bool {
+        let Some(late) = self.late(series) else {
+            return !tight;
+        };
+        if late.sealed.len() < LATE_CHUNKS_MAX {
+            return true;
+        }
+        // The next look finds that a cut is due.
+        let slot = self.rows[series].tenant;
+        let lates = &mut self.tenant_mut(slot).lates;
+        lates.closed = lates.closed.max(LATE_CUT_CHUNKS);
+        false
     }
 
     /// Adds a late sample to a live series, in place of one that the buffer has at its time. The caller accounts for it.
@@ -476,7 +485,7 @@ impl Memtable {
             }
             // What cannot be read cannot be shown either.
             let read = self.chunks.read(chunk.place());
-            let Ok(sealed) = read.read() else { continue };
+            let Ok(sealed) = read.read() else { return };
             if sample_at(&sealed, time).is_none() {
                 continue;
             }

@@ -12,13 +12,13 @@ impl Memtable {
     pub(crate) fn overlaps(&self, series: u32, min: i64, max: i64) -> bool {
         let open = self.open(series);
         let parked = open.is_empty();
-        self.late_overlaps(series, min, max)
-            || (!parked && open.first_time() <= max && open.last_time() >= min)
+        (!parked && open.first_time() <= max && open.last_time() >= min)
             || ((parked || min < open.first_time())
                 && self.colds[series]
                     .sealed
                     .iter()
                     .any(|c| c.min_time() <= max && c.max_time() >= min))
+            || self.late_overlaps(series, min, max)
     }
 
     /// The chunks of a live series that overlap a range of times, in the order of their first times; of the last one what lies in the range. Those

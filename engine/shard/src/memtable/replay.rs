@@ -254,11 +254,11 @@ impl<'a> Replay<'a> {
         self.finish_loading()?;
         let number = chunk.series.0;
         let Some(series) = self.number_of(number) else {
-            if self.is_foreign(number) {
-                return Ok(());
+            // A salvage may have left it without any others.
+            if self.keep == Keep::Own && !self.superseded.contains(&number) {
+                self.orphans += u64::from(chunk.count & !LATE);
             }
-            let reason = format!("series {number} has late samples and no others");
-            return Err(Malformed(reason));
+            return Ok(());
         };
         let sealed = self.adopt(chunk, chunk.count & !LATE)?;
         let count = u64::from(sealed.count());

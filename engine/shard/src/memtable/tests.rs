@@ -412,3 +412,25 @@ fn a_replayed_checkpoint_goes_on_in_the_same_chunk() {
     let other = create(&mut after, "a", &labels(&[("__name__", "x")]), (0, 0.0));
     assert_eq!(other, 8);
 }
+
+/// Story: a salvage that lost the chunks in order of a series, and not its late ones, left a checkpoint that no later start could read.
+#[test]
+fn late_chunks_of_a_series_that_a_salvage_left_without_others_do_not_refuse_the_start() {
+    let (mut after, up) = (memtable(), labels(&[("__name__", "up")]));
+    let tenant = TenantId::new("a").unwrap();
+    let id = identity::series_id(&tenant, up.packed(), &mut Vec::new());
+    let mut replay = replay::Replay::new(&mut after, replay::Keep::Own, 0);
+    replay.series(7, 3, &tenant, id, up.packed()).unwrap();
+    let chunk = wal::StoredChunkRecord {
+        series: model::SeriesRef(7),
+        first: model::TimeMs(0),
+        last: model::TimeMs(9),
+        count: 3 | LATE,
+        file: 1,
+        offset: 0,
+        len: 40,
+    };
+    replay.stored_chunk(&chunk).unwrap();
+    assert_eq!((replay.samples, replay.orphans), (0, 3));
+    replay.finish(1).unwrap();
+}
