@@ -265,3 +265,42 @@ fn an_outage_of_the_store_and_kill_9_in_the_middle_lose_nothing_and_show_nothing
         assert_eq!(count["value"][1], (rounds * each).to_string(), "{count}");
     }
 }
+
+/// Story: of a tenant without a retention, of which all is kept, the bucket kept nothing.
+#[test]
+fn a_tenant_of_which_all_is_kept_keeps_it_in_the_bucket() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("runtime.yaml");
+    let text = "overrides: {fake: {compactor_blocks_retention_period: 0}}";
+    std::fs::write(&file, text).unwrap();
+    let bucket = folder.path().join("blocks");
+    let options = ServerOptions {
+        args: vec![
+            format!("-runtime-config.file={}", file.display()),
+            "-blocks-storage.backend=filesystem".to_owned(),
+            format!("-blocks-storage.filesystem.dir={}", bucket.display()),
+            "-blocks-storage.tsdb.ship-interval=200ms".to_owned(),
+            "-blocks-storage.tsdb.ship-unmerged-after=0s".to_owned(),
+            "-blocks-storage.tsdb.retention-period=1s".to_owned(),
+            "-compactor.cleanup-interval=200ms".to_owned(),
+            "-cores=2".to_owned(),
+        ],
+        ..Default::default()
+    };
+    let Some(server) = Server::start(options) else {
+        return;
+    };
+    let start = beginning();
+    for i in 0..SCRAPES {
+        scrape(&server, start + i * SCRAPE);
+    }
+    let before = answers(&server, start);
+    flush(&server);
+    wait_for_the_disk_to_be_free(&server);
+    let passes = || metric(&server, "myelin_uploader_passes_total");
+    let enough = passes() + 5.0;
+    wait_until("some cleanups", Duration::from_secs(60), || {
+        passes() >= enough
+    });
+    assert_eq!(answers(&server, start), before);
+}

@@ -504,12 +504,15 @@ impl PushService {
         let dead = verdict.take_dead();
         if !dead.is_empty() {
             self.shared.metrics.dead_keys.inc_by(verdict.dead_samples);
-            let again = {
+            let mut again = {
                 let Distributor {
                     aliases, scratch, ..
                 } = &mut *self.lock();
                 assemble::assemble_again(body, &dead, &rules, aliases, scratch)?
             };
+            if limited.is_err() {
+                again.leave_out_histograms();
+            }
             assembly.error = assembly.error.or(again.error);
             self.round(tenant, settings, body.len(), again.shares, &mut verdict)
                 .await?;

@@ -14,7 +14,7 @@ mod reference;
 mod setting;
 mod sources;
 
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use model::TenantLimits;
@@ -374,7 +374,7 @@ impl Config {
         }
         .validate()
         .map_err(|e| format!("compactor.block_ranges: {e}"))?;
-        self.blocks.validate()?;
+        self.blocks.validate(&self.data_dir)?;
         let positive = [
             ("querier.max_concurrent", self.querier.max_concurrent as u64),
             (
@@ -460,14 +460,22 @@ impl Config {
 }
 
 impl BlocksStorage {
-    fn validate(&self) -> Result<(), String> {
+    fn validate(&self, data_dir: &Path) -> Result<(), String> {
         let s3 = &self.s3;
         match self.backend {
             Backend::None => {}
             Backend::Filesystem if self.filesystem_dir.is_empty() => {
                 return Err("blocks_storage.filesystem.dir: must name the directory".to_owned());
             }
-            Backend::Filesystem => {}
+            Backend::Filesystem => {
+                let (dir, data) = (plain(Path::new(&self.filesystem_dir)), plain(data_dir));
+                if dir.starts_with(&data) || data.starts_with(&dir) {
+                    return Err(
+                        "blocks_storage.filesystem.dir: must not lie within data.dir, nor data.dir within it"
+                            .to_owned(),
+                    );
+                }
+            }
             Backend::S3 if s3.bucket_name.is_empty() => {
                 return Err("blocks_storage.s3.bucket_name: must name the bucket".to_owned());
             }
@@ -514,6 +522,24 @@ impl BlocksStorage {
             None => Ok(()),
         }
     }
+}
+
+/// A path without links, `.` and `..`; what is not there yet is taken by its name.
+fn plain(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                plain.pop();
+            }
+            part => plain.push(part),
+        }
+        if let Ok(resolved) = plain.canonicalize() {
+            plain = resolved;
+        }
+    }
+    plain
 }
 
 impl Config {

@@ -2,7 +2,7 @@
 //!
 //! Looked at every ten seconds by the thread that attends the node. Full: less than a twentieth, or less than 2 GiB, is free; what a node does when nothing is
 //! left is another matter (it refuses writes and goes on when there is space again). Slow: of the commits of the last look more than one in ten took longer
-//! than a tenth of a second, which a sound disk does in a thousandth.
+//! than a tenth of a second, which a sound disk does in a thousandth; or something has waited and none has ended.
 
 use std::path::{Path, PathBuf};
 
@@ -21,6 +21,9 @@ const SLOW_S: f64 = 0.1;
 /// The histogram that tells how long commits took.
 const COMMITS: &str = "myelin_commit_duration_seconds";
 
+/// Bytes that wait for a commit.
+const QUEUE: &str = "myelin_core_queue_bytes";
+
 /// The disk of the data directory.
 pub(crate) struct Disk {
     dir: PathBuf,
@@ -30,6 +33,8 @@ pub(crate) struct Disk {
     slow: IntGauge,
     /// Commits up to the last look, and the slow ones of them.
     commits: (u64, u64),
+    /// Whether something waited for a commit at the last look.
+    waited: bool,
 }
 
 impl Disk {
@@ -59,6 +64,7 @@ impl Disk {
                 "1 while more than one commit in ten takes longer than a tenth of a second.",
             )?,
             commits: (0, 0),
+            waited: false,
         })
     }
 
@@ -76,8 +82,18 @@ impl Disk {
             now.1.saturating_sub(self.commits.1),
         );
         self.commits = now;
-        self.slow.set(i64::from(slow * 10 > all));
+        // Two looks: something may have come just now.
+        let waits = is_queued(families);
+        let hangs = all == 0 && waits && self.waited;
+        self.waited = waits;
+        self.slow.set(i64::from(slow * 10 > all || hangs));
     }
+}
+
+fn is_queued(families: &[MetricFamily]) -> bool {
+    let family = families.iter().find(|family| family.name() == QUEUE);
+    let cores = family.map(MetricFamily::get_metric).unwrap_or_default();
+    cores.iter().any(|core| core.get_gauge().get_value() > 0.0)
 }
 
 fn is_nearly_full(bytes: u64, free: u64) -> bool {
@@ -145,5 +161,13 @@ mod tests {
         commit("0", 8, 0.001);
         disk.look(&cores.gather());
         assert_eq!(disk.slow.get(), 0, "it has passed");
+        // Story: a disk on which no commit ended at all was not slow.
+        let queue = prometheus::Gauge::new(QUEUE, "x").unwrap();
+        cores.register(Box::new(queue.clone())).unwrap();
+        queue.set(5.0);
+        disk.look(&cores.gather());
+        assert_eq!(disk.slow.get(), 0, "it may have come just now");
+        disk.look(&cores.gather());
+        assert_eq!(disk.slow.get(), 1, "nothing ends");
     }
 }

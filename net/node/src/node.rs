@@ -240,11 +240,8 @@ fn start_storage(
     overrides: Arc<Overrides>,
 ) -> anyhow::Result<Option<Storage>> {
     let catalog = cores.mailboxes().blocks().clone();
-    let retention_ms = move |tenant: &TenantId| {
-        let retention = overrides.limits(tenant).retention;
-        i64::try_from(retention.as_millis()).unwrap_or(i64::MAX)
-    };
-    Storage::start(config, io(config), catalog, retention_ms, registry)
+    let retention = move |tenant: &TenantId| overrides.limits(tenant).retention_ms();
+    Storage::start(config, io(config), catalog, retention, registry)
 }
 
 /// The file of queries at work, and what a process that crashed left in it. A node without the file serves all the same.

@@ -7,7 +7,6 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use gateway::overrides::Overrides;
@@ -59,7 +58,8 @@ impl RuntimeConfig {
         if let Some(path) = &runtime.path {
             registry.register(Box::new(runtime.successful.clone()))?;
             registry.register(Box::new(runtime.hashes.clone()))?;
-            let (overridden, hash) = load(path, config).map_err(anyhow::Error::msg)?;
+            let loaded = load(path, config, "").map_err(anyhow::Error::msg)?;
+            let (overridden, hash) = loaded.expect("no hash is empty");
             runtime.take(overridden, hash);
             runtime.successful.set(1);
         }
@@ -72,7 +72,7 @@ impl RuntimeConfig {
         let own = self.overridden.0.iter();
         let own = own.filter(|(_, limits)| limits.retention != usual);
         Arc::new(
-            own.map(|(id, limits)| (id.clone(), millis(limits.retention)))
+            own.map(|(id, limits)| (id.clone(), limits.retention_ms()))
                 .collect(),
         )
     }
@@ -100,16 +100,16 @@ impl RuntimeConfig {
         let Some(path) = &self.path else {
             return false;
         };
-        let loaded = load(path, &self.process);
+        let loaded = load(path, &self.process, &self.hash);
         self.successful.set(i64::from(loaded.is_ok()));
         match loaded {
-            Ok((_, hash)) if hash == self.hash => {
+            Ok(None) => {
                 if self.wrong.take().is_some() {
                     tracing::info!("the runtime configuration is as it was before");
                 }
                 false
             }
-            Ok((overridden, hash)) => {
+            Ok(Some((overridden, hash))) => {
                 self.wrong = None;
                 let tenants = overridden.0.len();
                 tracing::info!(tenants, sha256 = hash, "new runtime configuration");
@@ -137,25 +137,25 @@ impl RuntimeConfig {
     }
 }
 
-fn load(path: &Path, process: &Config) -> Result<(Overridden, String), String> {
+/// `None` where the hash is the one that is known.
+fn load(
+    path: &Path,
+    process: &Config,
+    known: &str,
+) -> Result<Option<(Overridden, String)>, String> {
     let told = |error: anyhow::Error| format!("{error:#}");
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read {} (-runtime-config.file)", path.display()))
         .map_err(told)?;
     let hash = Sha256::digest(text.as_bytes());
-    let hash = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    if hash == known {
+        return Ok(None);
+    }
     let overridden = read_overrides(&text, process)
         .with_context(|| path.display().to_string())
         .map_err(told)?;
-    Ok((overridden, hash))
-}
-
-/// Zero is for ever.
-fn millis(retention: Duration) -> i64 {
-    match i64::try_from(retention.as_millis()) {
-        Ok(0) | Err(_) => i64::MAX,
-        Ok(millis) => millis,
-    }
+    Ok(Some((overridden, hash)))
 }
 
 #[cfg(test)]

@@ -133,6 +133,14 @@ pub struct TenantLimits {
 }
 
 impl TenantLimits {
+    /// How long samples are kept, milliseconds; a retention of zero is for ever.
+    pub fn retention_ms(&self) -> i64 {
+        match i64::try_from(self.retention.as_millis()) {
+            Ok(0) | Err(_) => i64::MAX,
+            Ok(retention) => retention,
+        }
+    }
+
     /// Series of the tenant on this node: the smaller of what is meant for a node and, as this one is its whole cluster, for a cluster.
     pub fn series_per_user(&self) -> u64 {
         smaller(self.max_series_per_user, self.max_global_series_per_user)

@@ -126,7 +126,7 @@ fn process() -> Vec<Key> {
             "/etc/myelin/runtime.yaml",
             "File of limits of single tenants, `overrides: {tenant: {limit: value}}`, read again while the node runs. Limits that it does not \
              say are those of `limits`. A file that is wrong keeps a node from starting; later it changes nothing, and is told in the log and by \
-             `cortex_runtime_config_last_reload_successful`. Empty: none."
+             `cortex_runtime_config_last_reload_successful`. Replace it by a rename: half of a file may be a right one. Empty: none."
         ),
         key!(
             "runtime_config.period",
@@ -805,7 +805,7 @@ fn limits() -> Vec<Key> {
             "ingester.max-exemplars",
             limits.max_exemplars,
             "12",
-            "Exemplars kept of one tenant on a node; the oldest leave first. 0: none are kept."
+            "Exemplars kept of one tenant on a node, in equal parts on its cores; the oldest leave first. 0: none are kept."
         ),
         key!(
             "limits.enable_start_timestamp",
@@ -918,7 +918,7 @@ fn limits() -> Vec<Key> {
             "distributor.ha-tracker.max-clusters",
             limits.ha_max_clusters,
             "12",
-            "Clusters of one tenant; samples of further ones are answered 400. 0: unlimited."
+            "Clusters of one tenant; samples of further ones are answered 400. 0, or more than that: 10,000."
         ),
         key!(
             "limits.ha_tracker_failover_timeout",

@@ -107,6 +107,20 @@ fn every_key_can_be_set_by_flag_and_by_file_and_changes_its_own_field_only() {
 #[test]
 fn a_bucket_needs_what_belongs_to_it_and_its_secret_is_shown_nowhere() {
     for (given, named) in [
+        (
+            vec![
+                "-blocks-storage.backend=filesystem",
+                "-blocks-storage.filesystem.dir=data/x/..",
+            ],
+            "within data.dir",
+        ),
+        (
+            vec![
+                "-blocks-storage.backend=filesystem",
+                "-blocks-storage.filesystem.dir=.",
+            ],
+            "within data.dir",
+        ),
         (vec!["-blocks-storage.backend=s3"], "bucket_name"),
         (vec!["-blocks-storage.backend=filesystem"], "filesystem.dir"),
         (vec!["-blocks-storage.backend=azure"], "none of"),
