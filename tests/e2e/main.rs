@@ -3,6 +3,7 @@
 mod bucket;
 mod fair;
 mod first_light;
+mod frontend;
 mod ha;
 mod histograms;
 mod hostile;

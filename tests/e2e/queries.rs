@@ -55,7 +55,7 @@ pub(crate) fn metric(server: &Server, name: &str) -> f64 {
 /// A query of many seconds on little memory, whatever is stored: medians over wide windows of a subquery.
 const SLOW: &str = "quantile_over_time(0.5, vector(time())[30m:100ms])";
 
-fn ask_slow(server: &Server, tenant: Option<&str>) -> thread::JoinHandle<Response> {
+pub(crate) fn ask_slow(server: &Server, tenant: Option<&str>) -> thread::JoinHandle<Response> {
     let (api, now) = (server.api(tenant), unix_now());
     thread::spawn(move || {
         let (start, end) = ((now - 10_000).to_string(), now.to_string());

@@ -12,6 +12,7 @@ use shard::{Cardinality, NameCardinality};
 use crate::engine::{Caller, Engine, Size, Turn};
 use crate::error::Error;
 use crate::fanout::{self, Allowance, Reach};
+use crate::judge::Asking;
 use crate::labels::parse_selector;
 
 /// A name and a number.
@@ -69,11 +70,15 @@ pub struct Labeled {
 impl Engine {
     /// What the head holds of a tenant; lists of at most `limit`.
     pub async fn head(&self, caller: &Caller, limit: usize) -> Result<Head, Error> {
-        self.bounded("status_tsdb", "", None, caller, async |turn: &Turn| {
-            let answers = fanout::cardinality(self.mailboxes(), caller, &[], turn);
-            let answers = answers.all(turn).await?;
-            self.run(move || head(&answers, limit)).await
-        })
+        self.bounded(
+            Asking::plain("status_tsdb", ""),
+            caller,
+            async |turn: &Turn| {
+                let answers = fanout::cardinality(self.mailboxes(), caller, &[], turn);
+                let answers = answers.all(turn).await?;
+                self.run(move || head(&answers, limit)).await
+            },
+        )
         .await
     }
 
@@ -86,26 +91,31 @@ impl Engine {
     ) -> Result<Labeled, Error> {
         let text = selector.clone().unwrap_or_default();
         let operation = "cardinality_label_names";
-        self.bounded(operation, &text, None, caller, async |turn: &Turn| {
-            let (series_count, merged) = self.counted(caller, selector, &[], turn).await?;
-            let rank = move || {
-                let mut labels: Vec<LabelCounts> = merged
-                    .into_iter()
-                    .map(|(name, values)| label_counts(name, values, 0))
-                    .collect();
-                let names_count = labels.len() as u64;
-                let values_count = labels.iter().map(|label| label.values_count).sum();
-                labels.sort_by(|a, b| (b.values_count, &a.name).cmp(&(a.values_count, &b.name)));
-                labels.truncate(limit);
-                Labeled {
-                    series_count,
-                    names_count,
-                    values_count,
-                    labels,
-                }
-            };
-            self.run(rank).await
-        })
+        self.bounded(
+            Asking::plain(operation, &text),
+            caller,
+            async |turn: &Turn| {
+                let (series_count, merged) = self.counted(caller, selector, &[], turn).await?;
+                let rank = move || {
+                    let mut labels: Vec<LabelCounts> = merged
+                        .into_iter()
+                        .map(|(name, values)| label_counts(name, values, 0))
+                        .collect();
+                    let names_count = labels.len() as u64;
+                    let values_count = labels.iter().map(|label| label.values_count).sum();
+                    labels
+                        .sort_by(|a, b| (b.values_count, &a.name).cmp(&(a.values_count, &b.name)));
+                    labels.truncate(limit);
+                    Labeled {
+                        series_count,
+                        names_count,
+                        values_count,
+                        labels,
+                    }
+                };
+                self.run(rank).await
+            },
+        )
         .await
     }
 
@@ -119,25 +129,30 @@ impl Engine {
     ) -> Result<Labeled, Error> {
         let text = selector.clone().unwrap_or_default();
         let operation = "cardinality_label_values";
-        self.bounded(operation, &text, None, caller, async |turn: &Turn| {
-            let (series_count, mut merged) = self.counted(caller, selector, &names, turn).await?;
-            let rank = move || {
-                let labels: Vec<LabelCounts> = names
-                    .into_iter()
-                    .map(|name| {
-                        let values = merged.remove(&name).unwrap_or_default();
-                        label_counts(name, values, limit)
-                    })
-                    .collect();
-                Labeled {
-                    series_count,
-                    names_count: labels.len() as u64,
-                    values_count: labels.iter().map(|label| label.values_count).sum(),
-                    labels,
-                }
-            };
-            self.run(rank).await
-        })
+        self.bounded(
+            Asking::plain(operation, &text),
+            caller,
+            async |turn: &Turn| {
+                let (series_count, mut merged) =
+                    self.counted(caller, selector, &names, turn).await?;
+                let rank = move || {
+                    let labels: Vec<LabelCounts> = names
+                        .into_iter()
+                        .map(|name| {
+                            let values = merged.remove(&name).unwrap_or_default();
+                            label_counts(name, values, limit)
+                        })
+                        .collect();
+                    Labeled {
+                        series_count,
+                        names_count: labels.len() as u64,
+                        values_count: labels.iter().map(|label| label.values_count).sum(),
+                        labels,
+                    }
+                };
+                self.run(rank).await
+            },
+        )
         .await
     }
 

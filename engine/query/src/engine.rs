@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::fanout::{self, Allowance, Canceled, Reach};
 use crate::federation::Part;
 use crate::inflight::{Inflight, Listed, Running, Written};
+use crate::judge::Asking;
 use crate::memory::{Account, Memory, value_bytes};
 use crate::merge::{Answers, Fetched};
 use crate::metrics::Metrics;
@@ -26,7 +27,7 @@ use crate::options::{
 };
 use crate::quarantine::Quarantine;
 use crate::results::Results;
-use crate::turns::{OwnBounds, Place, Turns};
+use crate::turns::{Lines, OwnBounds, Place, Turns};
 use crate::workers::Workers;
 
 /// The read path of a node; shared by all gateway threads.
@@ -53,6 +54,19 @@ pub struct Caller {
     pub limits: Arc<TenantLimits>,
     /// The wall clock, milliseconds.
     pub now_ms: i64,
+    /// What its client says of itself.
+    pub client: Arc<Client>,
+}
+
+/// What a client says of itself in headers; for rules that look at it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Client {
+    /// `User-Agent`.
+    pub user_agent: String,
+    /// `X-Dashboard-Uid`, from Grafana.
+    pub dashboard_uid: String,
+    /// `X-Panel-Id`, likewise.
+    pub panel_id: String,
 }
 
 /// What is asked.
@@ -64,6 +78,8 @@ pub struct Query {
     pub times: Times,
     /// Shorter than [`Options::timeout`], if given.
     pub timeout: Option<Duration>,
+    /// How much of that it has waited already.
+    pub waited: Duration,
     /// Instead of [`Options::lookback`], if given.
     pub lookback: Option<Duration>,
     /// Samples are to be counted for each step.
@@ -147,13 +163,18 @@ impl Engine {
     pub fn start(options: Options, mailboxes: Mailboxes, registry: &Registry) -> Engine {
         assert!(options.concurrent_max > 0, "no query could ever run");
         let metrics = Metrics::new(registry);
+        let turns = Turns::new(options.concurrent_max, options.waiting_max);
+        let lines = Lines::new(turns.clone());
+        registry
+            .register(Box::new(lines))
+            .expect("each metric is registered once");
         metrics
             .concurrent_max
             .set(i64::try_from(options.concurrent_max).unwrap_or(i64::MAX));
         Engine {
             mailboxes,
             workers: Workers::start(&options),
-            turns: Turns::new(options.concurrent_max, options.waiting_max),
+            turns,
             memory: Memory::new(options.memory_bytes_max, metrics.memory_bytes.clone()),
             inflight: Arc::default(),
             quarantine: Quarantine::default(),
@@ -179,52 +200,59 @@ impl Engine {
     }
 
     /// Evaluates a query.
-    pub async fn query(&self, caller: &Caller, mut query: Query) -> Result<Answer, Error> {
+    pub async fn query(&self, caller: &Caller, query: Query) -> Result<Answer, Error> {
+        self.query_with(caller, query, || ()).await
+    }
+
+    /// As [`Engine::query`]; calls `begins` when it has its turn, before it reads anything: what is written later may be missing in the answer.
+    pub async fn query_with(
+        &self,
+        caller: &Caller,
+        mut query: Query,
+        begins: impl FnOnce(),
+    ) -> Result<Answer, Error> {
         if let (true, Times::Range { start, end, step }) = (self.options.align, &mut query.times) {
             *start = start.saturating_sub(start.rem_euclid(*step));
             *end = end.saturating_sub(end.rem_euclid(*step));
         }
-        let (operation, text) = match query.times {
-            Times::Instant(_) => ("query", query.text.clone()),
-            Times::Range { .. } => ("query_range", query.text.clone()),
-        };
-        self.bounded(
-            operation,
-            &text,
-            query.timeout,
-            caller,
-            async |turn: &Turn| {
-                let begin = Instant::now();
-                let plan = self.plan(caller, &query, turn).await?;
-                let planning = begin.elapsed();
-                let steps = plan.steps();
-                let ran = self.run_plan(caller, &query, plan, turn).await?;
-                let evaluated = ran.evaluated;
-                // What was fetched is gone; the result is not.
-                turn.account.shrink(value_bytes(&evaluated.value));
-                let user = [self.metrics.user(&caller.tenant)];
+        let text = query.text.clone();
+        self.bounded(Asking::query(&text, &query), caller, async |turn: &Turn| {
+            begins();
+            let begin = Instant::now();
+            let plan = self.plan(caller, &query, turn).await?;
+            let planning = begin.elapsed();
+            let steps = plan.steps();
+            let ran = self.run_plan(caller, &query, plan, turn).await?;
+            let evaluated = ran.evaluated;
+            // What was fetched is gone; the result is not.
+            turn.account.shrink(value_bytes(&evaluated.value));
+            let user = [self.metrics.user(&caller.tenant)];
+            self.metrics
+                .samples
+                .with_label_values(&user)
+                .inc_by(evaluated.stats.total_samples);
+            let stages = [planning, ran.fetching, ran.evaluating];
+            let seconds = stages.iter().sum::<Duration>().as_secs_f64();
+            self.metrics
+                .seconds
+                .with_label_values(&user)
+                .inc_by(seconds);
+            for (stage, duration) in ["parse", "fetch", "evaluate"].iter().zip(stages) {
                 self.metrics
-                    .samples
-                    .with_label_values(&user)
-                    .inc_by(evaluated.stats.total_samples);
-                let stages = [planning, ran.fetching, ran.evaluating];
-                for (stage, duration) in ["parse", "fetch", "evaluate"].iter().zip(stages) {
-                    self.metrics
-                        .stages
-                        .with_label_values(&[*stage])
-                        .observe(duration.as_secs_f64());
-                }
-                Ok(Answer {
-                    value: evaluated.value,
-                    warnings: evaluated.warnings,
-                    infos: evaluated.infos,
-                    stats: evaluated.stats,
-                    per_step: steps.times().zip(evaluated.per_step).collect(),
-                    account: turn.account.clone(),
-                    durations: [turn.waited, stages[0], stages[1], stages[2]],
-                })
-            },
-        )
+                    .stages
+                    .with_label_values(&[*stage])
+                    .observe(duration.as_secs_f64());
+            }
+            Ok(Answer {
+                value: evaluated.value,
+                warnings: evaluated.warnings,
+                infos: evaluated.infos,
+                stats: evaluated.stats,
+                per_step: steps.times().zip(evaluated.per_step).collect(),
+                account: turn.account.clone(),
+                durations: [turn.waited, stages[0], stages[1], stages[2]],
+            })
+        })
         .await
     }
 
@@ -248,14 +276,18 @@ impl Engine {
         show: fn(&promql::Expr) -> String,
     ) -> Result<String, Error> {
         let of = text.clone();
-        self.bounded(operation, &of, None, caller, async |turn: &Turn| {
-            let parse = move || {
-                promql::parse(&text)
-                    .map(|expr| show(&expr))
-                    .map_err(promql::Error::from)
-            };
-            Ok(self.begin(turn, parse).await??)
-        })
+        self.bounded(
+            Asking::plain(operation, &of),
+            caller,
+            async |turn: &Turn| {
+                let parse = move || {
+                    promql::parse(&text)
+                        .map(|expr| show(&expr))
+                        .map_err(promql::Error::from)
+                };
+                Ok(self.begin(turn, parse).await??)
+            },
+        )
         .await
     }
 
@@ -270,23 +302,27 @@ impl Engine {
         fanout::flush(&self.mailboxes)
     }
 
+    pub(crate) fn params(&self, query: &Query) -> Params {
+        let (start, end, step) = match query.times {
+            Times::Instant(t) => (t, t, 0),
+            Times::Range { start, end, step } => (start, end, step),
+        };
+        Params {
+            start,
+            end,
+            step,
+            lookback_ms: millis(query.lookback.unwrap_or(self.options.lookback)),
+            default_subquery_step_ms: millis(self.options.subquery_step),
+        }
+    }
+
     pub(crate) async fn plan(
         &self,
         caller: &Caller,
         query: &Query,
         turn: &Turn,
     ) -> Result<Plan, Error> {
-        let (start, end, step) = match query.times {
-            Times::Instant(t) => (t, t, 0),
-            Times::Range { start, end, step } => (start, end, step),
-        };
-        let params = Params {
-            start,
-            end,
-            step,
-            lookback_ms: millis(query.lookback.unwrap_or(self.options.lookback)),
-            default_subquery_step_ms: millis(self.options.subquery_step),
-        };
+        let params = self.params(query);
         let text = query.text.clone();
         let experimental = caller.limits.promql_experimental_functions_enabled;
         let plan = move || {
@@ -312,14 +348,11 @@ impl Engine {
         let mut reaches: Vec<Reach> = Vec::new();
         let mut of_selector = Vec::new();
         for selector in plan.selectors() {
-            check_length(
-                selector.min_time,
-                selector.max_time,
-                caller.limits.max_query_length,
-            )?;
+            let min_time = selector.min_time.max(floor);
+            check_length(min_time, selector.max_time, caller.limits.max_query_length)?;
             let reach = Reach {
                 matchers: selector.matchers.clone(),
-                min_time: selector.min_time.max(floor),
+                min_time,
                 max_time: selector.max_time,
                 projection: selector.projection.clone(),
                 newest: selector.newest,
@@ -376,6 +409,7 @@ impl Engine {
         of_selector: Vec<usize>,
         turn: &Turn,
     ) -> Result<Catch, Error> {
+        self.check_patterns(caller, &reaches, turn).await?;
         let allowance = self.allowance(caller);
         self.gather_within(caller, reaches, of_selector, allowance, turn)
             .await
@@ -422,6 +456,7 @@ impl Engine {
                 lists[*at].series.append(&mut answers);
             }
         }
+        turn.account.note_fetched(all);
         let user = [self.metrics.user(&caller.tenant)];
         let metrics = &self.metrics;
         for (counter, value) in [
@@ -610,18 +645,17 @@ impl Engine {
     /// `text` is what is refused to the tenant for a while should the work panic.
     pub(crate) async fn bounded<T>(
         &self,
-        operation: &'static str,
-        text: &str,
-        timeout: Option<Duration>,
+        asking: Asking<'_>,
         caller: &Caller,
         work: impl AsyncFnOnce(&Turn) -> Result<T, Error>,
     ) -> Result<T, Error> {
+        let text = asking.text;
         let result = match text.len() > TEXT_BYTES_MAX {
             true => Err(Error::Parameter {
                 name: "query",
                 reason: format!("{} bytes, more than {TEXT_BYTES_MAX}", text.len()),
             }),
-            false => self.listed(operation, text, timeout, caller, work).await,
+            false => self.listed(&asking, caller, work).await,
         };
         match &result {
             Ok(_) => {}
@@ -640,6 +674,7 @@ impl Engine {
                 .failed
                 .with_label_values(&[reason(error.class())])
                 .inc();
+            self.metrics.count_rejected(&caller.tenant, error);
         }
         result
     }
@@ -647,12 +682,11 @@ impl Engine {
     /// Does the work where others can see it and end it.
     async fn listed<T>(
         &self,
-        operation: &'static str,
-        text: &str,
-        timeout: Option<Duration>,
+        asking: &Asking<'_>,
         caller: &Caller,
         work: impl AsyncFnOnce(&Turn) -> Result<T, Error>,
     ) -> Result<T, Error> {
+        let (operation, text) = (asking.operation, asking.text);
         if self.quarantine.holds(&caller.tenant, text) {
             return Err(Error::Quarantined);
         }
@@ -664,41 +698,44 @@ impl Engine {
             .enter(&caller.tenant, operation, text, caller.now_ms, account);
         let listed = Arc::new(listed);
         tokio::select! {
-            result = self.admitted(operation, timeout, caller, &listed, work) => result,
+            result = self.admitted(asking, caller, &listed, work) => result,
             () = listed.entry.killed() => Err(Error::Killed),
         }
     }
 
     async fn admitted<T>(
         &self,
-        operation: &'static str,
-        timeout: Option<Duration>,
+        asking: &Asking<'_>,
         caller: &Caller,
         listed: &Arc<Listed>,
         work: impl AsyncFnOnce(&Turn) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let timeout = timeout
-            .unwrap_or(self.options.timeout)
-            .min(self.options.timeout);
+        let operation = asking.operation;
+        let timeout = self.timeout_of(asking.timeout);
         let begin = Instant::now();
-        let deadline = begin + timeout;
+        let deadline = begin + timeout.saturating_sub(asking.waited);
         let late = |_| Error::Timeout(timeout);
+        let judged = timeout_at(deadline, self.judge(caller, &asking.subject));
+        let priority = judged.await.map_err(late)??;
         let own = OwnBounds {
             at_work_max: caller.limits.max_concurrent_queries,
             waiting_max: caller.limits.max_outstanding_requests_per_tenant,
+            priority,
         };
         let place = {
-            let _waiting = Counted::new(&self.metrics.waiting);
             let place = self.turns.place(&caller.tenant, own);
             timeout_at(deadline, place).await.map_err(late)?
         };
         let place = place.inspect_err(|_| {
-            let user = [self.metrics.user(&caller.tenant)];
-            self.metrics.discarded.with_label_values(&user).inc();
+            let priority = priority.to_string();
+            let labels = [self.metrics.user(&caller.tenant), priority.as_str()];
+            self.metrics.discarded.with_label_values(&labels).inc();
         })?;
         listed.entry.begin();
-        let waited = begin.elapsed();
-        self.metrics.waited.observe(waited.as_secs_f64());
+        let waited = begin.elapsed() + asking.waited;
+        for histogram in &self.metrics.waited {
+            histogram.observe(waited.as_secs_f64());
+        }
         let labels = [operation, self.metrics.user(&caller.tenant)];
         self.metrics.queries.with_label_values(&labels).inc();
         let _at_work = Counted::new(&self.metrics.at_work);
@@ -712,6 +749,34 @@ impl Engine {
             _place: place,
         };
         timeout_at(deadline, work(&turn)).await.map_err(late)?
+    }
+
+    /// How long a query may take that asks for so much.
+    pub fn timeout_of(&self, asked: Option<Duration>) -> Duration {
+        asked.map_or(self.options.timeout, |asked| {
+            asked.min(self.options.timeout)
+        })
+    }
+
+    /// Counts a query that took longer than an operator thinks it should.
+    pub fn count_slow(&self, tenant: &TenantId) {
+        let user = [self.metrics.user(tenant)];
+        self.metrics.slow.with_label_values(&user).inc();
+    }
+
+    /// Whether an answer is small enough for its tenant; `is_beyond` counts its bytes, on a worker.
+    pub async fn check_response_size(
+        &self,
+        caller: &Caller,
+        is_beyond: impl FnOnce(u64) -> bool + Send + 'static,
+    ) -> Result<(), Error> {
+        let limit = caller.limits.max_query_response_size;
+        if limit == 0 || !self.run(move || is_beyond(limit)).await? {
+            return Ok(());
+        }
+        let error = Error::ResponseTooLarge { limit };
+        self.metrics.count_rejected(&caller.tenant, &error);
+        Err(error)
     }
 
     /// The oldest time that the caller may see.

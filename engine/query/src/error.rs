@@ -31,6 +31,55 @@ pub enum Error {
         /// In force.
         limit: Duration,
     },
+    /// A range query asks for a longer time than `max_query_length`.
+    #[error("the query time range exceeds the limit (query length: {}, limit: {})", shown(*length), shown(*limit))]
+    RangeTooLong {
+        /// From start to end.
+        length: Duration,
+        /// In force.
+        limit: Duration,
+    },
+    /// A rule of `query_rejection` fits.
+    #[error("This query has been rejected by the service operator (query_rejection).")]
+    Rejected,
+    /// A regular expression is longer than one may be.
+    #[error(
+        "a regular expression on the label {label:?} has {length} bytes (limit: {limit}; max_regex_pattern_length)"
+    )]
+    PatternTooLong {
+        /// The label.
+        label: String,
+        /// Bytes of the expression.
+        length: u64,
+        /// In force.
+        limit: u64,
+    },
+    /// A regular expression would run over too much.
+    #[error(
+        "the regular expression {pattern:?} would run over {found} {what} of the label {label:?} (limit: {limit}; {setting})"
+    )]
+    PatternTooWide {
+        /// The label.
+        label: String,
+        /// The expression.
+        pattern: String,
+        /// `values` or `bytes of values`.
+        what: &'static str,
+        /// So many.
+        found: u64,
+        /// In force.
+        limit: u64,
+        /// Its name.
+        setting: &'static str,
+    },
+    /// The answer has more bytes than one may have.
+    #[error(
+        "the query response size exceeds limit (limit: {limit} bytes; max_query_response_size)"
+    )]
+    ResponseTooLarge {
+        /// In force.
+        limit: u64,
+    },
     /// The node is at its memory limit, and the query is a large one.
     #[error(
         "the node is at its memory limit, queries over more than {} series are refused",
@@ -103,7 +152,13 @@ impl Error {
     /// Whose fault it is.
     pub fn class(&self) -> Class {
         match self {
-            Error::Parameter { .. } | Error::Experimental(_) => Class::Client,
+            Error::Parameter { .. } | Error::Experimental(_) | Error::RangeTooLong { .. } => {
+                Class::Client
+            }
+            Error::Rejected
+            | Error::PatternTooLong { .. }
+            | Error::PatternTooWide { .. }
+            | Error::ResponseTooLarge { .. } => Class::Limit,
             Error::Promql(e) => e.class(),
             Error::Read(e) if e.is_limit() => Class::Limit,
             Error::TooLong { .. } | Error::QueryMemory { .. } => Class::Limit,
@@ -116,6 +171,28 @@ impl Error {
             Error::Timeout(_) => Class::Timeout,
             Error::Panicked | Error::Quarantined => Class::Internal,
         }
+    }
+}
+
+impl Error {
+    /// Which bound of the tenant it met, by the names of Cortex; `None` for whatever else went wrong.
+    pub(crate) fn rejection(&self) -> Option<&'static str> {
+        Some(match self {
+            Error::TooManyOutstanding { .. } => "too_many_requests",
+            Error::RangeTooLong { .. } | Error::TooLong { .. } => "time_range_exceeded",
+            Error::ResponseTooLarge { .. } => "response_size_exceeded",
+            Error::Rejected => "query_rejected",
+            Error::PatternTooLong { .. } | Error::PatternTooWide { .. } => {
+                "unoptimized_regex_matcher"
+            }
+            Error::QueryMemory { .. } => "resource_exhausted",
+            Error::Read(ReadError::TooManySeries { .. }) => "series_fetched",
+            Error::Read(ReadError::TooManyChunks { .. }) => "chunks_fetched",
+            Error::Read(ReadError::TooManyBytes { .. }) => "chunk_bytes_fetched",
+            Error::Read(ReadError::TooMuchData { .. }) => "data_bytes_fetched",
+            Error::Promql(promql::Error::TooManySamples { .. }) => "too_many_samples",
+            _ => return None,
+        })
     }
 }
 

@@ -12,6 +12,7 @@ use crate::engine::{Caller, Engine, Size, Turn};
 use crate::error::Error;
 use crate::fanout::{self, Reach};
 use crate::federation::Part;
+use crate::judge::Asking;
 use crate::options::SELECTORS_AT_ONCE;
 
 /// A series and its exemplars, ascending in time.
@@ -36,9 +37,7 @@ impl Engine {
         let allowance = self.allowance(caller);
         let query = text.clone();
         self.bounded(
-            "query_exemplars",
-            &text,
-            None,
+            Asking::plain("query_exemplars", &text),
             caller,
             async |turn: &Turn| {
                 let query = query.clone();
@@ -56,6 +55,7 @@ impl Engine {
                         newest: false,
                     })
                     .collect();
+                self.check_patterns(caller, &reaches, turn).await?;
                 let mut found: BTreeMap<Labels, Vec<Exemplar>> = BTreeMap::new();
                 let mut size = Size::default();
                 let parts: Vec<Part> = reaches

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::engine::{Caller, Engine, Query, Size, Turn};
 use crate::error::Error;
 use crate::fanout;
+use crate::judge::Asking;
 
 /// A query explained.
 #[derive(Debug)]
@@ -92,8 +93,12 @@ impl Engine {
         query: Query,
         analyze: bool,
     ) -> Result<Explanation, Error> {
-        let (text, timeout) = (query.text.clone(), query.timeout);
-        self.bounded("explain", &text, timeout, caller, async |turn: &Turn| {
+        let text = query.text.clone();
+        let asking = Asking {
+            timeout: query.timeout,
+            ..Asking::plain("explain", &text)
+        };
+        self.bounded(asking, caller, async |turn: &Turn| {
             let begun = Instant::now();
             let plan = self.plan(caller, &query, turn).await?;
             let planning = begun.elapsed();

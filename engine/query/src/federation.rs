@@ -154,6 +154,7 @@ mod tests {
             tenant,
             limits: Arc::new(model::TenantLimits::unlimited()),
             now_ms: 0,
+            client: Arc::default(),
         }
     }
 

@@ -9,6 +9,7 @@ use crate::engine::{Caller, Engine, Size, Turn};
 use crate::error::Error;
 use crate::fanout::{self, Allowance, Reach};
 use crate::federation::Part;
+use crate::judge::Asking;
 use crate::memory::Account;
 use crate::options::{SELECTORS_AT_ONCE, TEXT_BYTES_MAX};
 
@@ -81,7 +82,8 @@ impl Engine {
             ..Allowance::of(&caller.limits)
         };
         let text = lookup.selectors.join(" ");
-        self.bounded("series", &text, None, caller, async |turn: &Turn| {
+        let asking = Asking::lookup("series", &text, "series", &lookup);
+        self.bounded(asking, caller, async |turn: &Turn| {
             let reaches = self.reaches(caller, &lookup, turn).await?;
             let mut all = Vec::new();
             let mut size = Size::default();
@@ -132,13 +134,14 @@ impl Engine {
         name: Option<&str>,
         lookup: Lookup,
     ) -> Result<Texts, Error> {
-        let operation = match name {
-            Some(_) => "label_values",
-            None => "label_names",
+        let (operation, api_type) = match name {
+            Some(_) => ("label_values", "label_values"),
+            None => ("label_names", "labels"),
         };
         let limit = lookup.limit;
         let text = lookup.selectors.join(" ");
-        self.bounded(operation, &text, None, caller, async |turn: &Turn| {
+        let asking = Asking::lookup(operation, &text, api_type, &lookup);
+        self.bounded(asking, caller, async |turn: &Turn| {
             let mut reaches = self.reaches(caller, &lookup, turn).await?;
             if reaches.is_empty() {
                 reaches.push(reach(self.floor(caller), Arc::from([]), &lookup));
@@ -218,10 +221,11 @@ impl Engine {
         let parse = move || texts.iter().map(|text| parse_selector(text)).collect();
         let parsed: Result<Vec<Vec<Matcher>>, Error> = self.begin(turn, parse).await?;
         let floor = self.floor(caller);
-        Ok(parsed?
-            .into_iter()
+        let reaches: Vec<Reach> = (parsed?.into_iter())
             .map(|matchers| reach(floor, matchers.into(), lookup))
-            .collect())
+            .collect();
+        self.check_patterns(caller, &reaches, turn).await?;
+        Ok(reaches)
     }
 }
 

@@ -5,6 +5,7 @@
 //! 1. `engine`: a place among the queries at work (`turns`: bounded, fair among tenants, and so are the lines before it), a deadline,
 //!    a flag that is set when the caller has gone, an account of its memory (`memory`), an entry among those in flight, by which
 //!    it can be seen and killed (`inflight`);
+//!    Before it waits, `judge` looks whether it may at all, and which priority it has; `patterns` bounds its regular expressions;
 //! 2. `workers`: threads of low priority; everything that costs CPU happens there: parsing, planning, sorting, evaluation. A
 //!    panic there is an error of this query, and its text is refused for a minute (`quarantine`);
 //! 3. `fanout`: each selector of the plan goes to the mailboxes of all cores; the answers come back through oneshots;
@@ -29,12 +30,14 @@ mod explain;
 mod fanout;
 mod federation;
 mod inflight;
+mod judge;
 mod labels;
 mod memory;
 mod merge;
 mod metrics;
 mod options;
 mod parts;
+mod patterns;
 mod quarantine;
 mod remote_read;
 mod results;
@@ -42,7 +45,7 @@ mod turns;
 mod workers;
 
 pub use cardinality::{Count, Head, LabelCounts, Labeled};
-pub use engine::{Answer, Caller, Engine, Query, Size, Times};
+pub use engine::{Answer, Caller, Client, Engine, Query, Size, Times};
 pub use error::Error;
 pub use exemplars::SeriesExemplars;
 pub use explain::{Explanation, Node, Run, SelectorReport};

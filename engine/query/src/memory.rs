@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use model::QueryValue;
 use prometheus::IntGauge;
 
+use crate::engine::Size;
 use crate::error::Error;
 
 /// Vectors, identity and node of one series beside its labels and chunks.
@@ -36,6 +37,8 @@ pub struct Account {
     refused: OnceLock<Error>,
     /// Requests to the bucket, and bytes that it gave.
     from_bucket: [AtomicU64; 2],
+    /// Series, chunks, their bytes, and bytes with labels.
+    fetched: [AtomicU64; 4],
 }
 
 impl Memory {
@@ -56,6 +59,7 @@ impl Memory {
             max,
             refused: OnceLock::new(),
             from_bucket: Default::default(),
+            fetched: Default::default(),
         })
     }
 
@@ -104,6 +108,26 @@ impl Account {
         if before > bytes {
             self.held.fetch_sub(before - bytes, Ordering::Relaxed);
             self.memory.sub(before - bytes);
+        }
+    }
+
+    /// Notes what the query has fetched.
+    pub(crate) fn note_fetched(&self, size: Size) {
+        let more = [size.series, size.chunks, size.chunk_bytes, size.data_bytes];
+        for (sum, more) in self.fetched.iter().zip(more) {
+            sum.fetch_add(more, Ordering::Relaxed);
+        }
+    }
+
+    /// What the query has fetched so far.
+    pub fn fetched(&self) -> Size {
+        let [series, chunks, chunk_bytes, data_bytes] =
+            [0, 1, 2, 3].map(|at: usize| self.fetched[at].load(Ordering::Relaxed));
+        Size {
+            series,
+            chunks,
+            chunk_bytes,
+            data_bytes,
         }
     }
 

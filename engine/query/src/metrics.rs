@@ -5,8 +5,11 @@ use std::sync::{PoisonError, RwLock};
 
 use model::TenantId;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
+    Registry,
 };
+
+use crate::error::Error;
 
 /// Tenants that have series of their own in the metrics; those that come later share one. A tenant is whatever a
 /// client says it is, so there must be a bound.
@@ -31,8 +34,11 @@ pub(crate) struct Metrics {
     pub(crate) concurrent_max: IntGauge,
     pub(crate) panics: IntCounter,
     pub(crate) at_work: IntGauge,
-    pub(crate) waiting: IntGauge,
-    pub(crate) waited: Histogram,
+    /// Under the names of both parts of Cortex that have a queue.
+    pub(crate) waited: [Histogram; 2],
+    pub(crate) rejected: IntCounterVec,
+    pub(crate) slow: IntCounterVec,
+    pub(crate) seconds: CounterVec,
     pub(crate) stages: HistogramVec,
     pub(crate) split: IntCounter,
     steps: IntCounterVec,
@@ -59,10 +65,11 @@ impl Metrics {
             "myelin_query_stage_duration_seconds",
             "Time of one stage of a query: parse, fetch, evaluate.",
         );
-        let waited = HistogramOpts::new(
-            "cortex_query_frontend_queue_duration_seconds",
-            "Time that requests waited for their turn.",
-        );
+        let waited = |name: &str| {
+            let waited = HistogramOpts::new(name, "Time that requests waited for their turn.");
+            let waited = Histogram::with_opts(waited.buckets(buckets.clone()));
+            registered(registry, waited.expect("a valid metric"))
+        };
         Metrics {
             users: RwLock::default(),
             queries: counters(
@@ -82,10 +89,28 @@ impl Metrics {
                 "cortex_query_fetched_data_bytes_total",
                 "Bytes of labels and chunks read from the cores.",
             ),
-            discarded: by_user(
+            discarded: counters(
                 "cortex_query_frontend_discarded_requests_total",
                 "Requests of the query API that were refused because too many waited.",
+                &["user", "priority"],
             ),
+            rejected: counters(
+                "cortex_rejected_queries_total",
+                "Requests of the query API that were refused or given up because of a limit of their tenant.",
+                &["reason", "user"],
+            ),
+            slow: by_user(
+                "cortex_slow_queries_total",
+                "Requests of the query API that took longer than frontend.log_queries_longer_than.",
+            ),
+            seconds: {
+                let seconds = Opts::new(
+                    "cortex_query_seconds_total",
+                    "Time of queries from their turn to their result, seconds.",
+                );
+                let seconds = CounterVec::new(seconds, &["user"]).expect("a valid metric");
+                registered(registry, seconds)
+            },
             killed: registered(
                 registry,
                 IntCounter::new(
@@ -120,10 +145,6 @@ impl Metrics {
                 .expect("a valid metric"),
             ),
             at_work: gauge("myelin_query_at_work", "Requests of the query API at work."),
-            waiting: gauge(
-                "cortex_query_frontend_queue_length",
-                "Requests that wait for their turn.",
-            ),
             split: registered(
                 registry,
                 IntCounter::new(
@@ -145,14 +166,22 @@ impl Metrics {
                 "myelin_results_cache_entries",
                 "Range queries of which results are kept.",
             ),
-            waited: registered(
-                registry,
-                Histogram::with_opts(waited.buckets(buckets.clone())).expect("a valid metric"),
-            ),
+            waited: [
+                waited("cortex_query_frontend_queue_duration_seconds"),
+                waited("cortex_query_scheduler_queue_duration_seconds"),
+            ],
             stages: registered(
                 registry,
                 HistogramVec::new(stages.buckets(buckets), &["stage"]).expect("a valid metric"),
             ),
+        }
+    }
+
+    /// Counts an error that is a bound of its tenant.
+    pub(crate) fn count_rejected(&self, tenant: &TenantId, error: &Error) {
+        if let Some(reason) = error.rejection() {
+            let labels = [reason, self.user(tenant)];
+            self.rejected.with_label_values(&labels).inc();
         }
     }
 

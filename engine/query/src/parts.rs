@@ -42,6 +42,8 @@ impl Engine {
                     text: &query.text,
                     floor: self.floor(caller),
                     settled: caller.now_ms.saturating_sub(freshness),
+                    now_ms: caller.now_ms,
+                    ttl_ms: millis(caller.limits.results_cache_ttl),
                 };
                 results.open(&request, &plan, self.mailboxes().changes())
             });
@@ -72,7 +74,7 @@ impl Engine {
     ) -> Result<Ran, Error> {
         // Of the whole, as without parts.
         for selector in plan.selectors() {
-            let (min, max) = (selector.min_time, selector.max_time);
+            let (min, max) = (selector.min_time.max(self.floor(caller)), selector.max_time);
             check_length(min, max, caller.limits.max_query_length)?;
         }
         let known = session.as_ref().map_or(0, Session::steps_known);

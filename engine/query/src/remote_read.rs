@@ -13,6 +13,7 @@ use crate::engine::{Caller, Engine, Turn};
 use crate::error::Error;
 use crate::fanout::Reach;
 use crate::inflight::Listed;
+use crate::judge::Asking;
 use crate::memory::Account;
 use crate::merge::Fetched;
 
@@ -77,7 +78,7 @@ impl Engine {
         selectors: Vec<ReadSelector>,
     ) -> Result<Cursor, Error> {
         let text = shown(&selectors);
-        self.bounded("read", &text, None, caller, async |turn: &Turn| {
+        self.bounded(Asking::plain("read", &text), caller, async |turn: &Turn| {
             let ranges: Vec<(i64, i64)> = selectors.iter().map(|s| (s.start, s.end)).collect();
             let floor = self.floor(caller);
             let limit = caller.limits.max_query_length;

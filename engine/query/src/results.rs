@@ -61,6 +61,8 @@ struct Key {
 struct Kept {
     /// Changes up to this one have been taken into account.
     mark: u64,
+    /// When the first of it was kept.
+    since_ms: i64,
     /// Ascending; none overlaps another.
     views: Vec<View>,
 }
@@ -80,6 +82,7 @@ impl Weighter<Key, Arc<Kept>> for Bytes {
 pub(crate) struct Session {
     key: Key,
     mark: u64,
+    since_ms: i64,
     /// First and last step that may be kept.
     keep: (i64, i64),
     step: i64,
@@ -100,6 +103,10 @@ pub(crate) struct Request<'a> {
     pub(crate) floor: i64,
     /// Steps after this are not kept.
     pub(crate) settled: i64,
+    /// The clock, milliseconds.
+    pub(crate) now_ms: i64,
+    /// What is kept for longer is void; 0: nothing is for its age.
+    pub(crate) ttl_ms: i64,
 }
 
 impl Results {
@@ -161,13 +168,14 @@ impl Results {
             lookback: params.lookback_ms,
             interval: params.default_subquery_step_ms,
         };
-        let kept = self.true_of(&key, &changed);
+        let (since_ms, kept) = self.true_of(&key, &changed, request);
         let clip = |view: &View| view.clip(keep.0.max(steps.start), keep.1.min(last), params.step);
         let used: Vec<View> = kept.iter().filter_map(clip).collect();
         let gaps = gaps(&steps, &used);
         Some(Session {
             key,
             mark,
+            since_ms,
             keep,
             step: params.step,
             kept,
@@ -177,13 +185,17 @@ impl Results {
     }
 
     /// What is kept, without what has changed since.
-    fn true_of(&self, key: &Key, changed: &Changed) -> Vec<View> {
-        let Some(kept) = self.cache.get(key) else {
-            return Vec::new();
+    fn true_of(&self, key: &Key, changed: &Changed, request: &Request<'_>) -> (i64, Vec<View>) {
+        let young = |kept: &Arc<Kept>| {
+            request.ttl_ms == 0 || request.now_ms.saturating_sub(kept.since_ms) < request.ttl_ms
+        };
+        let Some(kept) = self.cache.get(key).filter(young) else {
+            return (request.now_ms, Vec::new());
         };
         let until = changed.since(kept.mark).saturating_sub(1);
         let clip = |view: &View| view.clip(i64::MIN, until, key.step);
-        kept.views.iter().filter_map(clip).collect()
+        let views = kept.views.iter().filter_map(clip).collect();
+        (kept.since_ms, views)
     }
 
     /// Keeps what was evaluated for a request.
@@ -202,9 +214,12 @@ impl Results {
         if views.len() > VIEWS_MAX {
             views.drain(..views.len() - VIEWS_MAX);
         }
-        let mark = session.mark;
-        self.cache
-            .insert(session.key, Arc::new(Kept { mark, views }));
+        let kept = Kept {
+            mark: session.mark,
+            since_ms: session.since_ms,
+            views,
+        };
+        self.cache.insert(session.key, Arc::new(kept));
     }
 
     /// Bytes and entries.

@@ -2,12 +2,16 @@
 //!
 //! Who finds no place waits in the line of its tenant. A place that becomes free goes to the next tenant in turn that has somebody
 //! waiting and is below its own bound, so a tenant with a hundred queries delays another's by one, not by a hundred. Both
-//! lines and waiting places in all are bounded; a query whose caller has gone leaves its line at once.
+//! lines and waiting places in all are bounded; a query whose caller has gone leaves its line at once. Within the line of a tenant those of
+//! higher priority (`query_priority`) go first, and among equals who came first; no priority goes before another tenant.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use model::TenantId;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{IntGaugeVec, Opts};
 use tokio::sync::oneshot;
 
 use crate::error::Error;
@@ -36,14 +40,23 @@ struct Line {
     at_work: usize,
     /// Bound of the tenant as of its last request.
     at_work_max: usize,
-    waiting: VecDeque<(u64, oneshot::Sender<Place>)>,
+    /// By priority, then by ticket.
+    waiting: VecDeque<Waiting>,
 }
 
-/// The bounds of one tenant; 0 is unlimited.
+#[derive(Debug)]
+struct Waiting {
+    priority: i64,
+    ticket: u64,
+    sender: oneshot::Sender<Place>,
+}
+
+/// The bounds of one tenant; 0 is unlimited. And the priority of this request of it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OwnBounds {
     pub(crate) at_work_max: usize,
     pub(crate) waiting_max: usize,
+    pub(crate) priority: i64,
 }
 
 /// A place among those at work; given to the next in turn when dropped.
@@ -110,8 +123,15 @@ impl Turns {
             if waiting == 0 {
                 state.order.push_back(tenant.clone());
             }
-            line.waiting.push_back((state.next_ticket, sender));
-            state.next_ticket
+            let (priority, ticket) = (own.priority, state.next_ticket);
+            let before = line.waiting.partition_point(|w| w.priority >= priority);
+            let waiting = Waiting {
+                priority,
+                ticket,
+                sender,
+            };
+            line.waiting.insert(before, waiting);
+            ticket
         };
         let _ticket = Ticket {
             turns: self,
@@ -152,6 +172,15 @@ impl Turns {
         self.state().waiting
     }
 
+    /// Tenants with somebody at work or waiting, and how many of each wait.
+    fn lines(&self) -> Vec<(TenantId, usize)> {
+        let state = self.state();
+        let lines = state.tenants.iter();
+        lines
+            .map(|(id, line)| (id.clone(), line.waiting.len()))
+            .collect()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -167,7 +196,7 @@ impl State {
         let at = self.order.iter().position(may)?;
         let tenant = self.order.remove(at).expect("found above");
         let line = self.tenants.get_mut(&tenant).expect("it waits");
-        let (_, sender) = line.waiting.pop_front().expect("it waits");
+        let Waiting { sender, .. } = line.waiting.pop_front().expect("it waits");
         line.at_work += 1;
         if !line.waiting.is_empty() {
             self.order.push_back(tenant.clone());
@@ -182,6 +211,58 @@ impl State {
         if self.tenants.get(tenant).is_some_and(idle) {
             self.tenants.remove(tenant);
         }
+    }
+}
+
+/// How many wait, by tenant, as a metric; read when somebody looks, so that a tenant that has gone leaves nothing behind.
+///
+/// Under the names of the frontend's queue and of the scheduler's: here they are one.
+pub(crate) struct Lines {
+    turns: Arc<Turns>,
+    descriptions: Vec<Desc>,
+}
+
+impl Lines {
+    pub(crate) fn new(turns: Arc<Turns>) -> Lines {
+        let gauges = Lines::gauges();
+        let descriptions = gauges.iter().flat_map(Collector::desc).cloned().collect();
+        Lines {
+            turns,
+            descriptions,
+        }
+    }
+
+    fn gauges() -> [IntGaugeVec; 2] {
+        [
+            "cortex_query_frontend_queue_length",
+            "cortex_query_scheduler_queue_length",
+        ]
+        .map(|name| {
+            let opts = Opts::new(name, "Requests that wait for their turn.");
+            IntGaugeVec::new(opts, &["user"]).expect("a valid metric")
+        })
+    }
+}
+
+impl Collector for Lines {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let gauges = Lines::gauges();
+        let lines = self.turns.lines();
+        for gauge in &gauges {
+            // While nobody is there the metric is still one, and 0.
+            if lines.is_empty() {
+                gauge.with_label_values(&[""]).set(0);
+            }
+            for (tenant, waiting) in &lines {
+                let waiting = i64::try_from(*waiting).unwrap_or(i64::MAX);
+                gauge.with_label_values(&[tenant.as_str()]).set(waiting);
+            }
+        }
+        gauges.iter().flat_map(Collector::collect).collect()
     }
 }
 
@@ -206,7 +287,7 @@ impl Drop for Ticket<'_> {
         let Some(line) = state.tenants.get_mut(self.tenant) else {
             return;
         };
-        let Some(at) = line.waiting.iter().position(|(n, _)| *n == self.number) else {
+        let Some(at) = line.waiting.iter().position(|w| w.ticket == self.number) else {
             return; // It had its turn.
         };
         line.waiting.remove(at);
@@ -229,6 +310,7 @@ mod tests {
     const FREE: OwnBounds = OwnBounds {
         at_work_max: 0,
         waiting_max: 0,
+        priority: 0,
     };
 
     fn tenant(name: &str) -> TenantId {
@@ -270,6 +352,7 @@ mod tests {
         let own = OwnBounds {
             at_work_max: 1,
             waiting_max: 1,
+            priority: 0,
         };
         let first = poll(pin!(turns.place(&a, own))).unwrap().unwrap();
         let mut second = pin!(turns.place(&a, own));
@@ -282,6 +365,73 @@ mod tests {
         assert!(poll(pin!(turns.place(&b, own))).is_some());
         drop(first);
         assert!(poll(second.as_mut()).is_some());
+    }
+
+    /// A hundred queries of one tenant are there before five of another: of every two places that become free one is the other's, until it has
+    /// all it asked for. Told by order alone.
+    #[test]
+    fn a_flood_of_one_tenant_takes_no_more_than_its_share() {
+        let (turns, a, b) = (Turns::new(2, 200), tenant("a"), tenant("b"));
+        let mut at_work: VecDeque<Place> = (0..2)
+            .map(|_| poll(pin!(turns.place(&a, FREE))).unwrap().unwrap())
+            .collect();
+        let of = |tenant: &'static str, count: usize| {
+            (0..count).map(move |_| tenant).collect::<Vec<_>>()
+        };
+        let mut waiting: Vec<_> = (of("a", 100).into_iter().chain(of("b", 5)))
+            .map(|name| {
+                let (turns, id) = (
+                    turns.clone(),
+                    if name == "a" { a.clone() } else { b.clone() },
+                );
+                let mut place = Box::pin(async move { turns.place(&id, FREE).await.unwrap() });
+                assert!(poll(place.as_mut()).is_none());
+                (name, place)
+            })
+            .collect();
+        let mut order = Vec::new();
+        while let Some(done) = at_work.pop_front() {
+            drop(done);
+            let mut next = waiting.iter_mut().enumerate();
+            let next = next.find_map(|(at, (_, place))| Some((at, poll(place.as_mut())?)));
+            let Some((at, place)) = next else { continue };
+            order.push(waiting.remove(at).0);
+            at_work.push_back(place);
+        }
+        assert_eq!(order.len(), 105);
+        let last_of_b = order.iter().rposition(|name| *name == "b").unwrap();
+        assert!(last_of_b < 10, "{:?}", &order[..20]);
+    }
+
+    #[test]
+    fn a_higher_priority_goes_before_those_of_its_tenant_and_not_before_others() {
+        let (turns, a, b) = (Turns::new(1, 10), tenant("a"), tenant("b"));
+        let with = |priority| OwnBounds { priority, ..FREE };
+        let first = poll(pin!(turns.place(&a, FREE))).unwrap().unwrap();
+        let mut low = pin!(turns.place(&a, with(0)));
+        let mut other = pin!(turns.place(&b, with(-5)));
+        let mut high = pin!(turns.place(&a, with(7)));
+        let mut same = pin!(turns.place(&a, with(7)));
+        assert!(poll(low.as_mut()).is_none() && poll(other.as_mut()).is_none());
+        assert!(poll(high.as_mut()).is_none() && poll(same.as_mut()).is_none());
+        let lines = Lines::new(turns.clone()).collect();
+        let told: f64 = lines[0]
+            .get_metric()
+            .iter()
+            .map(|m| m.get_gauge().get_value())
+            .sum();
+        assert_eq!(told, 4.0);
+        drop(first);
+        let second = poll(high.as_mut()).expect("of a, the highest").unwrap();
+        assert!(poll(low.as_mut()).is_none() && poll(other.as_mut()).is_none());
+        drop(second);
+        drop(
+            poll(other.as_mut())
+                .expect("the other tenant's turn")
+                .unwrap(),
+        );
+        drop(poll(same.as_mut()).expect("then the next of a").unwrap());
+        assert!(poll(low.as_mut()).is_some());
     }
 
     #[test]

@@ -220,6 +220,7 @@ fn keeping() -> TenantLimits {
 fn caller(tenant: &str, now_ms: i64) -> Caller {
     Caller {
         now_ms,
+        client: std::sync::Arc::default(),
         ..node::caller(tenant)
     }
 }
@@ -325,6 +326,7 @@ async fn a_damaged_block_is_named_and_fails_only_what_needs_it() {
             lookback: None,
             per_step: false,
             uncached: false,
+            waited: std::time::Duration::ZERO,
         };
         node.engine.query(&caller, query).await
     };

@@ -34,6 +34,7 @@ fn slow(timeout: Option<Duration>) -> Query {
         lookback: None,
         per_step: false,
         uncached: false,
+        waited: std::time::Duration::ZERO,
     }
 }
 
@@ -321,4 +322,155 @@ async fn after_a_stop_reads_are_refused_as_overload() {
         .await
         .unwrap_err();
     assert_eq!(error.class(), model::Class::Overload, "{error}");
+}
+
+fn of(api_type: &str, regex: &str) -> model::QueryAttribute {
+    model::QueryAttribute {
+        api_type: api_type.to_owned(),
+        regex: (!regex.is_empty()).then(|| model::Pattern::new(regex).unwrap()),
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn what_the_operator_rejects_is_refused_and_counted_and_nothing_else() {
+    let node = seeded(Options::new(1));
+    let rejection = |attribute| {
+        limited(TenantLimits {
+            query_rejection: model::QueryRejection {
+                enabled: true,
+                query_attributes: vec![attribute],
+            },
+            ..TenantLimits::unlimited()
+        })
+    };
+    let engine = &node.engine;
+    let caller = rejection(of("query", "sum"));
+    let refused = engine.query(&caller, at("sum(m)", 60_000)).await;
+    let text = refused.unwrap_err().to_string();
+    assert!(text.contains("rejected by the service operator"), "{text}");
+    assert!(engine.query(&caller, at("max(m)", 60_000)).await.is_ok());
+    assert!(engine.series(&caller, lookup(&["m"])).await.is_ok());
+    let caller = rejection(of("label_values", "instance"));
+    let values = lookup(&["m{instance=~\"1.*\"}"]);
+    let refused = engine.label_values(&caller, "instance", values.clone());
+    assert!(matches!(refused.await, Err(Error::Rejected)));
+    assert!(engine.label_names(&caller, values).await.is_ok());
+    // The time that the data reaches over is that of the selectors, not that of the request.
+    let caller = rejection(model::QueryAttribute {
+        time_range_limit: model::Within {
+            least: Duration::from_secs(3600),
+            most: Duration::ZERO,
+        },
+        ..Default::default()
+    });
+    let long = engine.query(&caller, at("count_over_time(m[2h])", 60_000));
+    assert!(matches!(long.await, Err(Error::Rejected)));
+    let short = engine.query(&caller, at("count_over_time(m[2m])", 60_000));
+    assert!(short.await.is_ok());
+    let rejected = node.total_of("cortex_rejected_queries_total", "query_rejected");
+    assert_eq!(rejected, 3.0);
+    node.cores.stop();
+}
+
+/// The only place is taken; when it is free, the one that came last goes first. Told by the order in which they end.
+#[tokio::test]
+async fn a_query_of_higher_priority_is_evaluated_before_those_that_waited_longer() {
+    let node = seeded(Options {
+        concurrent_max: 1,
+        ..Options::new(1)
+    });
+    let caller = limited(TenantLimits {
+        query_priority: model::QueryPriority {
+            enabled: true,
+            default_priority: 0,
+            priorities: vec![model::Priority {
+                priority: 9,
+                query_attributes: vec![of("", "alert")],
+            }],
+        },
+        ..TenantLimits::unlimited()
+    });
+    let order = std::sync::Mutex::new(Vec::new());
+    let ask = async |query: Query| {
+        let text = query.text.clone();
+        drop(node.engine.query(&caller, query).await);
+        order.lock().unwrap().push(text);
+    };
+    tokio::join!(
+        ask(slow(Some(Duration::from_millis(300)))),
+        ask(at("sum(m)", 60_000)),
+        ask(at("max(m)", 60_000)),
+        ask(at("count(m{alert=\"\"})", 60_000)),
+    );
+    let order = order.into_inner().unwrap();
+    assert_eq!(order[1..], ["count(m{alert=\"\"})", "sum(m)", "max(m)"]);
+    node.cores.stop();
+}
+
+#[tokio::test]
+async fn a_range_query_that_is_too_long_is_the_clients_fault_and_a_selector_meets_a_limit() {
+    let node = seeded(Options::new(1));
+    let limits = TenantLimits {
+        max_query_length: Duration::from_secs(3600),
+        ..TenantLimits::unlimited()
+    };
+    let caller = limited(limits.clone());
+    let range = |start| {
+        let (end, step) = (caller.now_ms, 60_000);
+        node::query("m", Times::Range { start, end, step })
+    };
+    let engine = &node.engine;
+    let error = engine.query(&caller, range(-3_600_000)).await.unwrap_err();
+    assert_eq!(error.class(), model::Class::Client, "{error}");
+    assert!(error.to_string().contains("time range exceeds the limit"));
+    let long = engine.query(&caller, at("count_over_time(m[2h])", 60_000));
+    let error = long.await.unwrap_err();
+    assert_eq!(error.class(), model::Class::Limit, "{error}");
+    // A start that is moved counts from where it is moved to.
+    let moved = limited(TenantLimits {
+        max_query_lookback: Duration::from_secs(1800),
+        ..limits
+    });
+    assert!(engine.query(&moved, range(-3_600_000)).await.is_ok());
+    let all = engine.query(&moved, at("count_over_time(m[2h])", caller.now_ms));
+    assert!(all.await.is_ok());
+    node.cores.stop();
+}
+
+#[tokio::test]
+async fn regular_expressions_are_bounded_by_their_length_and_by_what_they_run_over() {
+    let node = seeded(Options::new(1));
+    let engine = &node.engine;
+    let ask = async |caller: &Caller, text: &str| {
+        let answer = engine.query(caller, at(text, 60_000)).await;
+        answer.map(drop).map_err(|error| {
+            assert_eq!(error.class(), model::Class::Limit, "{text}: {error}");
+            error.to_string()
+        })
+    };
+    let short = limited(TenantLimits {
+        max_regex_pattern_length: 5,
+        ..TenantLimits::unlimited()
+    });
+    assert_eq!(ask(&short, "m{instance=~\"1.[1]\"}").await, Ok(()));
+    assert_eq!(ask(&short, "m{instance=\"1234567\"}").await, Ok(()));
+    let error = ask(&short, "m{instance!~\"1.[12]\"}").await.unwrap_err();
+    assert!(error.contains("6 bytes (limit: 5; max_regex"), "{error}");
+    let series = engine.series(&short, lookup(&["m{instance=~\"[0-9]+\"}"]));
+    assert!(matches!(series.await, Err(Error::PatternTooLong { .. })));
+    // Twenty values, 0 to 19: thirty bytes.
+    for (values, bytes, allowed) in [(20, 30, true), (19, 0, false), (0, 29, false)] {
+        let caller = limited(TenantLimits {
+            max_label_cardinality_for_unoptimized_regex: values,
+            max_total_label_value_length_for_unoptimized_regex: bytes,
+            ..TenantLimits::unlimited()
+        });
+        let asked = ask(&caller, "m{instance=~\"1[0-9]\"}").await;
+        assert_eq!(asked.is_ok(), allowed, "{asked:?}");
+        // Nothing is run over for words and prefixes.
+        assert_eq!(ask(&caller, "m{instance=~\"1|2\"}").await, Ok(()));
+        assert_eq!(ask(&caller, "m{instance=~\"1.*\"}").await, Ok(()));
+    }
+    node.cores.stop();
 }

@@ -193,9 +193,18 @@ async fn the_length_of_a_query_is_that_of_the_whole() {
     };
     let caller = asking("a", 9_000_000, limits);
     for _ in 0..2 {
+        // Of the request itself, and of what the selectors reach over: none of the pieces is that long.
         let [kept, fresh] = both(&node, &caller, range("m", 0, 3_600_000, 60_000)).await;
-        assert!(matches!(kept, Err(Error::TooLong { .. })), "{kept:?}");
-        assert!(matches!(fresh, Err(Error::TooLong { .. })), "{fresh:?}");
+        for answer in [kept, fresh] {
+            assert!(
+                matches!(answer, Err(Error::RangeTooLong { .. })),
+                "{answer:?}"
+            );
+        }
+        let reaching = range("max_over_time(m[10m])", 0, 1_000_000, 60_000);
+        for answer in both(&node, &caller, reaching).await {
+            assert!(matches!(answer, Err(Error::TooLong { .. })), "{answer:?}");
+        }
         assert_same(&node, &caller, range("m", 0, 600_000, 60_000), "short").await;
     }
 }

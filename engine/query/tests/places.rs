@@ -51,6 +51,7 @@ impl Node {
             tenant: tenant(),
             limits: Arc::new(TenantLimits::unlimited()),
             now_ms: START,
+            client: Arc::default(),
         };
         let answer = self.engine.query(&caller, node::query(text, times)).await;
         let value = answer.unwrap_or_else(|e| panic!("{text}: {e}")).value;

@@ -13,20 +13,24 @@ mod running;
 mod stats;
 
 pub(crate) use running::{all_queries, kill_any};
+pub(crate) use stats::json as stats_json;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Method, Request, Response};
 use model::{Metadata, QueryValue, TenantId, TenantLimits};
-use query::{Account, Caller, Lookup, Query, Times};
+use query::{Account, Caller, Client, Lookup, Query, Times};
+use tokio::time::Instant;
 use wire::json::{
-    Answer, ListAnswer, Notes, put_exemplars, put_labels, put_metadata_map, put_string, put_success,
+    ListAnswer, Notes, put_exemplars, put_labels, put_metadata_map, put_string, put_success,
 };
 
 use crate::connection::Received;
+use crate::frontend::flights::Shape;
+use crate::frontend::report;
 use crate::metadata::MetadataStore;
 use crate::params::Form;
 use crate::reply::{self, ApiError, Body};
@@ -34,7 +38,7 @@ use crate::router::Endpoint;
 use crate::state::{Gateway, Services};
 
 /// What Prometheus says when a limit left something out.
-const TRUNCATED: &str = "results truncated due to limit";
+pub(crate) const TRUNCATED: &str = "results truncated due to limit";
 
 /// Answers a request of a tenant.
 pub(crate) async fn answer(
@@ -44,10 +48,12 @@ pub(crate) async fn answer(
     request: Request<Received>,
 ) -> Result<Response<Body>, ApiError> {
     let gzip = gateway.options.gzip && reply::accepts_gzip(request.headers());
+    let client = Arc::new(client_of(request.headers()));
     let caller = |services: &Services| Caller {
         limits: limits_of(services, &tenant),
         tenant: tenant.clone(),
         now_ms: (gateway.options.now_ms)(),
+        client: client.clone(),
     };
     if endpoint == Endpoint::Read {
         let services = gateway.services().map_err(ApiError::unavailable)?;
@@ -55,39 +61,82 @@ pub(crate) async fn answer(
         return remote_read::answer(&gateway.options, services, &caller, request).await;
     }
     let uncached = says_no_store(request.headers());
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let begun = Instant::now();
     let form = form::read(&gateway.options, request).await?;
     let services = gateway.services().map_err(ApiError::unavailable)?;
     let caller = caller(services);
     let api = Api {
+        gateway,
         services,
         caller,
         form,
         gzip,
         uncached,
-        version: gateway.options.version,
+        request: (method, path),
+        begun,
     };
-    match endpoint {
-        Endpoint::Query => api.query(api.form.instant(api.caller.now_ms)?).await,
-        Endpoint::QueryRange => api.query(api.form.range()?).await,
-        Endpoint::QueryExemplars => api.exemplars().await,
-        Endpoint::Labels => api.labels(None).await,
-        Endpoint::LabelValues(name) => api.labels(Some(label_name::unescape(&name)?)).await,
-        Endpoint::Series => api.series().await,
-        Endpoint::Metadata => api.metadata(),
-        Endpoint::FormatQuery => api.format().await,
-        Endpoint::ParseQuery => api.parse().await,
-        Endpoint::BuildInfo => Ok(api.build_info()),
-        Endpoint::StatusTsdb => api.status_tsdb().await,
-        Endpoint::Rules => Ok(api.success(false, |out| out.extend(br#"{"groups":[]}"#))),
-        Endpoint::Alerts => Ok(api.success(false, |out| out.extend(br#"{"alerts":[]}"#))),
-        Endpoint::Explain => api.explain().await,
-        Endpoint::CardinalityNames => api.cardinality_names().await,
-        Endpoint::CardinalityValues => api.cardinality_values().await,
-        Endpoint::ActiveSeries => api.active_series().await,
-        Endpoint::Queries => Ok(api.queries()),
-        Endpoint::Kill(id) => api.kill(id),
-        Endpoint::Read | Endpoint::Unknown => {
-            unreachable!("answered before")
+    let answer = api.answer(endpoint).await;
+    let slow = (gateway.options.slow_queries).is_slow(begun.elapsed());
+    if slow {
+        let status = match &answer {
+            Ok(response) => response.status(),
+            Err(error) => error.status,
+        };
+        api.report().slow(begun.elapsed(), status.as_u16());
+        services.engine.count_slow(&tenant);
+    }
+    answer
+}
+
+fn client_of(headers: &http::HeaderMap) -> Client {
+    let text = |name: &str| {
+        let value = headers.get(name).and_then(|value| value.to_str().ok());
+        value.unwrap_or_default().to_owned()
+    };
+    Client {
+        user_agent: text("user-agent"),
+        dashboard_uid: text("x-dashboard-uid"),
+        panel_id: text("x-panel-id"),
+    }
+}
+
+impl Api<'_> {
+    async fn answer(&self, endpoint: Endpoint) -> Result<Response<Body>, ApiError> {
+        let api = self;
+        match endpoint {
+            Endpoint::Query => api.query(api.form.instant(api.caller.now_ms)?).await,
+            Endpoint::QueryRange => api.query(api.form.range()?).await,
+            Endpoint::QueryExemplars => api.exemplars().await,
+            Endpoint::Labels => api.labels(None).await,
+            Endpoint::LabelValues(name) => api.labels(Some(label_name::unescape(&name)?)).await,
+            Endpoint::Series => api.series().await,
+            Endpoint::Metadata => api.metadata(),
+            Endpoint::FormatQuery => api.format().await,
+            Endpoint::ParseQuery => api.parse().await,
+            Endpoint::BuildInfo => Ok(api.build_info()),
+            Endpoint::StatusTsdb => api.status_tsdb().await,
+            Endpoint::Rules => Ok(api.success(false, |out| out.extend(br#"{"groups":[]}"#))),
+            Endpoint::Alerts => Ok(api.success(false, |out| out.extend(br#"{"alerts":[]}"#))),
+            Endpoint::Explain => api.explain().await,
+            Endpoint::CardinalityNames => api.cardinality_names().await,
+            Endpoint::CardinalityValues => api.cardinality_values().await,
+            Endpoint::ActiveSeries => api.active_series().await,
+            Endpoint::Queries => Ok(api.queries()),
+            Endpoint::Kill(id) => api.kill(id),
+            Endpoint::Read | Endpoint::Unknown => {
+                unreachable!("answered before")
+            }
+        }
+    }
+
+    fn report(&self) -> report::Request<'_> {
+        report::Request {
+            tenant: &self.caller.tenant,
+            method: self.request.0.as_str(),
+            path: &self.request.1,
+            user_agent: &self.caller.client.user_agent,
+            form: &self.form,
         }
     }
 }
@@ -129,13 +178,16 @@ fn metadata_of(
 
 /// One request with everything that it needs.
 struct Api<'a> {
+    gateway: &'a Gateway,
     services: &'a Services,
     caller: Caller,
     form: Form,
     gzip: bool,
     /// `Cache-Control: no-store`: nothing kept is to be used.
     uncached: bool,
-    version: &'static str,
+    /// Method and path.
+    request: (Method, String),
+    begun: Instant,
 }
 
 impl Api<'_> {
@@ -146,25 +198,31 @@ impl Api<'_> {
             text: form.first("query").unwrap_or_default().to_owned(),
             times,
             timeout: form.timeout()?,
+            waited: Duration::ZERO,
             lookback: form.lookback()?,
             per_step: form.first("stats") == Some("all"),
             uncached: self.uncached
                 || form.first("nocache") == Some("1")
                 || form.first("stats").is_some_and(|asked| !asked.is_empty()),
         };
-        let mut answer = self.services.engine.query(&self.caller, query).await?;
-        let stats = form.first("stats").filter(|asked| !asked.is_empty());
-        let stats = stats.map(|_| stats::json(&answer));
-        if truncate(&mut answer.value, limit) {
-            answer.warnings.push(TRUNCATED.to_owned());
-        }
-        let notes = Notes {
-            warnings: answer.warnings,
-            infos: answer.infos,
+        let shape = Shape {
+            limit,
+            stats: form.first("stats").is_some_and(|asked| !asked.is_empty()),
         };
-        let pieces = Answer::new(answer.value, stats, notes);
-        let wall: Duration = answer.durations.iter().sum();
-        let mut response = reply::json(self.gzip, held(pieces, answer.account));
+        let flights = &self.gateway.flights;
+        let outcome = flights.query(&self.services.engine, &self.caller, query, shape);
+        let stopping = || ApiError::unavailable("shutting down");
+        let outcome = outcome.await.ok_or_else(stopping)?;
+        let landed = match &*outcome {
+            Ok(landed) => landed,
+            Err(error) => return Err(error.clone().into()),
+        };
+        if self.gateway.options.query_stats {
+            self.report().stats(self.begun.elapsed(), landed);
+        }
+        let wall: Duration = landed.durations.iter().sum();
+        let pieces = held(landed.pieces(), landed.account.clone());
+        let mut response = reply::json(self.gzip, pieces);
         // As Cortex; browsers show it beside the request.
         let timing = format!("querier_wall_time;dur={:.3}", wall.as_secs_f64() * 1000.0);
         let timing = HeaderValue::try_from(timing).expect("digits and letters");
@@ -246,7 +304,7 @@ impl Api<'_> {
     fn build_info(&self) -> Response<Body> {
         let facts = [
             ("application", "Myelin"),
-            ("version", self.version),
+            ("version", self.gateway.options.version),
             ("revision", ""),
             ("branch", ""),
             ("buildUser", ""),
@@ -329,7 +387,7 @@ fn held(
 }
 
 /// Cuts a vector or matrix to `limit` series; 0 is unlimited. True when something was left out.
-fn truncate(value: &mut QueryValue, limit: usize) -> bool {
+pub(crate) fn truncate(value: &mut QueryValue, limit: usize) -> bool {
     let cut = |len: usize| limit > 0 && len > limit;
     match value {
         QueryValue::Vector(samples) if cut(samples.len()) => samples.truncate(limit),

@@ -5,7 +5,7 @@
 //!
 //! - in front of both: `server` (acceptor, threads, stop), `connection` (patience with clients), `router`, `handle`, `state`;
 //! - a sample comes in: `push`, `distributor`, `alias`, `ha` (which of several replicas is taken), `relabel`;
-//! - a query goes out: `api`, `params`, `reply`;
+//! - a query goes out: `api`, `params`, `frontend` (identical ones are one, slow ones are told), `reply`;
 //! - operators and probes: `admin`, `metrics`, `limit_metrics`, `grpc`.
 //!
 //! Only here a class of error becomes an HTTP status. Every wait on a client and every body has a bound, and a tenant's
@@ -18,6 +18,7 @@ pub mod alias;
 mod api;
 mod connection;
 mod distributor;
+mod frontend;
 mod grpc;
 pub mod ha;
 mod handle;
@@ -34,6 +35,7 @@ mod server;
 mod state;
 pub mod tenant;
 
+pub use frontend::SlowerThan;
 pub use grpc::GrpcServer;
 pub use limit_metrics::LimitMetrics;
 pub use server::Server;

@@ -14,6 +14,8 @@ use prometheus::Registry;
 use query::Engine;
 use shard::SeriesCounts;
 
+use crate::frontend::SlowerThan;
+use crate::frontend::flights::Flights;
 use crate::metadata::MetadataStore;
 use crate::metrics::Metrics;
 use crate::overrides::Overrides;
@@ -55,6 +57,10 @@ pub struct Options {
     pub config_pages: ConfigPages,
     /// The limits of a tenant by name, for pages and metrics.
     pub limit_values: LimitValues,
+    /// Which requests of the query API are told in the log as slow.
+    pub slow_queries: SlowerThan,
+    /// Whether what every query costs is told in the log.
+    pub query_stats: bool,
     /// Of the binary, for `/api/v1/status/buildinfo`.
     pub version: &'static str,
 }
@@ -121,6 +127,7 @@ pub struct Services {
 pub struct Gateway {
     pub(crate) options: Options,
     pub(crate) metrics: Metrics,
+    pub(crate) flights: Flights,
     services: OnceLock<Services>,
     /// 0 to 100: replaying; 101: serving; 102: stopping.
     phase: AtomicU8,
@@ -139,6 +146,7 @@ impl Gateway {
     pub fn new(options: Options, registry: &Registry) -> Gateway {
         Gateway {
             metrics: Metrics::new(registry),
+            flights: Flights::new(registry),
             options,
             services: OnceLock::new(),
             phase: AtomicU8::new(0),
@@ -281,6 +289,8 @@ pub(crate) mod tests {
                 let value = limits.max_series_per_user as f64;
                 vec![("max_series_per_user", LimitValue::Number(value))]
             },
+            slow_queries: SlowerThan::Off,
+            query_stats: false,
             version: "0",
         }
     }

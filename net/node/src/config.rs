@@ -10,6 +10,7 @@
 mod keys;
 mod nearest;
 mod overrides;
+mod query_rules;
 mod reference;
 mod setting;
 mod sources;
@@ -17,6 +18,7 @@ mod sources;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use gateway::SlowerThan;
 use model::TenantLimits;
 
 pub(crate) use overrides::{
@@ -43,8 +45,8 @@ pub(crate) struct Config {
     pub(crate) distributor: Distributor,
     /// Bounds of the read path.
     pub(crate) querier: Querier,
-    /// Largest form of a query.
-    pub(crate) frontend_max_body_size: ByteSize,
+    /// What requests of the query API go through.
+    pub(crate) frontend: Frontend,
     /// Queries over several tenants.
     pub(crate) tenant_federation: TenantFederation,
     /// Where limits of single tenants come from.
@@ -132,6 +134,15 @@ pub(crate) struct HaTracker {
     pub(crate) update_timeout_jitter_max: Duration,
     /// Only `inmemory` is built.
     pub(crate) store: String,
+}
+
+/// See [`Config::frontend`].
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Frontend {
+    /// Largest form of a query.
+    pub(crate) max_body_size: ByteSize,
+    pub(crate) log_queries_longer_than: SlowerThan,
+    pub(crate) query_stats_enabled: bool,
 }
 
 /// See [`Config::tenant_federation`].
@@ -263,7 +274,11 @@ impl Config {
                 max_memory: ByteSize(0),
                 active_query_tracker_dir: String::new(),
             },
-            frontend_max_body_size: ByteSize(10 << 20),
+            frontend: Frontend {
+                max_body_size: ByteSize(10 << 20),
+                log_queries_longer_than: SlowerThan::Off,
+                query_stats_enabled: false,
+            },
             tenant_federation: TenantFederation {
                 enabled: false,
                 max_tenant: 0,

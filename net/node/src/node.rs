@@ -558,7 +558,7 @@ fn gateway_options(config: &Config) -> anyhow::Result<gateway::Options> {
         gzip: config.api.response_compression_enabled,
         threads,
         connections_max: connections_max(server.http_listen_conn_limit, raise_open_files()),
-        form_bytes_max: config.frontend_max_body_size.0,
+        form_bytes_max: config.frontend.max_body_size.0,
         read_timeout: server.http_server_read_timeout,
         write_timeout: server.http_server_write_timeout,
         idle_timeout: server.http_server_idle_timeout,
@@ -572,6 +572,8 @@ fn gateway_options(config: &Config) -> anyhow::Result<gateway::Options> {
             defaults: crate::config::yaml(&Config::defaults(config.auth_enabled)),
         },
         limit_values,
+        slow_queries: config.frontend.log_queries_longer_than,
+        query_stats: config.frontend.query_stats_enabled,
         version: VERSION,
     })
 }

@@ -20,6 +20,7 @@ mod matcher;
 mod metadata;
 mod prefetch;
 mod projection;
+mod query_rules;
 pub mod re2;
 mod relabel;
 mod sample;
@@ -41,6 +42,9 @@ pub use matcher::{MatchOp, Matcher, MatcherError};
 pub use metadata::{Metadata, MetricType};
 pub use prefetch::prefetch;
 pub use projection::Projection;
+pub use query_rules::{
+    Asked, Pattern, Priority, QueryAttribute, QueryPriority, QueryRejection, Within,
+};
 pub use relabel::{RelabelAction, RelabelConfig};
 pub use sample::{STALE_NAN_BITS, Sample, is_stale, same_value, stale_nan};
 pub use tenant::{TENANT_LEN_MAX, TenantError, TenantId};

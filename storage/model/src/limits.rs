@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::RelabelConfig;
+use crate::{QueryPriority, QueryRejection, RelabelConfig};
 
 /// When a push is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -106,12 +106,26 @@ pub struct TenantLimits {
     pub ack: Ack,
     /// How much sample time is kept, counted back from the tenant's newest sample.
     pub retention: Duration,
-    /// Longest time range of a query, range selectors and offsets included. 422.
+    /// Longest time range of a query: of a range query itself 400, of what its selectors reach over 422.
     pub max_query_length: Duration,
     /// How far back a query may look; earlier starts are moved.
     pub max_query_lookback: Duration,
     /// Results for times younger than this are not kept.
     pub max_cache_freshness: Duration,
+    /// How long results are kept; zero: as long as there is room.
+    pub results_cache_ttl: Duration,
+    /// Bytes of a regular expression in a matcher. 422.
+    pub max_regex_pattern_length: u64,
+    /// Values of a label that a regular expression may be run over. 422.
+    pub max_label_cardinality_for_unoptimized_regex: u64,
+    /// Bytes of the values of a label that a regular expression may be run over. 422.
+    pub max_total_label_value_length_for_unoptimized_regex: u64,
+    /// Bytes of the answer to a query, before compression. 422.
+    pub max_query_response_size: u64,
+    /// Which queries are refused. 422.
+    pub query_rejection: QueryRejection,
+    /// Which queries of the tenant go before others of it.
+    pub query_priority: QueryPriority,
     /// Series that one query may select. 422.
     pub max_fetched_series_per_query: u64,
     /// Bytes of chunks that one query may fetch. 422.
@@ -185,6 +199,15 @@ impl TenantLimits {
         TenantLimits {
             max_query_length: time(|l| l.max_query_length),
             max_query_lookback: time(|l| l.max_query_lookback),
+            max_regex_pattern_length: count(|l| l.max_regex_pattern_length),
+            max_label_cardinality_for_unoptimized_regex: count(|l| {
+                l.max_label_cardinality_for_unoptimized_regex
+            }),
+            max_total_label_value_length_for_unoptimized_regex: count(|l| {
+                l.max_total_label_value_length_for_unoptimized_regex
+            }),
+            max_query_response_size: count(|l| l.max_query_response_size),
+            query_rejection: self.query_rejection.and(&other.query_rejection),
             max_fetched_series_per_query: count(|l| l.max_fetched_series_per_query),
             max_fetched_chunk_bytes_per_query: count(|l| l.max_fetched_chunk_bytes_per_query),
             max_fetched_chunks_per_query: count(|l| l.max_fetched_chunks_per_query),
@@ -283,6 +306,13 @@ impl TenantLimits {
             max_query_length: Duration::ZERO,
             max_query_lookback: Duration::ZERO,
             max_cache_freshness: Duration::from_secs(60),
+            results_cache_ttl: Duration::ZERO,
+            max_regex_pattern_length: 0,
+            max_label_cardinality_for_unoptimized_regex: 0,
+            max_total_label_value_length_for_unoptimized_regex: 0,
+            max_query_response_size: 0,
+            query_rejection: QueryRejection::default(),
+            query_priority: QueryPriority::default(),
             max_fetched_series_per_query: 0,
             max_fetched_chunk_bytes_per_query: 0,
             max_fetched_chunks_per_query: 2_000_000,

@@ -142,6 +142,16 @@ impl Matcher {
         }
     }
 
+    /// Whether it is a regular expression that has to be run over every value of its label: no alternation of plain words, no plain prefix or suffix.
+    pub fn runs_over_values(&self) -> bool {
+        matches!(self.test, Test::Regex(_))
+    }
+
+    /// Whether it is a regular expression.
+    pub fn is_regex(&self) -> bool {
+        matches!(self.op, MatchOp::Regex | MatchOp::NotRegex)
+    }
+
     fn matches_positive(&self, value: &str) -> bool {
         match &self.test {
             Test::Literal => *self.value == *value,

@@ -18,8 +18,19 @@ const REPEAT_MAX: u32 = 1000;
 ///
 /// Errors: `error parsing regexp: missing closing ): ...` and the like.
 pub fn anchored(pattern: &str) -> Result<Regex, String> {
+    build(pattern, |translated| format!("^(?s:{translated})$"))
+}
+
+/// Compiles an expression that may match anywhere in a text, as Go's `MatchString` looks for it.
+///
+/// Errors: as [`anchored`].
+pub fn anywhere(pattern: &str) -> Result<Regex, String> {
+    build(pattern, |translated| format!("(?:{translated})"))
+}
+
+fn build(pattern: &str, whole: fn(String) -> String) -> Result<Regex, String> {
     let translated = translate(pattern).map_err(|e| format!("error parsing regexp: {e}"))?;
-    RegexBuilder::new(&format!("^(?s:{translated})$"))
+    RegexBuilder::new(&whole(translated))
         .size_limit(REGEX_SIZE_MAX)
         .build()
         .map_err(|error| match error {

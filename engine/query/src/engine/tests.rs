@@ -14,6 +14,7 @@ fn caller() -> Caller {
         tenant: TenantId::fake(),
         limits,
         now_ms: 0,
+        client: Arc::default(),
     }
 }
 
@@ -22,7 +23,7 @@ async fn a_text_that_made_us_panic_is_counted_and_refused_for_a_while() {
     let (engine, caller) = (engine(), caller());
     let explode = async |_: &Turn| engine.run(|| panic!("boom")).await;
     let error = engine
-        .bounded::<()>("query", "boom", None, &caller, explode)
+        .bounded::<()>(Asking::plain("query", "boom"), &caller, explode)
         .await
         .unwrap_err();
     assert!(matches!(error, Error::Panicked), "{error}");
@@ -37,6 +38,7 @@ async fn a_text_that_made_us_panic_is_counted_and_refused_for_a_while() {
         lookback: None,
         per_step: false,
         uncached: false,
+        waited: std::time::Duration::ZERO,
     };
     let error = engine.query(&caller, again).await.unwrap_err();
     assert!(matches!(error, Error::Quarantined), "{error}");
@@ -53,6 +55,7 @@ async fn a_core_that_does_not_answer_costs_no_more_than_the_deadline() {
         lookback: None,
         per_step: false,
         uncached: false,
+        waited: std::time::Duration::ZERO,
     };
     let error = engine().query(&caller(), query).await.unwrap_err();
     assert!(matches!(error, Error::Timeout(_)), "{error}");
@@ -76,6 +79,7 @@ async fn a_query_behind_the_lookback_limit_is_empty_and_asks_no_core() {
         lookback: None,
         per_step: false,
         uncached: false,
+        waited: std::time::Duration::ZERO,
     };
     // The mailbox of this engine is never answered: a read would end in a timeout.
     let answer = engine().query(&caller, query).await.unwrap();

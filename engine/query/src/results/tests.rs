@@ -31,6 +31,7 @@ struct Fixture {
     results: Results,
     changes: Changes,
     tenant: TenantId,
+    now_ms: i64,
 }
 
 impl Fixture {
@@ -39,6 +40,7 @@ impl Fixture {
             results: Results::new(1 << 20),
             changes: Changes::default(),
             tenant: TenantId::fake(),
+            now_ms: 0,
         }
     }
 
@@ -55,6 +57,8 @@ impl Fixture {
             text,
             floor,
             settled,
+            now_ms: self.now_ms,
+            ttl_ms: 1000,
         };
         self.results.open(&request, &plan, &self.changes)
     }
@@ -208,4 +212,17 @@ fn neighbours_become_one_so_that_their_number_stays_small() {
     let session = fixture.open("m", (0, 1990, 10), i64::MIN, 1990).unwrap();
     assert!(session.kept.len() < 3, "{}", session.kept.len());
     assert_eq!(session.answer(&[]), [series("m", (0..200).map(|i| i * 10))]);
+}
+
+/// Age is counted from the first that was kept, so that a dashboard which is looked at all the time does not keep it for ever.
+#[test]
+fn what_is_kept_for_longer_than_it_may_be_is_evaluated_again() {
+    let mut fixture = Fixture::new();
+    assert_eq!(fixture.ask(50), [(0, 90)]);
+    fixture.now_ms = 999;
+    assert_eq!(fixture.ask(70), [(60, 90)]);
+    fixture.now_ms = 1000;
+    assert_eq!(fixture.ask(70), [(0, 90)]);
+    fixture.now_ms = 1999;
+    assert_eq!(fixture.ask(70), [(80, 90)]);
 }

@@ -113,6 +113,7 @@ pub(crate) fn query(text: &str, times: Times) -> Query {
         lookback: None,
         per_step: false,
         uncached: false,
+        waited: std::time::Duration::ZERO,
     }
 }
 
@@ -123,5 +124,6 @@ pub(crate) fn caller(tenant: &str) -> Caller {
         tenant: TenantId::new(tenant).unwrap(),
         limits,
         now_ms: 1_000_000,
+        client: Arc::default(),
     }
 }

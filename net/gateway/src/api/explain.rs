@@ -33,6 +33,7 @@ impl Api<'_> {
             lookback: form.lookback()?,
             per_step: false,
             uncached: false,
+            waited: std::time::Duration::ZERO,
         };
         let engine = &self.services.engine;
         let explained = engine.explain(&self.caller, query, analyze).await?;

@@ -6,7 +6,7 @@ use wire::json::{put_time, put_u64};
 use super::object::put_list;
 
 /// Timings in seconds, and samples.
-pub(super) fn json(answer: &Answer) -> String {
+pub(crate) fn json(answer: &Answer) -> String {
     let [waited, parse, fetch, evaluate] = answer.durations.map(|d| d.as_secs_f64());
     let stats = &answer.stats;
     format!(

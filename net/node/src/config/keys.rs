@@ -46,7 +46,12 @@ impl Key {
 
     /// Whether its value in a file is more than a word or a list of words.
     pub(super) fn is_structured(&self) -> bool {
-        self.kind == Vec::<model::RelabelConfig>::KIND
+        [
+            Vec::<model::RelabelConfig>::KIND,
+            Vec::<model::QueryAttribute>::KIND,
+            Vec::<model::Priority>::KIND,
+        ]
+        .contains(&self.kind)
     }
 
     /// Whether repeating the flag adds to a list.
@@ -77,14 +82,23 @@ macro_rules! key {
     };
 }
 
+mod query_limits;
+
 /// All keys, in the order of the reference page.
 pub(super) fn keys() -> &'static [Key] {
     static KEYS: OnceLock<Vec<Key>> = OnceLock::new();
     KEYS.get_or_init(|| {
-        [process(), server(), paths(), blocks_storage(), limits()]
-            .into_iter()
-            .flatten()
-            .collect()
+        [
+            process(),
+            server(),
+            paths(),
+            blocks_storage(),
+            limits(),
+            query_limits::keys(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     })
 }
 
@@ -446,9 +460,23 @@ fn paths() -> Vec<Key> {
         key!(
             "frontend.max_body_size",
             "frontend.max-body-size",
-            frontend_max_body_size,
+            frontend.max_body_size,
             "1MiB",
             "Largest form of a query. Larger ones are answered 413."
+        ),
+        key!(
+            "frontend.log_queries_longer_than",
+            "frontend.log-queries-longer-than",
+            frontend.log_queries_longer_than,
+            "10s",
+            "Requests of the query API that take longer are told in the log, with their parameters. 0: none; negative: all."
+        ),
+        key!(
+            "frontend.query_stats_enabled",
+            "frontend.query-stats-enabled",
+            frontend.query_stats_enabled,
+            "true",
+            "Whether what every query costs is told in the log: times, series, chunks, bytes, samples."
         ),
         key!(
             "query_range.split_queries_by_interval",
@@ -935,91 +963,6 @@ fn limits() -> Vec<Key> {
             "When a push is acknowledged: `durable`, after the sync, so that a power cut loses nothing; `written`, before it, so that \
              only a crash of the process loses nothing."
         ),
-        key!(
-            "limits.max_query_length",
-            "store.max-query-length",
-            limits.max_query_length,
-            "31d",
-            "Longest time range of a query, ranges and offsets included. 0: unlimited."
-        ),
-        key!(
-            "limits.max_query_lookback",
-            "querier.max-query-lookback",
-            limits.max_query_lookback,
-            "7d",
-            "How far back a query may begin; earlier starts are moved. 0: unlimited."
-        ),
-        key!(
-            "limits.max_cache_freshness",
-            "frontend.max-cache-freshness",
-            limits.max_cache_freshness,
-            "10m",
-            "Results of range queries for times younger than this are not kept."
-        ),
-        key!(
-            "limits.max_fetched_series_per_query",
-            "querier.max-fetched-series-per-query",
-            limits.max_fetched_series_per_query,
-            "100000",
-            "Series one query may read; more is answered 422. 0: unlimited."
-        ),
-        key!(
-            "limits.max_fetched_chunk_bytes_per_query",
-            "querier.max-fetched-chunk-bytes-per-query",
-            limits.max_fetched_chunk_bytes_per_query,
-            "1000000",
-            "Bytes of chunks one query may read; more is answered 422. 0: unlimited."
-        ),
-        key!(
-            "limits.max_fetched_chunks_per_query",
-            "querier.max-fetched-chunks-per-query",
-            limits.max_fetched_chunks_per_query,
-            "1234567",
-            "Chunks one query may read; more is answered 422. 0: unlimited."
-        ),
-        key!(
-            "limits.max_fetched_data_bytes_per_query",
-            "querier.max-fetched-data-bytes-per-query",
-            limits.max_fetched_data_bytes_per_query,
-            "10000000",
-            "Bytes of labels and chunks one query may read; more is answered 422. 0: unlimited."
-        ),
-        key!(
-            "limits.max_estimated_memory_consumption_per_query",
-            "querier.max-estimated-memory-consumption-per-query",
-            limits.max_estimated_memory_consumption_per_query,
-            "500000000",
-            "Bytes one query may hold, estimated, its answer included; more is answered 422. 0: only `querier.max_memory` bounds it."
-        ),
-        key!(
-            "limits.max_concurrent_queries",
-            "querier.max-concurrent-per-tenant",
-            limits.max_concurrent_queries,
-            "3",
-            "Queries of one tenant evaluated at once, within `querier.max_concurrent`; further ones wait. 0: only that bound."
-        ),
-        key!(
-            "limits.max_outstanding_requests_per_tenant",
-            "querier.max-outstanding-requests-per-tenant",
-            limits.max_outstanding_requests_per_tenant,
-            "9",
-            "Queries of one tenant that may wait for their turn; further ones are answered 429. 0: only `querier.max_waiting` bounds them."
-        ),
-        key!(
-            "limits.promql_experimental_functions_enabled",
-            "querier.promql-experimental-functions-enabled",
-            limits.promql_experimental_functions_enabled,
-            "false",
-            "Whether queries may use what is experimental in Prometheus: some functions and aggregations, duration expressions, `anchored`, \
-             `smoothed`, `fill`. Where not, they are answered 400."
-        ),
-        key!(
-            "limits.max_samples_per_query",
-            "ingester.max-samples-per-query",
-            limits.max_samples_per_query,
-            "1000",
-            "Samples one query of this tenant may hold in memory, within `querier.max_samples`. 0: only that bound."
-        ),
     ]
 }
 
@@ -1127,21 +1070,68 @@ pub(super) const NOT_BUILT: &[(&str, &str)] = &[
         "limits.max_native_histogram_series",
         "this limit of native histograms",
     ),
-    ("limits.max_regex", "limits of regular expressions"),
     ("limits.limits_per_label_set", "limits by label sets"),
     (
         "limits.active_series_trackers",
         "active series by label sets",
     ),
-    ("limits.query_", "the query frontend"),
+    (
+        "limits.query_vertical_shard_size",
+        "sharding of a query over queriers (all workers of the node evaluate it)",
+    ),
+    (
+        "limits.query_partial_data",
+        "answers from a part of the replicas (a node has all of its data)",
+    ),
+    (
+        "limits.query_ingesters_within",
+        "this limit for single tenants (cores and blocks are always asked)",
+    ),
+    (
+        "limits.query_store_after",
+        "this limit for single tenants (see querier.query_store_after)",
+    ),
+    (
+        "limits.out_of_order_results_cache_ttl",
+        "a shorter life of results that late samples may touch (what they touch is void at once)",
+    ),
+    (
+        "limits.max_series_per_query",
+        "this name (see limits.max_fetched_series_per_query)",
+    ),
+    (
+        "limits.max_chunks_per_query",
+        "this name (see limits.max_fetched_chunks_per_query)",
+    ),
+    (
+        "limits.cardinality_limit",
+        "the index of Cortex' chunks storage",
+    ),
+    (
+        "limits.min_chunk_length",
+        "the chunks of Cortex' chunks storage",
+    ),
+    ("limits.user_subring_size", "the cluster"),
+    ("limits.shuffle_sharding", "the cluster"),
+    ("limits.rules_partial_data", "the ruler"),
+    ("limits.disabled_rule_groups", "the ruler"),
+    (
+        "limits.max_downloaded_bytes_per_request",
+        "the store gateway",
+    ),
     (
         "limits.enable_type_and_unit_labels",
         "labels of type and unit",
     ),
     ("limits.ingestion_tenant_shard_size", "the cluster"),
-    ("limits.max_query_parallelism", "the query frontend"),
-    ("limits.max_cache_freshness", "the results cache"),
-    ("limits.max_queriers", "the query frontend"),
+    (
+        "limits.max_query_parallelism",
+        "a bound on pieces of a query at work at once (they are evaluated one after another, each on all workers)",
+    ),
+    (
+        "limits.max_queriers",
+        "queriers of a tenant's own (see limits.max_concurrent_queries)",
+    ),
     (
         "limits.per_tenant_override",
         "this name of the runtime configuration (see runtime_config.file)",

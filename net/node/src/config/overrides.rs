@@ -81,8 +81,9 @@ fn of_tenant(entry: &serde_json::Value, process: &Config) -> Result<TenantLimits
         other => return Err(ConfigError(format!("expected limits, found {other}"))),
     };
     let mut config = process.clone();
-    for (name, value) in entries {
-        let Some((_, key)) = limits().find(|(known, _)| known == name) else {
+    for (name, value) in flat(entries) {
+        let name = name.as_str();
+        let Some((_, key)) = limits().find(|(known, _)| *known == name) else {
             let known: Vec<String> = limits().map(|(name, _)| format!("limits.{name}")).collect();
             let name = format!("limits.{name}");
             return Err(unknown(&name, "key ", known.iter().map(String::as_str)));
@@ -95,6 +96,25 @@ fn of_tenant(entry: &serde_json::Value, process: &Config) -> Result<TenantLimits
     let checked = config.validate_limits();
     checked.map_err(|(name, reason)| ConfigError(format!("{name}: {reason}")))?;
     Ok(config.limits)
+}
+
+/// Entries of a limit that has several parts, `query_rejection: {enabled: true}`, each for itself: `query_rejection.enabled`.
+fn flat(entries: &serde_json::Map<String, serde_json::Value>) -> Vec<(String, &serde_json::Value)> {
+    let is_part = |known: &str, name: &str| {
+        let rest = known.strip_prefix(name);
+        rest.is_some_and(|rest| rest.starts_with('.'))
+    };
+    let mut all = Vec::new();
+    for (name, value) in entries {
+        match value {
+            serde_json::Value::Object(parts) if limits().any(|(known, _)| is_part(known, name)) => {
+                let parts = parts.iter();
+                all.extend(parts.map(|(part, value)| (format!("{name}.{part}"), value)));
+            }
+            value => all.push((name.clone(), value)),
+        }
+    }
+    all
 }
 
 /// As Cortex' page shows it: every limit of every tenant that has its own, or only those that are not as those of the process.
@@ -133,7 +153,9 @@ pub(crate) fn limit_values(of: &TenantLimits) -> Vec<(&'static str, LimitValue)>
         let text = (key.get)(&config);
         let value = match key.kind {
             kind if kind == bool::KIND => LimitValue::Flag(text == "true"),
-            kind if kind == u64::KIND => LimitValue::Number(text.parse().unwrap_or(f64::NAN)),
+            kind if kind == u64::KIND || kind == i64::KIND => {
+                LimitValue::Number(text.parse().unwrap_or(f64::NAN))
+            }
             kind if kind == std::time::Duration::KIND => {
                 let duration = std::time::Duration::parse(&text).unwrap_or_default();
                 LimitValue::Duration(duration.as_secs_f64(), text)
@@ -183,6 +205,22 @@ mod tests {
     }
 
     #[test]
+    fn limits_of_several_parts_are_written_as_cortex_does() {
+        let text = "overrides:\n  a:\n    query_rejection:\n      enabled: true\n      query_attributes:\n      - {regex: up, api_type: query}\n    \
+                    query_priority: {enabled: true, default_priority: -3}\n";
+        let found = read(text, &process()).unwrap();
+        let limits = &found.0[&TenantId::new("a").unwrap()];
+        assert!(limits.query_rejection.enabled && limits.query_priority.enabled);
+        let attributes = &limits.query_rejection.query_attributes;
+        assert_eq!((attributes.len(), &*attributes[0].api_type), (1, "query"));
+        assert_eq!(limits.query_priority.default_priority, -3);
+        for only_different in [false, true] {
+            let page = page(&found, &process(), only_different);
+            assert_eq!(read(&page, &process()).unwrap(), found, "{page}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_told_with_tenant_and_key() {
         for (text, wanted) in [
             ("overrides: {a: {ingestion_rat: 5}}", "did you mean"),
@@ -193,6 +231,18 @@ mod tests {
             (
                 "overrides: {a: {ruler_max_rules_per_rule_group: 1}}",
                 "the ruler is not built yet",
+            ),
+            (
+                "overrides: {a: {query_rejection: {enabld: true}}}",
+                "did you mean",
+            ),
+            (
+                "overrides: {a: {query_rejection: {query_attributes: [{regx: x}]}}}",
+                "unknown field \"regx\"",
+            ),
+            (
+                "overrides: {a: {max_query_parallelism: 3}}",
+                "evaluated one after another",
             ),
             ("overrides: {a/b: {}}", "overrides.a/b: tenant ID"),
             ("overrides: {a: 7}", "expected limits"),

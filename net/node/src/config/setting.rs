@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use gateway::SlowerThan;
 use model::{Ack, RateStrategy, RelabelAction, RelabelConfig};
 
 /// A type that a key can have.
@@ -218,6 +219,40 @@ impl Setting for Vec<Duration> {
     fn show(&self) -> String {
         let words: Vec<String> = self.iter().map(Setting::show).collect();
         words.show()
+    }
+}
+
+/// `10s`, `0` for none, anything negative for all.
+impl Setting for SlowerThan {
+    const KIND: &'static str = "threshold";
+    fn parse(text: &str) -> Result<SlowerThan, String> {
+        if let Some(rest) = text.strip_prefix('-') {
+            return Duration::parse(rest)
+                .map(|_| SlowerThan::All)
+                .map_err(|_| format!("{text:?} is not a duration such as 30s or -1s"));
+        }
+        Ok(match Duration::parse(text)? {
+            Duration::ZERO => SlowerThan::Off,
+            most => SlowerThan::Than(most),
+        })
+    }
+    fn show(&self) -> String {
+        match self {
+            SlowerThan::Off => "0s".to_owned(),
+            SlowerThan::Than(most) => most.show(),
+            SlowerThan::All => "-1s".to_owned(),
+        }
+    }
+}
+
+impl Setting for i64 {
+    const KIND: &'static str = "whole number";
+    fn parse(text: &str) -> Result<i64, String> {
+        let wrong = |_| format!("{text:?} is not a whole number");
+        text.parse().map_err(wrong)
+    }
+    fn show(&self) -> String {
+        self.to_string()
     }
 }
 

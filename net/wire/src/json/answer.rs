@@ -1,5 +1,7 @@
 //! Envelopes, and whole answers in pieces.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use model::QueryValue;
 
@@ -53,7 +55,7 @@ fn put_notes(out: &mut Vec<u8>, notes: &Notes) {
 /// series of a matrix bounds it from below. The pieces together are one JSON document.
 #[derive(Debug)]
 pub struct Answer {
-    value: QueryValue,
+    value: Arc<QueryValue>,
     /// Elements of a vector or matrix written so far.
     written: usize,
     stats: Option<String>,
@@ -71,9 +73,9 @@ enum Stage {
 
 impl Answer {
     /// `stats` is the JSON of the statistics, where they were asked for.
-    pub fn new(value: QueryValue, stats: Option<String>, notes: Notes) -> Answer {
+    pub fn new(value: impl Into<Arc<QueryValue>>, stats: Option<String>, notes: Notes) -> Answer {
         Answer {
-            value,
+            value: value.into(),
             written: 0,
             stats,
             notes,
@@ -83,7 +85,7 @@ impl Answer {
     }
 
     fn element_count(&self) -> usize {
-        match &self.value {
+        match &*self.value {
             QueryValue::Vector(samples) => samples.len(),
             QueryValue::Matrix(series) => series.len(),
             QueryValue::Scalar { .. } | QueryValue::String { .. } => 0,
@@ -92,7 +94,7 @@ impl Answer {
 
     fn put_head(&mut self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"status\":\"success\",\"data\":{");
-        match &self.value {
+        match &*self.value {
             QueryValue::Vector(_) | QueryValue::Matrix(_) => {
                 put_result_head(out, &self.value);
                 out.push(b'[');
@@ -105,7 +107,7 @@ impl Answer {
         if self.written > 0 {
             out.push(b',');
         }
-        match &self.value {
+        match &*self.value {
             QueryValue::Vector(samples) => put_instant_sample(out, &samples[self.written]),
             QueryValue::Matrix(series) => {
                 put_range_series(out, &series[self.written], &mut self.heads);
@@ -118,7 +120,7 @@ impl Answer {
     }
 
     fn put_tail(&mut self, out: &mut Vec<u8>) {
-        if matches!(self.value, QueryValue::Vector(_) | QueryValue::Matrix(_)) {
+        if matches!(*self.value, QueryValue::Vector(_) | QueryValue::Matrix(_)) {
             out.push(b']');
         }
         if let Some(stats) = &self.stats {
