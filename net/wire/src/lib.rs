@@ -5,6 +5,7 @@
 //!
 //! - [`snappy`]: the envelope of a write, unpacked into a buffer that is used again;
 //! - [`remote_write`]: a zero-copy walk over a write request, decoders for what is rare in it, and an encoder;
+//! - [`otlp`]: OTLP metrics, translated into a write request;
 //! - [`remote_read`]: its request, and its two kinds of answers;
 //! - [`json`]: numbers, strings and whole answers of the query API, written directly, without an intermediate tree.
 
@@ -12,6 +13,7 @@
 
 pub mod json;
 pub mod limits;
+pub mod otlp;
 mod proto;
 pub mod remote_read;
 pub mod remote_write;

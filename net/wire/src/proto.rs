@@ -54,6 +54,14 @@ pub enum Malformed {
     /// A version 2 series must have a sample or a histogram.
     #[error("series without a sample or histogram")]
     NoSamples,
+    /// A list within a message, whose items take more memory than bytes.
+    #[error("more than {max} {what} of one point or resource")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// Items allowed.
+        max: usize,
+    },
     /// References to long symbols, or tiny metadata records without number: a small body that would take much memory.
     #[error("its labels and metadata, written out, take more than {max} bytes")]
     TooMuchText {

@@ -136,7 +136,7 @@ impl RequestV2 {
     }
 }
 
-fn histogram_message(time: i64, histogram: &HistogramSample) -> Vec<u8> {
+pub(crate) fn histogram_message(time: i64, histogram: &HistogramSample) -> Vec<u8> {
     let mut out = Vec::new();
     match histogram {
         HistogramSample::Int(h) => {
@@ -221,17 +221,17 @@ fn put_head(out: &mut Vec<u8>, field: u32, len: usize) {
     varint::put_u64(out, len as u64);
 }
 
-fn put_bytes(out: &mut Vec<u8>, field: u32, content: &[u8]) {
+pub(crate) fn put_bytes(out: &mut Vec<u8>, field: u32, content: &[u8]) {
     put_head(out, field, content.len());
     out.extend_from_slice(content);
 }
 
-fn put_varint(out: &mut Vec<u8>, field: u32, value: u64) {
+pub(crate) fn put_varint(out: &mut Vec<u8>, field: u32, value: u64) {
     put_tag(out, field, VARINT);
     varint::put_u64(out, value);
 }
 
-fn put_double(out: &mut Vec<u8>, field: u32, value: f64) {
+pub(crate) fn put_double(out: &mut Vec<u8>, field: u32, value: f64) {
     put_tag(out, field, FIXED64);
     out.extend_from_slice(&value.to_bits().to_le_bytes());
 }
