@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what the tests need: Debian packages by name, and moto, an S3 server, from PyPI. Does nothing for what is there.
+# Installs what the tests need: Debian packages by name; from PyPI moto, an S3 server, and the SDK of OpenTelemetry. Does nothing for what is there.
 set -eu
 missing=
 for p in prometheus prometheus-node-exporter xfsprogs e2fsprogs mount python3 python3-pip; do
@@ -9,7 +9,11 @@ moto() {
 	command -v moto_server >/dev/null 2>&1 ||
 		python3 -m pip install -q --break-system-packages 'moto[s3]==5.2.5' flask flask-cors
 }
-[ -n "$missing" ] || { moto; exit 0; }
+otel() {
+	python3 -c 'import opentelemetry.sdk.metrics, opentelemetry.exporter.otlp.proto.http.metric_exporter' >/dev/null 2>&1 ||
+		python3 -m pip install -q --break-system-packages opentelemetry-sdk==1.45.2 opentelemetry-exporter-otlp-proto-http==1.45.2
+}
+[ -n "$missing" ] || { moto; otel; exit 0; }
 echo "installing$missing"
 # Nothing may start by itself: it would listen on every address.
 guard=/usr/sbin/policy-rc.d made=
@@ -25,3 +29,4 @@ apt-get install -y -q --no-install-recommends $missing || {
 	apt-get install -y -q --no-install-recommends $missing
 }
 moto
+otel

@@ -10,6 +10,7 @@
 mod block;
 mod chunk;
 mod evaluation;
+mod otlp;
 mod params;
 mod promql;
 mod wal;

@@ -8,10 +8,11 @@ use tokio::time::Instant;
 
 use crate::connection::Received;
 use crate::metrics::Metrics;
-use crate::push::tell_nothing_written;
+use crate::push::{otlp, tell_nothing_written};
 use crate::reply::{self, ApiError, Body};
 use crate::router::{Endpoint, Route, route};
 use crate::state::{Gateway, Services, Thread};
+use crate::tenant::NoTenant;
 use crate::{admin, api};
 
 /// Answers one request, and counts it.
@@ -126,6 +127,7 @@ async fn dispatch(thread: &Rc<Thread>, route: Route, request: Request<Received>)
     let gateway = &thread.gateway;
     match route {
         Route::Push => push(thread, request).await,
+        Route::Otlp => push_otlp(thread, request).await,
         Route::Api(endpoint) => in_api(gateway, endpoint, request).await,
         Route::Ready => admin::ready(gateway),
         Route::Healthy => reply::text(StatusCode::OK, "healthy\n"),
@@ -151,9 +153,13 @@ async fn dispatch(thread: &Rc<Thread>, route: Route, request: Request<Received>)
 async fn push(thread: &Rc<Thread>, request: Request<Received>) -> Response<Body> {
     let (tenant, services) = match may_push(&thread.gateway, request.headers()) {
         Ok(may) => may,
-        Err(mut refusal) => {
-            tell_nothing_written(request.headers(), refusal.headers_mut());
-            return *refusal;
+        Err(refusal) => {
+            let mut answer = match refusal {
+                NoPush::Tenant(error) => reply::text(error.status(), error.to_string()),
+                NoPush::State(reason) => not_yet(reason),
+            };
+            tell_nothing_written(request.headers(), answer.headers_mut());
+            return answer;
         }
     };
     let push = thread.push(services);
@@ -162,22 +168,50 @@ async fn push(thread: &Rc<Thread>, request: Request<Received>) -> Response<Body>
     response.map(|body| Body::whole(body.into_inner().unwrap_or_default()))
 }
 
+/// OTLP metrics: the same, but that all answers are its own.
+async fn push_otlp(thread: &Rc<Thread>, request: Request<Received>) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let response = match may_push(&thread.gateway, &head.headers) {
+        Ok((tenant, services)) => {
+            let push = thread.push(services);
+            push.handle_otlp(&tenant, &head.headers, body).await
+        }
+        Err(NoPush::Tenant(error)) => {
+            otlp::refused_before(&head.headers, error.status(), &error.to_string())
+        }
+        Err(NoPush::State(reason)) => {
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            let mut response = otlp::refused_before(&head.headers, status, &reason);
+            let seconds = HeaderValue::from_static(reply::RETRY_AFTER_SECONDS);
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+            response
+        }
+    };
+    response.map(|body| Body::whole(body.into_inner().unwrap_or_default()))
+}
+
+/// Why nothing is taken.
+enum NoPush {
+    /// Nobody may send it.
+    Tenant(NoTenant),
+    /// Nobody may send anything now.
+    State(String),
+}
+
 /// Who pushes, and to what.
 ///
-/// Errors: the answer, where the tenant or the state of the node does not allow it.
+/// Errors: the tenant or the state of the node does not allow it.
 fn may_push<'a>(
     gateway: &'a Gateway,
     headers: &HeaderMap,
-) -> Result<(TenantId, &'a Services), Box<Response<Body>>> {
+) -> Result<(TenantId, &'a Services), NoPush> {
     let tenant = gateway.options.tenancy.tenant_of(headers);
-    let tenant =
-        tenant.map_err(|error| Box::new(reply::text(error.status(), error.to_string())))?;
-    let services = gateway.services();
-    let services = services.map_err(|reason| Box::new(not_yet(reason)))?;
+    let tenant = tenant.map_err(NoPush::Tenant)?;
+    let services = gateway.services().map_err(NoPush::State)?;
     // When the log of one core has failed the whole node refuses writes, also those that only healthy cores would get.
-    (services.health)().map_err(|reason| Box::new(not_yet(reason)))?;
+    (services.health)().map_err(NoPush::State)?;
     match gateway.is_drained() {
-        true => Err(Box::new(not_yet(admin::DRAINED.to_owned()))),
+        true => Err(NoPush::State(admin::DRAINED.to_owned())),
         false => Ok((tenant, services)),
     }
 }

@@ -1,4 +1,4 @@
-//! Pushes over HTTP: what `/api/v1/push` and `/api/prom/push` do, and the node's own metrics.
+//! Pushes over HTTP: what `/api/v1/push` and `/api/prom/push` do, and the node's own metrics. Those of OTLP: [`otlp`].
 //!
 //! Step 1 of the way of a sample, and its last. [`PushService::handle`] shows the whole order: media type, bounded body, unpack,
 //! [`crate::distributor`], rate, cores, answer. There is one service per gateway thread ([`PushService::sibling`]): each has its own
@@ -29,6 +29,8 @@ pub(crate) mod gate;
 mod gathering;
 mod inflight;
 mod media;
+pub(crate) mod otlp;
+mod unpack;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -60,6 +62,7 @@ use crate::ha::{Fate, Tracker};
 use crate::metadata::MetadataStore;
 use crate::overrides::Overrides;
 
+pub use ::wire::otlp::Options as OtlpOptions;
 pub use error::{InstanceLimit, PushError};
 use gate::{Gate, fits};
 use gathering::{Answer, Gathering, Queued};
@@ -133,6 +136,11 @@ impl Cores for shard::Mailboxes {
 pub struct PushOptions {
     /// Largest body, packed and unpacked alike.
     pub recv_bytes_max: usize,
+    /// Largest body of OTLP, packed and unpacked alike, but never more than half of what may be in work; what it is translated into has
+    /// `recv_bytes_max`.
+    pub otlp_recv_bytes_max: usize,
+    /// How OTLP is translated; attributes that are promoted are those of the tenant.
+    pub otlp: wire::otlp::Options,
     /// Bytes of all bodies in work, packed and unpacked.
     pub inflight_bytes_max: u64,
     /// The same for one tenant, who in any case may hold only twice what is still free; 0: only that.
@@ -157,6 +165,8 @@ impl Default for PushOptions {
     fn default() -> PushOptions {
         PushOptions {
             recv_bytes_max: wire::limits::RECV_BYTES_MAX,
+            otlp_recv_bytes_max: wire::limits::RECV_BYTES_MAX,
+            otlp: wire::otlp::Options::default(),
             inflight_bytes_max: 512 << 20,
             inflight_bytes_per_tenant_max: 0,
             body_timeout: Duration::from_secs(30),
@@ -171,10 +181,25 @@ impl Default for PushOptions {
 }
 
 impl PushOptions {
+    /// The largest body of OTLP that can be held: it is there twice, as it came and in its next form.
+    fn otlp_bytes_max(&self) -> usize {
+        let of_tenant = match self.inflight_bytes_per_tenant_max {
+            0 => u64::MAX,
+            bytes => bytes,
+        };
+        let held = self.inflight_bytes_max.min(of_tenant) / 2;
+        usize::try_from(held).map_or(self.otlp_recv_bytes_max, |held| {
+            held.min(self.otlp_recv_bytes_max)
+        })
+    }
+
     /// Refuses what cannot work.
     pub fn validate(&self) -> Result<(), String> {
         if self.recv_bytes_max == 0 || self.recv_bytes_max > u32::MAX as usize {
             return Err(format!("recv_bytes_max must be 1 to {}", u32::MAX));
+        }
+        if self.otlp_recv_bytes_max == 0 || self.otlp_recv_bytes_max > u32::MAX as usize {
+            return Err(format!("otlp_recv_bytes_max must be 1 to {}", u32::MAX));
         }
         if self.inflight_bytes_max < 2 * self.recv_bytes_max as u64 {
             return Err("inflight_bytes_max must hold a largest body packed and unpacked".into());
@@ -392,14 +417,13 @@ impl PushService {
             encode::put_metadata(&mut request, metric, metadata);
         }
         let (tenant, settings) = self.tenant(tenant);
-        self.distribute(
-            &tenant,
-            &settings,
-            Protocol::V1,
-            &request,
-            &mut Written::default(),
-        )
-        .await
+        let sent = Sent {
+            protocol: Protocol::V1,
+            body: &request,
+            metadata: &[],
+        };
+        self.distribute(&tenant, &settings, sent, &mut Written::default())
+            .await
     }
 
     async fn receive<B>(
@@ -423,7 +447,8 @@ impl PushService {
         }
         let mut inflight = Inflight::new(&self.shared, tenant.clone());
         let (mut packed, mut unpacked) = self.lock().buffers();
-        body::read(body, headers, options, &mut inflight, &mut packed).await?;
+        let max = options.recv_bytes_max;
+        body::read(body, headers, options, max, &mut inflight, &mut packed).await?;
         let len = snappy::unpacked_len(&packed, options.recv_bytes_max)?;
         let pass = self.shared.gate.enter(&tenant, len as u64);
         let _pass = pass.ok_or(PushError::Overload)?;
@@ -431,10 +456,12 @@ impl PushService {
         snappy::unpack(&packed, options.recv_bytes_max, &mut unpacked)?;
         inflight.sub(packed.len() as u64);
         self.lock().recycle_packed(packed);
-        let unpacked_body = unpacked.as_slice();
-        let result = self
-            .distribute(&tenant, &settings, protocol, unpacked_body, written)
-            .await;
+        let sent = Sent {
+            protocol,
+            body: unpacked.as_slice(),
+            metadata: &[],
+        };
+        let result = self.distribute(&tenant, &settings, sent, written).await;
         self.lock().recycle_unpacked(unpacked);
         result
     }
@@ -453,10 +480,10 @@ impl PushService {
         &self,
         tenant: &Arc<Tenant>,
         settings: &Settings,
-        protocol: Protocol,
-        body: &[u8],
+        sent: Sent<'_>,
         written: &mut Written,
     ) -> Result<(), PushError> {
+        let Sent { protocol, body, .. } = sent;
         let now_ms = (self.shared.wall)();
         let tracker = self.shared.options.ha.as_deref();
         let tracker = tracker.filter(|_| settings.limits.accept_ha_samples);
@@ -477,14 +504,14 @@ impl PushService {
                 decided: &[],
             }),
         };
-        let mut assembly = self.assemble(body, &rules)?;
+        let mut assembly = self.assemble(sent, &rules)?;
         let decided;
         if let (false, Some(ha)) = (assembly.undecided.is_empty(), &mut rules.ha) {
             decided = self
                 .elect(tenant, settings, ha, &assembly.undecided)
                 .await?;
             ha.decided = &decided;
-            assembly = self.assemble(body, &rules)?;
+            assembly = self.assemble(sent, &rules)?;
             assert!(
                 assembly.undecided.is_empty(),
                 "the same body has the same replicas"
@@ -492,6 +519,7 @@ impl PushService {
         }
         let limited = self.take_histogram_rate(tenant, settings, &mut assembly);
         self.count(tenant, settings, &assembly);
+        let mut refused = refused_count(&assembly);
         self.pass_over(&assembly, written)?;
         self.take_rate(tenant, settings, &assembly)?;
         for accepted in [&tenant.accepted, &self.shared.accepted] {
@@ -513,6 +541,7 @@ impl PushService {
             if limited.is_err() {
                 again.leave_out_histograms();
             }
+            refused += refused_count(&again);
             assembly.error = assembly.error.or(again.error);
             self.round(tenant, settings, body.len(), again.shares, &mut verdict)
                 .await?;
@@ -530,6 +559,7 @@ impl PushService {
                 - verdict.histograms_repeated,
             histograms: written.histograms + verdict.histograms + verdict.histograms_repeated,
             exemplars: written.exemplars + verdict.exemplars,
+            refused: refused + verdict.rejected.iter().map(|(_, count)| count).sum::<u64>(),
         };
         self.count_rejected(tenant, &verdict);
         if verdict.no_memory > 0 {
@@ -572,6 +602,7 @@ impl PushService {
             samples: passive.samples,
             histograms: passive.histograms,
             exemplars: passive.exemplars,
+            refused: 0,
         };
         let nothing_else = assembly.samples_in == passive.samples + passive.histograms
             && assembly.exemplars == 0
@@ -585,14 +616,17 @@ impl PushService {
         }
     }
 
-    fn assemble(&self, body: &[u8], rules: &Rules<'_>) -> Result<Assembly, PushError> {
+    fn assemble(&self, sent: Sent<'_>, rules: &Rules<'_>) -> Result<Assembly, PushError> {
         let distributor = &mut *self.lock();
         let Distributor {
             aliases, scratch, ..
         } = distributor;
         aliases.advance(self.minute() as u16);
         aliases.sweep();
-        let assembly = assemble::assemble(body, rules, aliases, scratch)?;
+        let mut assembly = assemble::assemble(sent.body, rules, aliases, scratch)?;
+        if !sent.metadata.is_empty() {
+            assembly = assemble::describe(sent.metadata, rules, aliases, scratch, assembly)?;
+        }
         self.report_aliases(aliases);
         Ok(assembly)
     }
@@ -940,12 +974,29 @@ impl fmt::Debug for PushService {
     }
 }
 
-/// What an answer to version 2 tells.
+/// Samples of a body that were refused, apart from those that the tenant wants to be.
+fn refused_count(assembly: &Assembly) -> u64 {
+    let told = Reason::ALL.iter().filter(|reason| !reason.is_wanted());
+    let by_reason: u64 = told.map(|reason| assembly.refused[*reason as usize]).sum();
+    by_reason + assembly.over_limit.iter().sum::<u64>()
+}
+
+/// An unpacked body.
+#[derive(Debug, Clone, Copy)]
+struct Sent<'a> {
+    protocol: Protocol,
+    body: &'a [u8],
+    /// Metadata records of version 1 that come beside it.
+    metadata: &'a [u8],
+}
+
+/// What an answer to version 2 tells, and how many samples are refused for good.
 #[derive(Debug, Default, Clone, Copy)]
 struct Written {
     samples: u64,
     histograms: u64,
     exemplars: u64,
+    refused: u64,
 }
 
 impl Written {

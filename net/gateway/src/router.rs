@@ -10,6 +10,8 @@ use crate::state::Options;
 pub(crate) enum Route {
     /// Remote write.
     Push,
+    /// OTLP metrics.
+    Otlp,
     /// The query API.
     Api(Endpoint),
     /// Whether the node takes traffic.
@@ -124,6 +126,8 @@ pub(crate) fn route(options: &Options, path: &str) -> Matched {
         "/services" => Some((Route::Services, "services")),
         "/querier/queries" => Some((Route::AllQueries, "querier_queries")),
         "/api/v1/push" => Some((Route::Push, "api_v1_push")),
+        "/api/v1/otlp/v1/metrics" => Some((Route::Otlp, "api_v1_otlp_v1_metrics")),
+        "/otlp/v1/metrics" => Some((Route::Otlp, "otlp_v1_metrics")),
         "/flush" | "/ingester/flush" => Some((Route::Flush, "ingester_flush")),
         "/shutdown" | "/ingester/shutdown" => Some((Route::Shutdown, "ingester_shutdown")),
         _ => None,
@@ -257,7 +261,7 @@ impl Route {
         const GET: &[Method] = &[Method::GET, Method::HEAD];
         const GET_POST: &[Method] = &[Method::GET, Method::HEAD, Method::POST];
         match self {
-            Route::Push => &[Method::POST],
+            Route::Push | Route::Otlp => &[Method::POST],
             Route::Flush | Route::Shutdown => &[Method::GET, Method::POST],
             Route::KillAny(_) | Route::Api(Endpoint::Kill(_)) => &[Method::DELETE, Method::POST],
             Route::Api(
@@ -371,6 +375,8 @@ mod tests {
         let at = |prefix, path| route(&options(prefix), path).route;
         assert_eq!(at("", "/api/v1/push"), Route::Push);
         assert_eq!(at("", "/api/prom/push"), Route::Push);
+        assert_eq!(at("", "/api/v1/otlp/v1/metrics"), Route::Otlp);
+        assert_eq!(at("", "/otlp/v1/metrics"), Route::Otlp);
         assert_eq!(at("/m", "/m/api/v1/push"), Route::Push);
         assert_eq!(at("/m", "/api/v1/push"), Route::Unknown);
         assert_eq!(at("", "/"), Route::Index);

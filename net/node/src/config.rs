@@ -105,11 +105,24 @@ pub(crate) struct Api {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Distributor {
     pub(crate) max_recv_msg_size: ByteSize,
+    pub(crate) otlp_max_recv_msg_size: ByteSize,
+    pub(crate) otlp: Otlp,
     pub(crate) max_inflight_bytes: ByteSize,
     pub(crate) max_inflight_bytes_per_tenant: ByteSize,
     pub(crate) ha_tracker: HaTracker,
     pub(crate) max_ingestion_rate: Rate,
     pub(crate) max_inflight_push_requests: u64,
+}
+
+/// See [`Distributor::otlp`].
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Otlp {
+    pub(crate) add_metric_suffixes: bool,
+    pub(crate) disable_target_info: bool,
+    pub(crate) convert_all_attributes: bool,
+    pub(crate) allow_delta_temporality: bool,
+    pub(crate) promote_scope_metadata: bool,
+    pub(crate) convert_histograms_to_nhcb: bool,
 }
 
 /// See [`Config::querier`].
@@ -252,6 +265,15 @@ impl Config {
             },
             distributor: Distributor {
                 max_recv_msg_size: ByteSize(100 << 20),
+                otlp_max_recv_msg_size: ByteSize(100 << 20),
+                otlp: Otlp {
+                    add_metric_suffixes: true,
+                    disable_target_info: false,
+                    convert_all_attributes: false,
+                    allow_delta_temporality: false,
+                    promote_scope_metadata: false,
+                    convert_histograms_to_nhcb: false,
+                },
                 max_inflight_bytes: ByteSize(512 << 20),
                 max_inflight_bytes_per_tenant: ByteSize(256 << 20),
                 ha_tracker: HaTracker {
@@ -401,6 +423,10 @@ impl Config {
                 self.distributor.max_recv_msg_size.0,
             ),
             (
+                "distributor.otlp_max_recv_msg_size",
+                self.distributor.otlp_max_recv_msg_size.0,
+            ),
+            (
                 "distributor.max_inflight_bytes",
                 self.distributor.max_inflight_bytes.0,
             ),
@@ -451,6 +477,11 @@ impl Config {
             (
                 "distributor.max_recv_msg_size",
                 self.distributor.max_recv_msg_size.0,
+                u64::from(u32::MAX),
+            ),
+            (
+                "distributor.otlp_max_recv_msg_size",
+                self.distributor.otlp_max_recv_msg_size.0,
                 u64::from(u32::MAX),
             ),
         ];

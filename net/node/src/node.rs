@@ -25,7 +25,7 @@ use gateway::ha::kv::InMemory;
 use gateway::ha::{HaOptions, Tracker};
 use gateway::metadata::MetadataStore;
 use gateway::overrides::Overrides;
-use gateway::push::{PushOptions, PushService};
+use gateway::push::{OtlpOptions, PushOptions, PushService};
 use gateway::tenant::{Federation, Tenancy};
 use gateway::{ConfigPages, Gateway, GrpcServer, LimitMetrics, Phase, Server, Services};
 use longterm::Longterm;
@@ -586,9 +586,19 @@ fn connections_max(configured: usize, open_files: u64) -> usize {
 }
 
 fn push_options(config: &Config, memory: &Memory) -> anyhow::Result<PushOptions> {
-    let distributor = &config.distributor;
+    let (distributor, otlp) = (&config.distributor, &config.distributor.otlp);
     Ok(PushOptions {
         recv_bytes_max: usize::try_from(distributor.max_recv_msg_size.0)?,
+        otlp_recv_bytes_max: usize::try_from(distributor.otlp_max_recv_msg_size.0)?,
+        otlp: OtlpOptions {
+            add_metric_suffixes: otlp.add_metric_suffixes,
+            disable_target_info: otlp.disable_target_info,
+            allow_delta_temporality: otlp.allow_delta_temporality,
+            convert_all_attributes: otlp.convert_all_attributes,
+            convert_histograms_to_nhcb: otlp.convert_histograms_to_nhcb,
+            promote_scope_metadata: otlp.promote_scope_metadata,
+            ..OtlpOptions::default()
+        },
         inflight_bytes_max: distributor.max_inflight_bytes.0,
         inflight_bytes_per_tenant_max: distributor.max_inflight_bytes_per_tenant.0,
         body_timeout: config.server.http_server_read_timeout,

@@ -88,6 +88,8 @@ pub struct TenantLimits {
     pub creation_grace_period: Duration,
     /// How far behind the newest sample of its series a sample may be; zero here means not at all. 400.
     pub out_of_order_time_window: Duration,
+    /// Attributes of an OTLP resource that are labels of its series.
+    pub promote_resource_attributes: Vec<String>,
     /// Labels removed from every series.
     pub drop_labels: Vec<String>,
     /// Relabelling of every series, before the labels above are removed.
@@ -294,6 +296,7 @@ impl TenantLimits {
             reject_old_samples_max_age: Duration::from_secs(14 * 86_400),
             creation_grace_period: Duration::from_secs(600),
             out_of_order_time_window: Duration::from_secs(600),
+            promote_resource_attributes: Vec::new(),
             drop_labels: Vec::new(),
             metric_relabel_configs: Vec::new(),
             accept_ha_samples: false,

@@ -355,6 +355,29 @@ pub(crate) fn assemble(
     Ok(out)
 }
 
+/// Adds the metadata of records that come beside a body.
+///
+/// Errors: as for a body.
+pub(crate) fn describe(
+    records: &[u8],
+    rules: &Rules<'_>,
+    aliases: &mut AliasTable,
+    scratch: &mut Scratch,
+    out: Assembly,
+) -> Result<Assembly, Error> {
+    let mut assembler = Assembler {
+        rules,
+        names: Names::V1,
+        aliases,
+        scratch,
+        out,
+        met: HashMap::new(),
+        elected: sources::NONE,
+    };
+    assembler.run_v1(records)?;
+    Ok(assembler.out)
+}
+
 /// Splits the records at these offsets again, with their labels: their keys were dead.
 pub(crate) fn assemble_again(
     body: &[u8],

@@ -33,6 +33,7 @@ pub(crate) struct Metrics {
     pub(crate) inflight_bytes: IntGauge,
     /// By protocol: version 1, version 2.
     pushes: [IntCounter; 2],
+    pub(crate) pushes_otlp: IntCounter,
     /// By what refused them.
     pub(crate) overloads: IntCounterVec,
     /// By result: predicted, found, missed.
@@ -102,6 +103,11 @@ impl Metrics {
             &["user"],
         )?;
         registry.register(Box::new(latest_seen.clone()))?;
+        let pushes = counters(
+            "cortex_distributor_push_requests_total",
+            "Pushes, by protocol.",
+            &["type"],
+        )?;
         Ok(Metrics {
             samples_in: counters(
                 "cortex_distributor_samples_in_total",
@@ -162,14 +168,8 @@ impl Metrics {
                 "myelin_distributor_inflight_bytes",
                 "Bytes of push bodies in work, packed and unpacked.",
             )?,
-            pushes: {
-                let pushes = counters(
-                    "cortex_distributor_push_requests_total",
-                    "Pushes, by protocol.",
-                    &["type"],
-                )?;
-                ["prw1", "prw2"].map(|protocol| pushes.with_label_values(&[protocol]))
-            },
+            pushes: ["prw1", "prw2"].map(|protocol| pushes.with_label_values(&[protocol])),
+            pushes_otlp: pushes.with_label_values(&["otlp"]),
             overloads: counters(
                 "myelin_distributor_overload_total",
                 "Pushes answered 503, by what was full or failed.",

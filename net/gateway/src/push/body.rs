@@ -11,7 +11,7 @@ use wire::snappy;
 use super::inflight::Inflight;
 use super::{PushError, PushOptions};
 
-/// Appends the body to `out`, which is empty.
+/// Appends the body, of at most `max` bytes, to `out`, which is empty.
 ///
 /// A declared length above the bound is refused before anything is read; otherwise bytes are counted as they come. Memory is taken for
 /// what has come, not for what is promised.
@@ -19,6 +19,7 @@ pub(super) async fn read<B>(
     body: B,
     headers: &HeaderMap,
     options: &PushOptions,
+    max: usize,
     inflight: &mut Inflight<'_>,
     out: &mut Vec<u8>,
 ) -> Result<(), PushError>
@@ -26,7 +27,6 @@ where
     B: http_body::Body<Data = Bytes>,
     B::Error: fmt::Display,
 {
-    let max = options.recv_bytes_max;
     if let Some(size) = declared_len(headers).filter(|&size| size > max as u64) {
         return Err(snappy::Error::TooLarge { size, max }.into());
     }
@@ -61,7 +61,10 @@ where
     B: http_body::Body<Data = Bytes>,
 {
     let body = pin!(body);
-    let all = drain(body, options.recv_bytes_max);
+    let all = drain(
+        body,
+        options.recv_bytes_max.max(options.otlp_recv_bytes_max),
+    );
     if options.body_timeout.is_zero() {
         return all.await;
     }

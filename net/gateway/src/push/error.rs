@@ -32,6 +32,15 @@ pub enum PushError {
     /// Not a write request.
     #[error(transparent)]
     Decode(#[from] remote_write::Error),
+    /// Not OTLP metrics.
+    #[error(transparent)]
+    Otlp(#[from] wire::otlp::Error),
+    /// Not gzip, or not zstd.
+    #[error("cannot unpack the body: {0}")]
+    Packing(String),
+    /// Neither protobuf nor JSON, where it may be either.
+    #[error("{0}")]
+    ContentType(String),
     /// The connection ended inside the body.
     #[error("cannot read the body: {0}")]
     Body(String),
@@ -87,6 +96,9 @@ impl PushError {
             PushError::Invalid(_)
             | PushError::Unpack(_)
             | PushError::Decode(_)
+            | PushError::Otlp(_)
+            | PushError::Packing(_)
+            | PushError::ContentType(_)
             | PushError::Body(_)
             | PushError::NotElected { .. }
             | PushError::MediaType(_) => Class::Client,
@@ -106,6 +118,9 @@ impl PushError {
             PushError::Invalid(_)
             | PushError::Unpack(_)
             | PushError::Decode(_)
+            | PushError::Otlp(_)
+            | PushError::Packing(_)
+            | PushError::ContentType(_)
             | PushError::Body(_) => StatusCode::BAD_REQUEST,
             PushError::NotElected { .. } => StatusCode::ACCEPTED,
             PushError::Slow(_) => StatusCode::REQUEST_TIMEOUT,

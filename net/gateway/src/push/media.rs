@@ -2,12 +2,16 @@
 //!
 //! Missing, or `application/x-protobuf` with or without `proto=prometheus.WriteRequest`: version 1. With
 //! `proto=io.prometheus.write.v2.Request`: version 2. Anything else is 415, and so is an encoding other than snappy. Source: Cortex.
+//!
+//! OTLP: `application/x-protobuf` or `application/json`, else 400 as in Cortex and Prometheus; packed as gzip, zstd or not at all, else 415.
 
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
+use wire::otlp::Encoding;
 use wire::remote_write::Protocol;
 
 use super::PushError;
+use super::unpack::Packing;
 
 /// Headers of answers to version 2: how many samples, histograms and exemplars are stored.
 pub(super) const WRITTEN_HEADERS: [HeaderName; 3] = [
@@ -47,6 +51,40 @@ pub(super) fn protocol(headers: &HeaderMap) -> Result<Protocol, PushError> {
         };
     }
     Ok(Protocol::V1)
+}
+
+/// How a push of OTLP is written and packed.
+pub(super) fn otlp(headers: &HeaderMap) -> Result<(Encoding, Packing), PushError> {
+    let packing = match text(headers, CONTENT_ENCODING)? {
+        "" => Packing::None,
+        name if name.eq_ignore_ascii_case("identity") => Packing::None,
+        name if name.eq_ignore_ascii_case("gzip") => Packing::Gzip,
+        name if name.eq_ignore_ascii_case("zstd") => Packing::Zstd,
+        other => {
+            let text = format!("unsupported content encoding {other:?}, use gzip or zstd");
+            return Err(PushError::MediaType(text));
+        }
+    };
+    let content_type = text(headers, CONTENT_TYPE)?;
+    match encoding_of(content_type) {
+        Some(encoding) => Ok((encoding, packing)),
+        None => Err(PushError::ContentType(format!(
+            "unsupported content type {content_type:?}, use application/x-protobuf or application/json"
+        ))),
+    }
+}
+
+fn encoding_of(content_type: &str) -> Option<Encoding> {
+    let media = content_type.split(';').next().unwrap_or_default().trim();
+    [Encoding::Protobuf, Encoding::Json]
+        .into_iter()
+        .find(|encoding| media.eq_ignore_ascii_case(encoding.content_type()))
+}
+
+/// How a sender of OTLP wants to be answered; JSON where it does not say anything that is known.
+pub(super) fn otlp_encoding(headers: &HeaderMap) -> Encoding {
+    let content_type = text(headers, CONTENT_TYPE).unwrap_or_default();
+    encoding_of(content_type).unwrap_or(Encoding::Json)
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> Result<&str, PushError> {
@@ -94,6 +132,23 @@ mod tests {
         ] {
             assert_eq!(of(Some(bad), Some("snappy")), Err(415), "{bad}");
         }
+    }
+
+    #[test]
+    fn otlp_is_protobuf_or_json_in_two_packings() {
+        let of = |content_type: &str, encoding: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, content_type.parse().unwrap());
+            headers.insert(CONTENT_ENCODING, encoding.parse().unwrap());
+            otlp(&headers).map_err(|error| error.status().as_u16())
+        };
+        let (protobuf, json) = ("application/x-protobuf", "Application/JSON; charset=utf-8");
+        assert_eq!(of(protobuf, ""), Ok((Encoding::Protobuf, Packing::None)));
+        assert_eq!(of(json, "GZIP"), Ok((Encoding::Json, Packing::Gzip)));
+        assert_eq!(of(json, "zstd"), Ok((Encoding::Json, Packing::Zstd)));
+        assert_eq!(of(protobuf, "snappy"), Err(415));
+        assert_eq!(of("text/plain", "gzip"), Err(400));
+        assert_eq!(of("", ""), Err(400));
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod bounds;
 mod fair;
 mod fake;
 mod ha;
+mod otlp;
 mod real;
 mod refused;
 mod v2;

@@ -1,6 +1,6 @@
 //! The table of keys: for each its name in the file, its flag, a value other than the default (for the tests and the reference), and
 //! its help. Everything else that knows keys is made from it: flags, file, `-help`, `/config`, `docs/config.md` and the tests that
-//! every key can be set by flag and by file and changes nothing but its own field.
+//! every key can be set by flag and by file and changes nothing but its own field. Keys of OTLP are in [`otlp`].
 
 use std::sync::OnceLock;
 
@@ -82,6 +82,7 @@ macro_rules! key {
     };
 }
 
+mod otlp;
 mod query_limits;
 
 /// All keys, in the order of the reference page.
@@ -91,6 +92,7 @@ pub(super) fn keys() -> &'static [Key] {
         [
             process(),
             server(),
+            otlp::keys(),
             paths(),
             blocks_storage(),
             limits(),
@@ -1018,7 +1020,6 @@ pub(super) const NOT_BUILT: &[(&str, &str)] = &[
     ("distributor.replication-factor", "the cluster"),
     ("distributor.instance_limits", "this instance limit"),
     ("distributor.instance-limits", "this instance limit"),
-    ("distributor.otlp", "OTLP"),
     ("distributor.shard", "the cluster"),
     ("distributor.remote", "the cluster"),
     ("distributor.health", "the cluster"),
@@ -1136,6 +1137,5 @@ pub(super) const NOT_BUILT: &[(&str, &str)] = &[
         "limits.per_tenant_override",
         "this name of the runtime configuration (see runtime_config.file)",
     ),
-    ("limits.promote_resource", "OTLP"),
     ("limits.s3_", "S3 storage"),
 ];

@@ -649,7 +649,9 @@ fn what_is_held_of_a_point_is_bounded() {
     };
     for tag in [0x3a, 0x2a] {
         let point = [tag, 0].repeat(70_000);
-        let request = wrapped(&[1, 5, 2, 2, 1], &point);
+        let mut metric = wrapped(&[1], b"g");
+        metric.extend(wrapped(&[1, 5], &point));
+        let request = wrapped(&[2, 2, 1], &metric);
         let refused = translate(&request, &Options::default());
         assert!(
             matches!(refused, Err(Error::Malformed(Malformed::TooMany { .. }))),

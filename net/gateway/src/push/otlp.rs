@@ -1,0 +1,226 @@
+//! Pushes of OTLP metrics: what `/api/v1/otlp/v1/metrics` does.
+//!
+//! A request is unpacked, made protobuf where it is JSON, translated into a write request ([`wire::otlp`]), and from there on it is one. The
+//! answers are those of OTLP, in the encoding of the request:
+//!
+//! | answer | when |
+//! | --- | --- |
+//! | 200 | all points are stored, or belong to a replica that is not elected |
+//! | 200 with a partial success | some points are refused: how many, and why the first |
+//! | 400 | undecodable, too large, another media type, or every point is refused |
+//! | 415 | another encoding than gzip and zstd |
+//! | others | as for remote write, as a `google.rpc.Status` |
+//!
+//! Refused points are counted in the samples that they became, a classic histogram has several; never more than there are points.
+//!
+//! Bytes held at once: the body packed and unpacked, then unpacked and as protobuf, then that and the translation; each is on the
+//! account of bodies in work.
+
+use std::fmt;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http_body_util::Full;
+use model::TenantId;
+use wire::otlp::{self, Encoding, Outcome, Translated};
+use wire::remote_write::Protocol;
+
+use super::inflight::Inflight;
+use super::unpack::{Packing, unpack};
+use super::{OnDrop, PushError, PushService, Sent, Written, body, media};
+use crate::distributor::tenants::Settings;
+
+/// Label of the points that cannot be translated, in the metric of discarded samples. Source: Mimir.
+const UNTRANSLATABLE: &str = "otlp_parse_error";
+
+impl PushService {
+    /// Answers a push of OTLP metrics. The tenant has been found by whoever routes; the body is read here.
+    pub async fn handle_otlp<B>(
+        &self,
+        tenant: &TenantId,
+        headers: &HeaderMap,
+        body: B,
+    ) -> Response<Full<Bytes>>
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: fmt::Display,
+    {
+        let metrics = &self.shared.metrics;
+        metrics.inflight_pushes.inc();
+        let _one = OnDrop(|| metrics.inflight_pushes.dec());
+        let bounded = self.check_instance();
+        let (encoding, packing) = match media::otlp(headers) {
+            Ok(media) => media,
+            Err(error) => return self.refuse_otlp(media::otlp_encoding(headers), &error),
+        };
+        metrics.pushes_otlp.inc();
+        let received = match bounded {
+            Ok(()) => {
+                self.receive_otlp(tenant, (encoding, packing), headers, body)
+                    .await
+            }
+            Err(limit) => {
+                body::discard(body, &self.shared.options).await;
+                Err(PushError::Instance(limit))
+            }
+        };
+        match received {
+            Ok(outcome) => answer(StatusCode::OK, encoding, otlp::success(encoding, &outcome)),
+            Err(error) => self.refuse_otlp(encoding, &error),
+        }
+    }
+
+    fn refuse_otlp(&self, encoding: Encoding, error: &PushError) -> Response<Full<Bytes>> {
+        if let PushError::NotElected { .. } = error {
+            // 202 is no answer of OTLP; the sender has to miss nothing.
+            let body = otlp::success(encoding, &Outcome::default());
+            return answer(StatusCode::OK, encoding, body);
+        }
+        let plain = self.refuse(error);
+        let mut response = error_answer(encoding, plain.status(), &error.to_string());
+        if let Some(wait) = plain.headers().get(RETRY_AFTER) {
+            response.headers_mut().insert(RETRY_AFTER, wait.clone());
+        }
+        response
+    }
+
+    async fn receive_otlp<B>(
+        &self,
+        tenant: &TenantId,
+        (encoding, packing): (Encoding, Packing),
+        headers: &HeaderMap,
+        body: B,
+    ) -> Result<Outcome, PushError>
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: fmt::Display,
+    {
+        let options = &self.shared.options;
+        let max = options.otlp_bytes_max();
+        let (tenant, settings) = self.tenant(tenant);
+        if self.shared.gate.is_closed(&tenant) {
+            // As in remote write: so that the sender reads its answer.
+            body::discard(body, options).await;
+            return Err(PushError::Overload);
+        }
+        let mut inflight = Inflight::new(&self.shared, tenant.clone());
+        let mut received = Vec::new();
+        body::read(body, headers, options, max, &mut inflight, &mut received).await?;
+        if packing != Packing::None {
+            let packed = std::mem::take(&mut received);
+            received = unpack(packing, &packed, max, |came| inflight.add(came))?;
+            inflight.sub(packed.len() as u64);
+        }
+        let pass = self.shared.gate.enter(&tenant, received.len() as u64);
+        let _pass = pass.ok_or(PushError::Overload)?;
+        if encoding == Encoding::Json {
+            received = protobuf(&received, max, &mut inflight)?;
+        }
+        let translated = self.translate(&received, &settings, &mut inflight)?;
+        inflight.sub(received.len() as u64);
+        drop(received);
+        let Translated {
+            request,
+            metadata,
+            points,
+            refused,
+            refusal,
+        } = translated;
+        if refused > 0 {
+            let labels = [UNTRANSLATABLE, tenant.id.as_str()];
+            let discarded = &self.shared.metrics.discarded_samples;
+            discarded.with_label_values(&labels).inc_by(refused);
+        }
+        if refused == points {
+            return match refusal {
+                Some(text) => Err(PushError::Invalid(text)),
+                // There were none.
+                None => Ok(Outcome::default()),
+            };
+        }
+        let mut written = Written::default();
+        let sent = Sent {
+            protocol: Protocol::V2,
+            body: &request,
+            metadata: &metadata,
+        };
+        let stored = self
+            .distribute(&tenant, &settings, sent, &mut written)
+            .await;
+        let (rejected, error) = match stored {
+            Ok(()) => (0, None),
+            Err(PushError::Invalid(text)) => {
+                if written.refused > 0 && written.samples + written.histograms == 0 {
+                    return Err(PushError::Invalid(text));
+                }
+                (written.refused.min(points - refused), Some(text))
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Outcome {
+            rejected: refused + rejected,
+            message: refusal.or(error).unwrap_or_default(),
+        })
+    }
+
+    /// Translates a request. Bytes of what comes out are on the account when this returns.
+    fn translate(
+        &self,
+        request: &[u8],
+        settings: &Settings,
+        inflight: &mut Inflight<'_>,
+    ) -> Result<Translated, PushError> {
+        let options = &self.shared.options;
+        let reserved = request.len().min(options.recv_bytes_max) as u64;
+        inflight.add(reserved)?;
+        let translated = otlp::translate(
+            request,
+            &otlp::Options {
+                promote_resource_attributes: settings.limits.promote_resource_attributes.clone(),
+                bytes_max: options.recv_bytes_max,
+                ..options.otlp.clone()
+            },
+        )?;
+        let bytes = (translated.request.len() + translated.metadata.len()) as u64;
+        match bytes.checked_sub(reserved) {
+            Some(more) => inflight.add(more)?,
+            None => inflight.sub(reserved - bytes),
+        }
+        Ok(translated)
+    }
+}
+
+/// A JSON request as protobuf. The text is off the account when this returns, and what came of it on it.
+fn protobuf(text: &[u8], max: usize, inflight: &mut Inflight<'_>) -> Result<Vec<u8>, PushError> {
+    let reserved = text.len() as u64;
+    inflight.add(reserved)?;
+    let mut request = Vec::new();
+    otlp::to_protobuf(text, max, &mut request)?;
+    inflight.sub(2 * reserved);
+    inflight.add(request.len() as u64)?;
+    Ok(request)
+}
+
+fn answer(status: StatusCode, encoding: Encoding, body: Vec<u8>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    let content_type = HeaderValue::from_static(encoding.content_type());
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
+}
+
+/// A `google.rpc.Status`.
+fn error_answer(encoding: Encoding, status: StatusCode, text: &str) -> Response<Full<Bytes>> {
+    let body = otlp::error(encoding, status.as_u16(), text);
+    answer(status, encoding, body)
+}
+
+/// The answer to a request that was refused before [`PushService::handle_otlp`] saw it.
+pub(crate) fn refused_before(
+    request: &HeaderMap,
+    status: StatusCode,
+    text: &str,
+) -> Response<Full<Bytes>> {
+    error_answer(media::otlp_encoding(request), status, text)
+}
