@@ -231,6 +231,15 @@ impl Engine {
                 .samples
                 .with_label_values(&user)
                 .inc_by(evaluated.stats.total_samples);
+            let fetched = turn.account.fetched();
+            let counts = [
+                fetched.series,
+                fetched.chunks,
+                evaluated.stats.total_samples,
+            ];
+            for (histogram, count) in self.metrics.queried.iter().zip(counts) {
+                histogram.observe(count as f64);
+            }
             let stages = [planning, ran.fetching, ran.evaluating];
             let seconds = stages.iter().sum::<Duration>().as_secs_f64();
             self.metrics

@@ -37,6 +37,8 @@ pub(crate) struct Metrics {
     /// Under the names of both parts of Cortex that have a queue.
     pub(crate) waited: [Histogram; 2],
     pub(crate) rejected: IntCounterVec,
+    /// Series, chunks and samples of a query.
+    pub(crate) queried: [Histogram; 3],
     pub(crate) slow: IntCounterVec,
     pub(crate) seconds: CounterVec,
     pub(crate) stages: HistogramVec,
@@ -70,8 +72,27 @@ impl Metrics {
             let waited = Histogram::with_opts(waited.buckets(buckets.clone()));
             registered(registry, waited.expect("a valid metric"))
         };
+        let queried = |name: &str, help: &str| {
+            let buckets = prometheus::exponential_buckets(10.0, 8.0, 8).expect("valid buckets");
+            let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets));
+            registered(registry, histogram.expect("a valid metric"))
+        };
         Metrics {
             users: RwLock::default(),
+            queried: [
+                queried(
+                    "cortex_ingester_queried_series",
+                    "Series that one query has fetched.",
+                ),
+                queried(
+                    "cortex_ingester_queried_chunks",
+                    "Chunks that one query has fetched.",
+                ),
+                queried(
+                    "cortex_ingester_queried_samples",
+                    "Samples that one query has looked at.",
+                ),
+            ],
             queries: counters(
                 "cortex_query_frontend_queries_total",
                 "Requests of the query API that were admitted.",

@@ -2,12 +2,17 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use prometheus::{Encoder, TextEncoder};
+use tokio::time::Instant;
 
+use crate::connection::Received;
+use crate::mode::Mode;
 use crate::params::Form;
 use crate::reply::{self, Body};
+use crate::router::Profile;
 use crate::state::{ConfigPages, Gateway, Phase};
 
 mod ha;
@@ -28,17 +33,15 @@ fn why_not_ready(gateway: &Gateway) -> Option<String> {
     if gateway.phase() == Phase::Stopping {
         return Some("shutting down".to_owned());
     }
-    if gateway.is_drained() {
-        return Some(DRAINED.to_owned());
+    let mode = gateway.mode.now();
+    if let Some(reason) = mode.refusal().filter(|_| mode.is_leaving()) {
+        return Some(reason.to_owned());
     }
     gateway
         .services()
         .and_then(|services| (services.health)())
         .err()
 }
-
-/// Why a node that was told to shut down takes no writes.
-pub(crate) const DRAINED: &str = "told to shut down: writes are refused";
 
 /// Copies all that is in memory into blocks. 204 at once, or, with `wait=true`, when it is done; 500 and why it was not. `tenant=` is taken and
 /// no restriction: a flush is of all tenants.
@@ -66,8 +69,104 @@ pub(crate) async fn flush(gateway: &Arc<Gateway>, query: &str) -> Response<Body>
 
 /// Refuses writes from now on and copies all that is in memory into blocks: 204 when that is done. The node goes on answering queries.
 pub(crate) async fn shutdown(gateway: &Arc<Gateway>) -> Response<Body> {
-    gateway.drain();
+    gateway.mode.set(Mode::Shutdown).expect("it is the last");
     flushed(gateway).await
+}
+
+/// Tells the mode, and changes it where the parameter `mode` names one. `DRAIN` is answered when pushes in flight have ended and memory is in blocks.
+pub(crate) async fn mode(
+    gateway: &Arc<Gateway>,
+    request: Request<Received>,
+    json: bool,
+) -> Response<Body> {
+    let form = match crate::api::form::read(&gateway.options, request).await {
+        Ok(form) => form,
+        Err(error) => return reply::text(error.status, error.message + "\n"),
+    };
+    if let Some(name) = form.first("mode") {
+        let set = Mode::named(name).map_err(|reason| (StatusCode::BAD_REQUEST, reason));
+        let set = set.and_then(|mode| {
+            let refused = |reason| (StatusCode::CONFLICT, reason);
+            gateway.mode.set(mode).map(|()| mode).map_err(refused)
+        });
+        match set {
+            Err((status, reason)) => return reply::text(status, reason + "\n"),
+            Ok(mode) => {
+                tracing::info!(mode = mode.name(), "mode set by an operator");
+                if mode == Mode::Drain {
+                    pushes_end(gateway).await;
+                    let flushed = flushed(gateway).await;
+                    if !flushed.status().is_success() {
+                        return flushed;
+                    }
+                }
+            }
+        }
+    }
+    let name = gateway.mode.now().name();
+    match json {
+        true => {
+            let body = format!("{{\"mode\":\"{name}\"}}");
+            reply::typed(StatusCode::OK, "application/json", body)
+        }
+        false => reply::text(StatusCode::OK, format!("{name}\n")),
+    }
+}
+
+/// Waits for the pushes that had begun; not for one whose client never ends it.
+async fn pushes_end(gateway: &Gateway) {
+    const LOOK: Duration = Duration::from_millis(20);
+    let end = Instant::now() + gateway.options.read_timeout.max(LOOK);
+    while let Ok(services) = gateway.services()
+        && services.push.inflight() > 0
+        && Instant::now() < end
+    {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// What CPU profiles would need.
+const NO_CPU_PROFILE: &str = "no CPU profile: a sampler needs a signal handler, which is unsafe code that this binary does not have; \
+                              use `perf record -g -p PID`, for which it has symbols and line tables\n";
+
+/// Profiles of the process.
+pub(crate) async fn profile(gateway: &Gateway, profile: Profile) -> Response<Body> {
+    match profile {
+        Profile::Index => {
+            let page = "heap: what is allocated, for jeprof and pprof; needs MALLOC_CONF=prof:true at the start\n\
+                        cmdline: the command line\nprofile: not built, see there\n";
+            reply::text(StatusCode::OK, page)
+        }
+        Profile::Cpu => reply::text(StatusCode::NOT_IMPLEMENTED, NO_CPU_PROFILE),
+        Profile::CommandLine => {
+            let args: Vec<String> = std::env::args().map(|arg| shown(&arg)).collect();
+            reply::text(StatusCode::OK, args.join("\0"))
+        }
+        Profile::Heap => {
+            let profile = tokio::task::spawn_blocking(gateway.options.heap_profile).await;
+            match profile {
+                Ok(Ok(profile)) => {
+                    reply::typed(StatusCode::OK, "application/octet-stream", profile)
+                }
+                Ok(Err(reason)) => reply::text(StatusCode::NOT_IMPLEMENTED, reason + "\n"),
+                Err(error) => reply::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+            }
+        }
+    }
+}
+
+/// An argument without what may be a secret.
+fn shown(arg: &str) -> String {
+    match arg.split_once('=') {
+        Some((name, _))
+            if ["secret", "password", "token", "key"]
+                .iter()
+                .any(|w| name.contains(w)) =>
+        {
+            format!("{name}=********")
+        }
+        _ => arg.to_owned(),
+    }
 }
 
 async fn flushed(gateway: &Arc<Gateway>) -> Response<Body> {
@@ -138,10 +237,17 @@ pub(crate) fn services(gateway: &Gateway) -> Response<Body> {
         _ => serving,
     };
     let mut text = "server => Running\n".to_owned();
+    let writes = match gateway.mode.now() {
+        Mode::Active => serving,
+        _ => "Stopping",
+    };
     for (part, state) in [
+        ("runtime-config", "Running"),
         ("cores", cores),
-        ("distributor", serving),
+        ("distributor", writes),
+        ("query-frontend", serving),
         ("querier", serving),
+        ("compactor", serving),
     ] {
         let _ = writeln!(text, "{part} => {state}");
     }
@@ -155,25 +261,50 @@ pub(crate) fn index(gateway: &Gateway) -> Response<Body> {
     let mut page = format!(
         "<!DOCTYPE html><html><head><meta charset=\"utf-8\"><title>Myelin</title></head><body>\
          <h1>Myelin {}</h1><p>Prometheus writes to <code>{prefix}/api/v1/push</code> and is asked at \
-         <code>{prefix}{}</code>.</p><ul>",
+         <code>{prefix}{}</code>.</p>",
         options.version, options.prometheus_prefix,
     );
-    for (path, what) in [
-        ("/ready", "whether it takes traffic"),
-        ("/metrics", "its own metrics"),
-        ("/config", "the configuration in force"),
-        ("/runtime_config", "limits of tenants that have their own"),
-        ("/distributor/all_user_stats", "series and rates of tenants"),
-        ("/distributor/ha_tracker", "elected replicas of HA pairs"),
-        ("/services", "its parts and their states"),
-        ("/querier/queries", "queries in flight, of all tenants"),
-        ("/ingester/flush", "copies what is in memory into blocks"),
+    for (group, links) in [
+        (
+            "Look",
+            &[
+                ("/ready", "whether it takes traffic"),
+                ("/services", "its parts and their states"),
+                ("/metrics", "its own metrics"),
+                ("/config", "the configuration in force"),
+                ("/runtime_config", "limits of tenants that have their own"),
+                ("/distributor/all_user_stats", "series and rates of tenants"),
+                ("/distributor/ha_tracker", "elected replicas of HA pairs"),
+                ("/querier/queries", "queries in flight, of all tenants"),
+                ("/ingester/mode", "whether it takes writes"),
+                ("/debug/pprof/", "profiles"),
+            ][..],
+        ),
+        (
+            "Dangerous",
+            &[
+                ("/ingester/flush", "copies what is in memory into blocks"),
+                (
+                    "/ingester/mode?mode=READONLY",
+                    "refuses writes until <code>mode=ACTIVE</code>",
+                ),
+                (
+                    "/ingester/mode?mode=DRAIN",
+                    "is not ready any more, refuses writes, copies what is in memory into blocks",
+                ),
+                ("/ingester/shutdown", "the same, for good"),
+            ][..],
+        ),
     ] {
-        let _ = write!(
-            page,
-            "<li><a href=\"{prefix}{path}\">{path}</a>: {what}</li>"
-        );
+        let _ = write!(page, "<h2>{group}</h2><ul>");
+        for (path, what) in links {
+            let _ = write!(
+                page,
+                "<li><a href=\"{prefix}{path}\">{path}</a>: {what}</li>"
+            );
+        }
+        page.push_str("</ul>");
     }
-    page.push_str("</ul></body></html>\n");
+    page.push_str("</body></html>\n");
     reply::typed(StatusCode::OK, "text/html; charset=utf-8", page)
 }

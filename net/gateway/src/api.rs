@@ -5,7 +5,7 @@
 
 mod cardinality;
 mod explain;
-mod form;
+pub(crate) mod form;
 mod label_name;
 pub(crate) mod object;
 mod remote_read;
@@ -31,6 +31,7 @@ use wire::json::{
 use crate::connection::Received;
 use crate::frontend::flights::Shape;
 use crate::frontend::report;
+use crate::handle::Waited;
 use crate::metadata::MetadataStore;
 use crate::params::Form;
 use crate::reply::{self, ApiError, Body};
@@ -227,6 +228,9 @@ impl Api<'_> {
         let timing = format!("querier_wall_time;dur={:.3}", wall.as_secs_f64() * 1000.0);
         let timing = HeaderValue::try_from(timing).expect("digits and letters");
         response.headers_mut().insert("server-timing", timing);
+        response
+            .extensions_mut()
+            .insert(Waited(landed.durations[0]));
         Ok(response)
     }
 

@@ -1,10 +1,12 @@
 //! From a request to its answer: route, method, and who does the work.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use model::TenantId;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::connection::Received;
 use crate::metrics::Metrics;
@@ -13,10 +15,21 @@ use crate::reply::{self, ApiError, Body};
 use crate::router::{Endpoint, Route, route};
 use crate::state::{Gateway, Services, Thread};
 use crate::tenant::NoTenant;
+use crate::told::trace_id;
 use crate::{admin, api};
 
-/// Answers one request, and counts it.
+/// Answers one request, counts it, and has what is logged of it name its trace.
 pub(crate) async fn request(thread: &Rc<Thread>, request: Request<Received>) -> Response<Body> {
+    // Of the level that is always logged; a request without a trace costs none.
+    let span =
+        trace_id(request.headers()).map(|trace_id| tracing::error_span!("request", %trace_id));
+    match span {
+        Some(span) => counted(thread, request).instrument(span).await,
+        None => counted(thread, request).await,
+    }
+}
+
+async fn counted(thread: &Rc<Thread>, request: Request<Received>) -> Response<Body> {
     let gateway = &thread.gateway;
     let matched = route(&gateway.options, request.uri().path());
     let mut counted = Counted {
@@ -30,9 +43,18 @@ pub(crate) async fn request(thread: &Rc<Thread>, request: Request<Received>) -> 
         route: matched.name,
         begin: Instant::now(),
         status: CLIENT_GONE,
+        waited: Duration::ZERO,
+        querying: false,
     };
     let shared =
         matches!(matched.route, Route::Api(_)) && request.headers().contains_key(header::ORIGIN);
+    let querying = matches!(matched.route, Route::Api(_));
+    let tenant = (querying || matches!(matched.route, Route::Push | Route::Otlp))
+        .then(|| gateway.options.tenancy.told_of(request.headers()));
+    let bytes = header_number(request.headers(), &header::CONTENT_LENGTH);
+    gateway
+        .metrics
+        .request_bytes(counted.method, counted.route, bytes);
     let mut response = match refusal(&matched.route, request.method()) {
         Some(response) => response,
         None => dispatch(thread, matched.route, request).await,
@@ -41,7 +63,47 @@ pub(crate) async fn request(thread: &Rc<Thread>, request: Request<Received>) -> 
         share(response.headers_mut());
     }
     counted.status = response.status().as_u16();
+    if let Some(Waited(waited)) = response.extensions_mut().remove::<Waited>() {
+        counted.waited = waited;
+    }
+    counted.querying = querying;
+    if let Some(tenant) = tenant.filter(|_| counted.status >= 400) {
+        tell(gateway, &tenant, &counted, &response);
+    }
+    response.extensions_mut().insert(Sized {
+        method: counted.method,
+        route: counted.route,
+    });
     response
+}
+
+/// How long a query waited for its turn; goes with its answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Waited(pub(crate) Duration);
+
+/// Whose answer it is, to count its bytes; goes with it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sized {
+    pub(crate) method: &'static str,
+    pub(crate) route: &'static str,
+}
+
+fn header_number(headers: &HeaderMap, name: &header::HeaderName) -> u64 {
+    let value = headers.get(name).and_then(|value| value.to_str().ok());
+    value.and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// A line about a request that was refused or failed, while there is room for it.
+fn tell(gateway: &Gateway, tenant: &str, counted: &Counted<'_>, response: &Response<Body>) {
+    let Some(left_out) = gateway.told.room(Instant::now()) else {
+        return;
+    };
+    let (route, status) = (counted.route, counted.status);
+    let error = response.body().beginning();
+    match status {
+        500.. => tracing::warn!(tenant, route, status, error, left_out, "request failed"),
+        _ => tracing::info!(tenant, route, status, error, left_out, "request refused"),
+    }
 }
 
 /// The status of a request whose client did not wait for the answer; nginx' number.
@@ -54,12 +116,21 @@ struct Counted<'a> {
     route: &'static str,
     begin: Instant,
     status: u16,
+    waited: Duration,
+    /// It was answered by the query API.
+    querying: bool,
 }
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
+        let elapsed = self.begin.elapsed();
         self.metrics
-            .request(self.method, self.route, self.status, self.begin.elapsed());
+            .request(self.method, self.route, self.status, elapsed);
+        if self.querying {
+            let elapsed = elapsed.saturating_sub(self.waited);
+            self.metrics
+                .query_request(self.method, self.route, self.status, elapsed);
+        }
     }
 }
 
@@ -144,6 +215,8 @@ async fn dispatch(thread: &Rc<Thread>, route: Route, request: Request<Received>)
         Route::KillAny(id) => api::kill_any(gateway, id),
         Route::Flush => admin::flush(gateway, request.uri().query().unwrap_or("")).await,
         Route::Shutdown => admin::shutdown(gateway).await,
+        Route::Mode { json } => admin::mode(gateway, request, json).await,
+        Route::Profile(profile) => admin::profile(gateway, profile).await,
         Route::Index => admin::index(gateway),
         Route::Unknown => unreachable!("answered 404 before"),
     }
@@ -210,9 +283,9 @@ fn may_push<'a>(
     let services = gateway.services().map_err(NoPush::State)?;
     // When the log of one core has failed the whole node refuses writes, also those that only healthy cores would get.
     (services.health)().map_err(NoPush::State)?;
-    match gateway.is_drained() {
-        true => Err(NoPush::State(admin::DRAINED.to_owned())),
-        false => Ok((tenant, services)),
+    match gateway.mode.now().refusal() {
+        Some(reason) => Err(NoPush::State(reason.to_owned())),
+        None => Ok((tenant, services)),
     }
 }
 

@@ -6,7 +6,7 @@
 //! - in front of both: `server` (acceptor, threads, stop), `connection` (patience with clients), `router`, `handle`, `state`;
 //! - a sample comes in: `push`, `distributor`, `alias`, `ha` (which of several replicas is taken), `relabel`;
 //! - a query goes out: `api`, `params`, `frontend` (identical ones are one, slow ones are told), `reply`;
-//! - operators and probes: `admin`, `metrics`, `limit_metrics`, `grpc`.
+//! - operators and probes: `admin`, `mode` (whether writes are taken), `metrics`, `limit_metrics`, `also` (Cortex' names of metrics), `told` (lines about refusals), `grpc`.
 //!
 //! Only here a class of error becomes an HTTP status. Every wait on a client and every body has a bound, and a tenant's
 //! request reaches cores with that tenant's name only.
@@ -15,6 +15,7 @@
 
 mod admin;
 pub mod alias;
+mod also;
 mod api;
 mod connection;
 mod distributor;
@@ -25,6 +26,7 @@ mod handle;
 mod limit_metrics;
 pub mod metadata;
 mod metrics;
+mod mode;
 pub mod overrides;
 pub mod params;
 pub mod push;
@@ -34,9 +36,12 @@ mod router;
 mod server;
 mod state;
 pub mod tenant;
+mod tenant_metrics;
+mod told;
 
 pub use frontend::SlowerThan;
 pub use grpc::GrpcServer;
 pub use limit_metrics::LimitMetrics;
 pub use server::Server;
 pub use state::{ConfigPages, Gateway, LimitValue, LimitValues, Options, Phase, Services};
+pub use tenant_metrics::TenantMetrics;

@@ -114,6 +114,12 @@ impl MetadataStore {
         });
     }
 
+    /// Metrics with metadata, of all tenants.
+    pub fn count(&self) -> usize {
+        let state = self.lock();
+        state.tenants.values().map(|of| of.by_name.len()).sum()
+    }
+
     /// Bytes held, estimated.
     pub fn bytes(&self) -> usize {
         self.lock().bytes

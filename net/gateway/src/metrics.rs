@@ -11,6 +11,10 @@ pub(crate) struct Metrics {
     requests: HistogramVec,
     /// Of `requests`, pushes that went well, by path and version: their labels are not looked up for each.
     pushes: [OnceLock<Histogram>; 4],
+    /// Of the query API, without the wait for a turn.
+    queries: HistogramVec,
+    request_bytes: HistogramVec,
+    response_bytes: HistogramVec,
     pub(crate) inflight: IntGauge,
     pub(crate) connections: IntGauge,
     pub(crate) panics: IntCounter,
@@ -27,9 +31,30 @@ impl Metrics {
             0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0,
         ]);
         let labels = ["method", "route", "status_code", "ws"];
+        let queries = HistogramOpts::new(
+            "cortex_querier_request_duration_seconds",
+            "Time of requests of the query API, the wait for a turn not counted.",
+        )
+        .buckets(vec![
+            0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0,
+        ]);
+        let bytes = |name: &str, help: &str| {
+            let buckets = prometheus::exponential_buckets(256.0, 8.0, 7).expect("valid buckets");
+            let opts = HistogramOpts::new(name, help).buckets(buckets);
+            HistogramVec::new(opts, &["method", "route"]).expect("a valid metric")
+        };
         let metrics = Metrics {
             requests: HistogramVec::new(requests, &labels).expect("a valid metric"),
             pushes: Default::default(),
+            queries: HistogramVec::new(queries, &labels).expect("a valid metric"),
+            request_bytes: bytes(
+                "cortex_request_message_bytes",
+                "Bytes of the bodies of requests, as their length was told.",
+            ),
+            response_bytes: bytes(
+                "cortex_response_message_bytes",
+                "Bytes of the bodies of answers, as they were sent.",
+            ),
             inflight: IntGauge::new("cortex_inflight_requests", "HTTP requests at work.")
                 .expect("a valid metric"),
             connections: IntGauge::new("cortex_tcp_connections", "HTTP connections.")
@@ -42,6 +67,9 @@ impl Metrics {
         };
         for collector in [
             Box::new(metrics.requests.clone()) as Box<dyn prometheus::core::Collector>,
+            Box::new(metrics.queries.clone()),
+            Box::new(metrics.request_bytes.clone()),
+            Box::new(metrics.response_bytes.clone()),
             Box::new(metrics.inflight.clone()),
             Box::new(metrics.connections.clone()),
             Box::new(metrics.panics.clone()),
@@ -55,10 +83,7 @@ impl Metrics {
 
     /// Counts one request. `method` and `route` are from a fixed set: what a client invents is no label.
     pub(crate) fn request(&self, method: &str, route: &str, status: u16, duration: Duration) {
-        let mut digits = [b'0'; 3];
-        for (at, power) in [100, 10, 1].into_iter().enumerate() {
-            digits[at] = b'0' + (status / power % 10) as u8;
-        }
+        let digits = digits(status);
         let status = std::str::from_utf8(&digits).expect("digits");
         let labels = [method, route, status, "false"];
         let seconds = duration.as_secs_f64();
@@ -73,4 +98,34 @@ impl Metrics {
         // Only POST is answered so on these paths.
         often.get_or_init(resolve).observe(seconds);
     }
+
+    /// Counts one request of the query API, without its wait.
+    pub(crate) fn query_request(&self, method: &str, route: &str, status: u16, busy: Duration) {
+        let digits = digits(status);
+        let status = std::str::from_utf8(&digits).expect("digits");
+        let labels = [method, route, status, "false"];
+        let histogram = self.queries.with_label_values(&labels);
+        histogram.observe(busy.as_secs_f64());
+    }
+
+    /// Counts the bytes of a request's body.
+    pub(crate) fn request_bytes(&self, method: &str, route: &str, bytes: u64) {
+        let histogram = self.request_bytes.with_label_values(&[method, route]);
+        histogram.observe(bytes as f64);
+    }
+
+    /// Counts the bytes of an answer's body.
+    pub(crate) fn response_bytes(&self, method: &str, route: &str, bytes: u64) {
+        let histogram = self.response_bytes.with_label_values(&[method, route]);
+        histogram.observe(bytes as f64);
+    }
+}
+
+/// A status without an allocation.
+fn digits(status: u16) -> [u8; 3] {
+    let mut digits = [b'0'; 3];
+    for (at, power) in [100, 10, 1].into_iter().enumerate() {
+        digits[at] = b'0' + (status / power % 10) as u8;
+    }
+    digits
 }

@@ -334,6 +334,11 @@ impl PushService {
         }
     }
 
+    /// Pushes at work now.
+    pub fn inflight(&self) -> i64 {
+        self.shared.metrics.inflight_pushes.get()
+    }
+
     /// Samples a second of a tenant, lately.
     pub fn rate_of(&self, tenant: &TenantId) -> f64 {
         self.shared.tenants.rate_of(tenant)

@@ -22,6 +22,9 @@ use crate::params::{FormError, ParamError};
 /// Smaller answers are sent as they are.
 const GZIP_BYTES_MIN: usize = 1024;
 
+/// Bytes of an error that a line of the log has.
+const TOLD_BYTES: usize = 300;
+
 /// What `Retry-After` says: the states it goes with (queue, replay, memory) pass within seconds.
 pub(crate) const RETRY_AFTER_SECONDS: &str = "2";
 
@@ -54,6 +57,17 @@ impl Body {
     /// Pieces that are made while they are sent, one at a time.
     pub(crate) fn stream(pieces: impl Stream<Item = io::Result<Bytes>> + 'static) -> Body {
         Body(Kind::Stream(Box::pin(pieces)))
+    }
+
+    /// The beginning of an error's text, for the log.
+    pub(crate) fn beginning(&self) -> String {
+        match &self.0 {
+            Kind::Whole(Some(bytes)) => {
+                let some = &bytes[..bytes.len().min(TOLD_BYTES)];
+                String::from_utf8_lossy(some).trim_end().to_owned()
+            }
+            _ => String::new(),
+        }
     }
 
     /// The next bytes to send, of a body that is there already.

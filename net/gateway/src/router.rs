@@ -43,10 +43,25 @@ pub(crate) enum Route {
     Flush,
     /// The same, and no more writes.
     Shutdown,
+    /// Whether writes are taken; as JSON.
+    Mode {
+        json: bool,
+    },
+    /// Profiles.
+    Profile(Profile),
     /// Links.
     Index,
     /// Nothing.
     Unknown,
+}
+
+/// What can be profiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    Index,
+    Heap,
+    Cpu,
+    CommandLine,
 }
 
 /// An endpoint below `/api/v1` of the query API.
@@ -130,6 +145,14 @@ pub(crate) fn route(options: &Options, path: &str) -> Matched {
         "/otlp/v1/metrics" => Some((Route::Otlp, "otlp_v1_metrics")),
         "/flush" | "/ingester/flush" => Some((Route::Flush, "ingester_flush")),
         "/shutdown" | "/ingester/shutdown" => Some((Route::Shutdown, "ingester_shutdown")),
+        "/ingester/mode" => Some((Route::Mode { json: false }, "ingester_mode")),
+        "/api/v1/admin/mode" => Some((Route::Mode { json: true }, "api_v1_admin_mode")),
+        "/debug/pprof" | "/debug/pprof/" => Some((Route::Profile(Profile::Index), "debug_pprof")),
+        "/debug/pprof/heap" | "/debug/pprof/allocs" => {
+            Some((Route::Profile(Profile::Heap), "debug_pprof"))
+        }
+        "/debug/pprof/profile" => Some((Route::Profile(Profile::Cpu), "debug_pprof")),
+        "/debug/pprof/cmdline" => Some((Route::Profile(Profile::CommandLine), "debug_pprof")),
         _ => None,
     };
     if let Some((route, name)) = fixed {
@@ -262,7 +285,7 @@ impl Route {
         const GET_POST: &[Method] = &[Method::GET, Method::HEAD, Method::POST];
         match self {
             Route::Push | Route::Otlp => &[Method::POST],
-            Route::Flush | Route::Shutdown => &[Method::GET, Method::POST],
+            Route::Flush | Route::Shutdown | Route::Mode { .. } => &[Method::GET, Method::POST],
             Route::KillAny(_) | Route::Api(Endpoint::Kill(_)) => &[Method::DELETE, Method::POST],
             Route::Api(
                 Endpoint::Query
@@ -364,6 +387,8 @@ mod tests {
             ("/ingester/flush", Route::Flush),
             ("/shutdown", Route::Shutdown),
             ("/ingester/shutdown", Route::Shutdown),
+            ("/ingester/mode", Route::Mode { json: false }),
+            ("/api/v1/admin/mode", Route::Mode { json: true }),
         ] {
             assert_eq!(super::route(&options(""), path).route, route, "{path}");
             assert_eq!(route.methods(), [Method::GET, Method::POST], "no HEAD");

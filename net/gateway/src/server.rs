@@ -222,8 +222,15 @@ async fn connection(
         used.set(true);
         let (thread, phase, unread) = (thread.clone(), phase.clone(), unread.clone());
         async move {
-            let response = guarded(&thread, request, unread).await;
-            Ok::<_, Infallible>(response.map(|body| Sent { body, phase }))
+            let mut response = guarded(&thread, request, unread).await;
+            let of = response.extensions_mut().remove::<handle::Sized>();
+            Ok::<_, Infallible>(response.map(|body| Sent {
+                body,
+                phase,
+                bytes: 0,
+                of,
+                gateway: thread.gateway.clone(),
+            }))
         }
     });
     let connection = http1::Builder::new()
@@ -283,6 +290,10 @@ async fn guarded(
 struct Sent {
     body: Body,
     phase: SharedPhase,
+    /// Handed to the connection so far.
+    bytes: u64,
+    of: Option<handle::Sized>,
+    gateway: Arc<Gateway>,
 }
 
 impl http_body::Body for Sent {
@@ -293,7 +304,11 @@ impl http_body::Body for Sent {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &frame {
+            self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -308,6 +323,10 @@ impl http_body::Body for Sent {
 impl Drop for Sent {
     fn drop(&mut self) {
         self.phase.set(Phase::Idle);
+        if let Some(handle::Sized { method, route }) = self.of {
+            let metrics = &self.gateway.metrics;
+            metrics.response_bytes(method, route, self.bytes);
+        }
     }
 }
 

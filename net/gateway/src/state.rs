@@ -5,7 +5,7 @@
 
 use std::cell::OnceCell;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -14,13 +14,16 @@ use prometheus::Registry;
 use query::Engine;
 use shard::SeriesCounts;
 
+use crate::also::with_other_names;
 use crate::frontend::SlowerThan;
 use crate::frontend::flights::Flights;
 use crate::metadata::MetadataStore;
 use crate::metrics::Metrics;
+use crate::mode::{Mode, Switch};
 use crate::overrides::Overrides;
 use crate::push::PushService;
 use crate::tenant::{Federation, Tenancy};
+use crate::told::Told;
 
 /// Options of the HTTP server and its routes.
 #[derive(Debug, Clone)]
@@ -61,6 +64,8 @@ pub struct Options {
     pub slow_queries: SlowerThan,
     /// Whether what every query costs is told in the log.
     pub query_stats: bool,
+    /// A profile of the heap, or why there is none; blocks.
+    pub heap_profile: fn() -> Result<Vec<u8>, String>,
     /// Of the binary, for `/api/v1/status/buildinfo`.
     pub version: &'static str,
 }
@@ -131,8 +136,9 @@ pub struct Gateway {
     services: OnceLock<Services>,
     /// 0 to 100: replaying; 101: serving; 102: stopping.
     phase: AtomicU8,
-    /// An operator has ended writing; nothing leads back.
-    drained: AtomicBool,
+    /// Whether writes are taken.
+    pub(crate) mode: Switch,
+    pub(crate) told: Told,
     registries: Mutex<Vec<Registry>>,
     /// The page `/runtime_config`; `None` without a file.
     runtime_pages: Mutex<Option<ConfigPages>>,
@@ -150,7 +156,8 @@ impl Gateway {
             options,
             services: OnceLock::new(),
             phase: AtomicU8::new(0),
-            drained: AtomicBool::new(false),
+            mode: Switch::default(),
+            told: Told::new(registry),
             registries: Mutex::new(vec![registry.clone()]),
             runtime_pages: Mutex::default(),
         }
@@ -183,7 +190,7 @@ impl Gateway {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        registries.iter().flat_map(Registry::gather).collect()
+        with_other_names(registries.iter().flat_map(Registry::gather).collect())
     }
 
     /// From now on requests are served. Panics when called twice.
@@ -212,14 +219,9 @@ impl Gateway {
         }
     }
 
-    /// From now on writes are refused, for good.
-    pub(crate) fn drain(&self) {
-        self.drained.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether writes are refused because an operator said so.
-    pub(crate) fn is_drained(&self) -> bool {
-        self.drained.load(Ordering::Relaxed)
+    /// Whether an operator lets the node take writes.
+    pub fn takes_writes(&self) -> bool {
+        self.mode.now() == Mode::Active
     }
 
     /// Drops metadata that nobody repeats.
@@ -291,6 +293,7 @@ pub(crate) mod tests {
             },
             slow_queries: SlowerThan::Off,
             query_stats: false,
+            heap_profile: || Err("none here".to_owned()),
             version: "0",
         }
     }

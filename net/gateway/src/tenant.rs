@@ -64,6 +64,16 @@ pub struct Federation {
 }
 
 impl Tenancy {
+    /// The tenant of a request for the log, however wrong the request is; empty where it names none that can be.
+    pub(crate) fn told_of(self, headers: &HeaderMap) -> String {
+        let federation = Federation {
+            enabled: true,
+            tenants_max: 0,
+        };
+        let tenant = self.tenants_of(headers, federation);
+        tenant.map_or_else(|_| String::new(), |tenant| tenant.as_str().to_owned())
+    }
+
     /// The tenant of a request that may be of several: their names joined then, each once and sorted.
     pub fn tenants_of(
         self,

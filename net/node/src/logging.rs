@@ -1,12 +1,14 @@
 //! The log: one line of `key=value` pairs per event, to standard error.
 
 use std::fmt::{self, Write as _};
+use std::sync::OnceLock;
 
+use prometheus::{IntCounterVec, Opts};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::LogLevel;
@@ -33,8 +35,22 @@ pub(crate) fn start(level: LogLevel) {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
         .with_writer(std::io::stderr)
+        .with_ansi(false)
         .event_format(Logfmt)
         .init();
+}
+
+/// Lines by level.
+pub(crate) fn counter() -> &'static IntCounterVec {
+    static LINES: OnceLock<IntCounterVec> = OnceLock::new();
+    LINES.get_or_init(|| {
+        let opts = Opts::new("log_messages_total", "Lines of the log, by level.");
+        let lines = IntCounterVec::new(opts, &["level"]).expect("a valid metric");
+        for level in ["error", "warn", "info", "debug"] {
+            lines.with_label_values(&[level]);
+        }
+        lines
+    })
 }
 
 /// `ts=2026-01-02T03:04:05.678901Z level=info part=shard msg="..." key=value`
@@ -47,7 +63,7 @@ where
 {
     fn format_event(
         &self,
-        _: &FmtContext<'_, S, N>,
+        context: &FmtContext<'_, S, N>,
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
@@ -58,6 +74,7 @@ where
             Level::DEBUG => "debug",
             Level::TRACE => "trace",
         };
+        counter().with_label_values(&[level]).inc();
         writer.write_str("ts=")?;
         SystemTime.format_time(&mut writer)?;
         let part = event
@@ -73,6 +90,14 @@ where
         };
         event.record(&mut fields);
         fields.result?;
+        // What is true of all that happens within a request, such as its trace.
+        for span in context.event_scope().into_iter().flatten() {
+            let extensions = span.extensions();
+            let fields = extensions.get::<FormattedFields<N>>();
+            if let Some(fields) = fields.filter(|fields| !fields.is_empty()) {
+                write!(writer, " {fields}")?;
+            }
+        }
         writeln!(writer)
     }
 }
@@ -135,18 +160,23 @@ mod tests {
         let writer = lines.clone();
         let subscriber = tracing_subscriber::fmt()
             .with_writer(move || writer.clone())
+            .with_ansi(false)
             .event_format(Logfmt)
             .finish();
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(count = 3, path = "a b\n", "it is \"so\"");
+            let trace_id = "4bf9";
+            let span = tracing::error_span!("request", %trace_id);
+            span.in_scope(|| tracing::info!("within"));
         });
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         assert!(text.starts_with("ts=20"), "{text}");
         assert!(
-            text.ends_with(
+            text.contains(
                 " level=info part=myelin msg=\"it is \\\"so\\\"\" count=3 path=\"a b\\n\"\n"
             ),
             "{text}"
         );
+        assert!(text.ends_with(" msg=within trace_id=4bf9\n"), "{text}");
     }
 }

@@ -27,7 +27,9 @@ use gateway::metadata::MetadataStore;
 use gateway::overrides::Overrides;
 use gateway::push::{OtlpOptions, PushOptions, PushService};
 use gateway::tenant::{Federation, Tenancy};
-use gateway::{ConfigPages, Gateway, GrpcServer, LimitMetrics, Phase, Server, Services};
+use gateway::{
+    ConfigPages, Gateway, GrpcServer, LimitMetrics, Phase, Server, Services, TenantMetrics,
+};
 use longterm::Longterm;
 use model::TenantId;
 use prometheus::Registry;
@@ -96,6 +98,9 @@ async fn live(config: &Config) -> anyhow::Result<()> {
     registry
         .register(Box::new(Process::new(started)))
         .context("metrics of the process")?;
+    registry
+        .register(Box::new(crate::logging::counter().clone()))
+        .context("counter of log lines")?;
     let gateway = Arc::new(Gateway::new(gateway_options(config)?, &registry));
     let servers = Servers::start(config, &gateway)?;
     let banner = banner::text(config, servers.http.address(), servers.grpc.address());
@@ -162,6 +167,8 @@ fn assemble(
     gateway.show(cores.registry().clone());
     registry.register(Box::new(LimitMetrics::new(overrides.clone(), limit_values)))?;
     let metadata = Arc::new(MetadataStore::default());
+    let tenants = TenantMetrics::new(cores.series_counts(), metadata.clone());
+    registry.register(Box::new(tenants))?;
     let mailboxes = cores.mailboxes().clone();
     let ha = ha_tracker(config, registry)?;
     let push = PushService::new(
@@ -574,6 +581,7 @@ fn gateway_options(config: &Config) -> anyhow::Result<gateway::Options> {
         limit_values,
         slow_queries: config.frontend.log_queries_longer_than,
         query_stats: config.frontend.query_stats_enabled,
+        heap_profile: crate::process::heap_profile,
         version: VERSION,
     })
 }

@@ -1,9 +1,11 @@
 //! Numbers of the process and its allocator, read when somebody looks. Names of the Prometheus client libraries.
 
+use std::sync::{Mutex, PoisonError};
+
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Gauge, Opts};
-use tikv_jemalloc_ctl::{epoch, stats};
+use tikv_jemalloc_ctl::{Access, AsName, epoch, profiling, stats};
 
 /// Raises the limit on open files to what the system lets us have, and returns it. The usual soft limit of 1024 is
 /// there for programs that use `select`, and would be used up by a thousand idle connections.
@@ -28,6 +30,33 @@ pub(crate) fn give_memory_back() -> Result<(), String> {
     tikv_jemalloc_ctl::background_thread::write(true).map_err(|error| error.to_string())
 }
 
+/// What is allocated and where, in the format of jemalloc, for `jeprof` and `pprof`.
+///
+/// Errors: the process was not started for it, or the file that jemalloc writes cannot be made.
+pub(crate) fn heap_profile() -> Result<Vec<u8>, String> {
+    // jemalloc wants a path that lives for ever, and one dump at a time is enough.
+    static PATH: Mutex<Option<&'static [u8]>> = Mutex::new(None);
+    if !profiling::prof::read().unwrap_or(false) {
+        return Err(
+            "heap profiles are off: start the process with MALLOC_CONF=prof:true,lg_prof_sample:19 in its environment"
+                .to_owned(),
+        );
+    }
+    let mut path = PATH.lock().unwrap_or_else(PoisonError::into_inner);
+    let path = *path.get_or_insert_with(|| {
+        let file = format!("myelin-heap-{}.prof\0", std::process::id());
+        let path = std::env::temp_dir().join(file);
+        Vec::leak(path.into_os_string().into_encoded_bytes())
+    });
+    let dumped = b"prof.dump\0".name().write(path);
+    dumped.map_err(|error| format!("no heap profile: {error}"))?;
+    let text = String::from_utf8_lossy(&path[..path.len() - 1]).into_owned();
+    let profile = std::fs::read(&text).map_err(|error| format!("{text}: {error}"))?;
+    // One that stays behind is overwritten by the next.
+    let _ = std::fs::remove_file(&text);
+    Ok(profile)
+}
+
 /// Collects from `/proc/self` and from jemalloc.
 pub(crate) struct Process {
     cpu_seconds: Gauge,
@@ -46,7 +75,10 @@ impl Process {
     pub(crate) fn new(started: f64) -> Process {
         let gauge = |name: &str, help: &str| Gauge::new(name, help).expect("a valid metric");
         let build = Opts::new("myelin_build_info", "1, and the version that runs.")
-            .const_label("version", crate::VERSION);
+            .const_label("version", crate::VERSION)
+            .const_label("revision", "")
+            .const_label("branch", "")
+            .const_label("goversion", "");
         let process = Process {
             cpu_seconds: gauge(
                 "process_cpu_seconds_total",

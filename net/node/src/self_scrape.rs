@@ -61,6 +61,9 @@ impl SelfScrape {
         let mut refused = false;
         for round in 0_u64.. {
             timer.tick().await;
+            if !self.gateway.takes_writes() {
+                continue;
+            }
             let mut families = self.gateway.gather();
             families.retain(|family| !NOT_STORED.contains(&family.name()));
             let samples = samples(&families, &self.instance, now_ms());

@@ -10,7 +10,7 @@ use crate::reply::ApiError;
 use crate::state::Options;
 
 /// Reads the parameters. Errors: a body beyond the bound (413), one that does not come whole or in time, or is no form (400).
-pub(super) async fn read(options: &Options, request: Request<Received>) -> Result<Form, ApiError> {
+pub(crate) async fn read(options: &Options, request: Request<Received>) -> Result<Form, ApiError> {
     let (head, body) = request.into_parts();
     let query = head.uri.query().unwrap_or_default();
     if head.method != Method::POST || !is_form(&head.headers) {
