@@ -5,8 +5,11 @@
 
 use prometheus::proto::{LabelPair, MetricFamily};
 
+/// A name and a value.
+type Pair = (&'static str, &'static str);
+
 /// Ours, theirs, and a label that theirs has besides.
-const ALSO: &[(&str, &str, Option<(&str, &str)>)] = &[
+const ALSO: &[(&str, &str, Option<Pair>)] = &[
     ("myelin_build_info", "cortex_build_info", None),
     ("myelin_query_at_work", "prometheus_engine_queries", None),
     (
@@ -97,7 +100,7 @@ pub(crate) fn with_other_names(mut families: Vec<MetricFamily>) -> Vec<MetricFam
     families
 }
 
-fn renamed(family: &MetricFamily, name: &str, label: Option<(&str, &str)>) -> MetricFamily {
+fn renamed(family: &MetricFamily, name: &str, label: Option<Pair>) -> MetricFamily {
     let mut other = family.clone();
     other.set_name(name.to_owned());
     if let Some((name, value)) = label {
