@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::limits::{BLOCK_BYTES, FRAME_BYTES_MAX, FRAME_HEADER_BYTES};
 
 /// Version of the format.
-pub(crate) const VERSION: u16 = 3;
+pub(crate) const VERSION: u16 = 4;
 /// The oldest that is still read. Version 1 knows no stored chunks.
 pub(crate) const VERSION_MIN: u16 = 1;
 

@@ -41,6 +41,8 @@ pub(crate) enum Kind {
     LateSamples = 12,
     LateHistogram = 13,
     LateFloatHistogram = 14,
+    Purge = 15,
+    PurgeEnd = 16,
     /// Totals at the end of a checkpoint.
     End = 255,
 }
@@ -62,6 +64,8 @@ impl Kind {
             12 => Kind::LateSamples,
             13 => Kind::LateHistogram,
             14 => Kind::LateFloatHistogram,
+            15 => Kind::Purge,
+            16 => Kind::PurgeEnd,
             255 => Kind::End,
             _ => return None,
         })
@@ -125,8 +129,22 @@ pub enum Record<'a> {
         /// Of the counter.
         start: TimeMs,
     },
-    /// What matches shall not be seen in this range.
+    /// A deletion begins; one selector of it. The series follow one by one, each as a [`Record::Purge`].
     Tombstone(TombstoneRecord<'a>),
+    /// What a series has in a range, at this place of the log, is deleted.
+    Purge {
+        /// The series.
+        series: SeriesRef,
+        /// From, inclusive.
+        first: TimeMs,
+        /// To, inclusive.
+        last: TimeMs,
+    },
+    /// The deletion that began with the tombstones before it is complete.
+    PurgeEnd {
+        /// How many tombstones it began with: the last ones before this record.
+        selectors: u64,
+    },
 }
 
 /// A series.
@@ -284,6 +302,8 @@ fn kind(record: &Record<'_>) -> Kind {
         Record::Metadata { .. } => Kind::Metadata,
         Record::StartTimestamp { .. } => Kind::StartTimestamp,
         Record::Tombstone(_) => Kind::Tombstone,
+        Record::Purge { .. } => Kind::Purge,
+        Record::PurgeEnd { .. } => Kind::PurgeEnd,
     }
 }
 
@@ -358,6 +378,15 @@ fn encode_body(out: &mut Vec<u8>, record: &Record<'_>) -> Result<(), Error> {
             varint::put_i64(out, start.0);
         }
         Record::Tombstone(tombstone) => put_tombstone(out, tombstone)?,
+        Record::Purge {
+            series,
+            first,
+            last,
+        } => {
+            put_point(out, *series, *first);
+            varint::put_i64(out, last.0);
+        }
+        Record::PurgeEnd { selectors } => varint::put_u64(out, *selectors),
     }
     Ok(())
 }
@@ -709,6 +738,18 @@ fn take_other<'a>(kind: Kind, rest: &mut &'a [u8], tenants: &'a [TenantId]) -> O
             }
         }
         Kind::Tombstone => Record::Tombstone(take_tombstone(rest, tenants)?),
+        Kind::Purge => {
+            let (series, first, last) = (take_ref(rest)?, take_time(rest)?, take_time(rest)?);
+            Record::Purge {
+                series,
+                first,
+                last,
+            }
+        }
+        Kind::PurgeEnd => {
+            let selectors = varint::take_u64(rest)?;
+            Record::PurgeEnd { selectors }
+        }
         Kind::Tenant
         | Kind::Series
         | Kind::Samples

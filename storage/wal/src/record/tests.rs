@@ -232,6 +232,14 @@ fn one_of_each(check: impl FnOnce(&[Record<'_>])) {
                 (MatchOp::NotRegex, "d", "x|y"),
             ],
         }),
+        Record::Purge {
+            series: SeriesRef(u32::MAX),
+            first: TimeMs::MIN,
+            last: TimeMs::MAX,
+        },
+        Record::PurgeEnd {
+            selectors: u64::MAX,
+        },
     ]);
 }
 
@@ -318,7 +326,7 @@ fn unknown_kinds_lengths_beyond_the_frame_and_left_over_bytes_are_faults() {
         Err(Stop::Fault(reason)) => reason,
         other => panic!("{other:?}"),
     };
-    assert!(fault(&[15, 0, 0, 0]).contains("unknown record kind 15"));
+    assert!(fault(&[17, 0, 0, 0]).contains("unknown record kind 17"));
     assert!(fault(&[3, 0, 0]).contains("cut short"));
     assert!(fault(&[3, 0, 0, 1]).contains("65536 bytes where 0 are left"));
     assert!(fault(&[9, 4, 0, 0, 1, 2, 2, 2]).contains("left over"));

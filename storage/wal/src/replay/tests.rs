@@ -373,7 +373,7 @@ fn the_log_of_another_core_and_a_later_version_are_refused() {
     overwrite(&sim, &segment(1), 0, &block);
     let result = read(&mut Reactor::sim(&sim), Path::new(DIR), true);
     assert!(
-        matches!(result, Err(Error::Version { version: 4, .. })),
+        matches!(result, Err(Error::Version { version: 5, .. })),
         "{result:?}"
     );
 }
