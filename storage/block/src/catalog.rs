@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use model::TenantId;
 use reactor::{Op, Reactor};
 
+use crate::deletions::Deletions;
 use crate::error::Error;
 use crate::file::remove_unfinished;
 use crate::limits::{INDEX_CACHE_BYTES, INDEX_CACHE_ENTRIES};
@@ -165,6 +166,7 @@ pub struct Catalog {
     order: AtomicU64,
     damaged: AtomicU64,
     cache: Mutex<Cache>,
+    deletions: Deletions,
 }
 
 /// An index that several readers share; empty until one of them has loaded it.
@@ -272,6 +274,18 @@ impl Catalog {
         reactor.run(Op::SyncDir { path })?;
         spent.iter().for_each(|block| self.remove(block));
         Ok(spent.len())
+    }
+
+    /// What has been deleted and may still be in blocks. A reader looks there before it takes the list: what a deletion that is over applied to has left the list.
+    pub fn deletions(&self) -> &Deletions {
+        &self.deletions
+    }
+
+    /// Opens the deletions, which is to be done before anybody asks for the next place in the order of logging. Errors: as of [`Deletions::open`].
+    pub fn open_deletions(&self, reactor: &mut Reactor, dir: &Path) -> Result<(), Error> {
+        let order = self.deletions.open(reactor, dir)?;
+        self.note_order(order);
+        Ok(())
     }
 
     /// The next place in the order of logging, behind all that were given out or found.

@@ -6,10 +6,13 @@
 use std::fmt;
 use std::sync::Arc;
 
+use chunk::HistogramAppender;
+
 use crate::error::{Error, Malformed};
-use crate::pack::{Run, Unpacker};
+use crate::pack::{Run, SealedRun, Unpacker};
 use crate::reader::{Index, Which};
 use crate::source::Source;
+use crate::tombstone::Gone;
 use crate::values::Coding;
 
 /// The payload of a chunk page, verified.
@@ -29,6 +32,8 @@ pub struct HeldRun {
     /// Its place among the entries of the page.
     at: u32,
     bytes: u32,
+    /// What has been deleted of its series; `None` where nothing has.
+    gone: Option<Arc<Gone>>,
 }
 
 /// What [`Index::runs`] finds.
@@ -60,7 +65,15 @@ impl HeldRun {
         self.page.order
     }
 
-    /// Hands out the samples of `min..=max`, if there are any. A sealed chunk comes whole.
+    /// The same without what is gone.
+    pub fn without(self, gone: &Arc<Gone>) -> HeldRun {
+        HeldRun {
+            gone: Some(gone.clone()),
+            ..self
+        }
+    }
+
+    /// Hands out the samples of `min..=max`, if there are any, in pieces where something between them is gone. A sealed chunk comes whole, but for what is gone.
     ///
     /// Errors: [`Error::Corrupt`] naming file and page. Cost: some ns for each entry of the page, 2 to 6 ns for each sample of the run.
     pub fn decode(
@@ -70,8 +83,25 @@ impl HeldRun {
     ) -> Result<(), Error> {
         let page = &*self.page;
         let mut unpack = || -> Result<(), Malformed> {
-            if let Some(run) = Unpacker::new(&page.payload)?.run(self.at as usize, min, max)? {
-                each(run);
+            let mut unpacker = Unpacker::new(&page.payload)?;
+            let Some(run) = unpacker.run(self.at as usize, min, max)? else {
+                return Ok(());
+            };
+            match (&self.gone, run) {
+                (None, run) => each(run),
+                (Some(gone), Run::Floats { times, values }) => {
+                    gone.for_each_kept(times, &mut |kept| {
+                        let (times, values) = (&times[kept.clone()], &values[kept]);
+                        each(Run::Floats { times, values });
+                    });
+                }
+                (Some(gone), Run::Sealed(sealed)) => {
+                    let rest = Reopened::of(&sealed, gone)?;
+                    match &rest {
+                        Some(rest) => rest.run().into_iter().for_each(|s| each(Run::Sealed(s))),
+                        None => each(Run::Sealed(sealed)),
+                    }
+                }
             }
             Ok(())
         };
@@ -119,6 +149,56 @@ impl Index {
     }
 }
 
+/// What is left of a sealed chunk of which a part is gone.
+struct Reopened {
+    times: Vec<i64>,
+    bytes: Vec<u8>,
+}
+
+impl Reopened {
+    /// `None` where nothing of the chunk is gone.
+    fn of(sealed: &SealedRun<'_>, gone: &Gone) -> Result<Option<Reopened>, Malformed> {
+        if !gone.overlaps(sealed.min_time, sealed.max_time) {
+            return Ok(None);
+        }
+        let wrong = |error: chunk::Error| Malformed::new("sealed chunk", "a sound one", error);
+        let (mut times, mut values) = (Vec::new(), Vec::new());
+        let (min, max) = (i64::MIN, i64::MAX);
+        chunk::decode_histograms(sealed.bytes, min, max, &mut times, &mut values).map_err(wrong)?;
+        let mut rest = Reopened {
+            times: Vec::with_capacity(times.len()),
+            bytes: Vec::new(),
+        };
+        let mut chunk: Option<HistogramAppender> = None;
+        let mut gap = false;
+        for (time, mut value) in times.into_iter().zip(values) {
+            if gone.contains(time) {
+                gap = true;
+                continue;
+            }
+            if gap {
+                // It was said of a sample that is gone.
+                value.forget_counter_reset();
+            }
+            gap = false;
+            let chunk = chunk.get_or_insert_with(|| HistogramAppender::for_kind_of(&value));
+            chunk.append(time, &value);
+            rest.times.push(time);
+        }
+        rest.bytes = chunk.map_or_else(Vec::new, |chunk| chunk.seal());
+        Ok(Some(rest))
+    }
+
+    fn run(&self) -> Option<SealedRun<'_>> {
+        Some(SealedRun {
+            min_time: *self.times.first()?,
+            max_time: *self.times.last()?,
+            count: self.times.len() as u64,
+            bytes: &self.bytes,
+        })
+    }
+}
+
 /// Pages between two looks at whether to go on: 4 MiB of the usual ones.
 const PAGES_AT_ONCE: usize = 256;
 
@@ -147,6 +227,7 @@ impl HeldPage {
                 page: Arc::clone(self),
                 at: at as u32,
                 bytes: unpacker.body_len(at) as u32,
+                gone: None,
             };
             each(FoundRun {
                 series: number,

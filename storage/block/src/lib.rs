@@ -29,6 +29,7 @@
 mod bits;
 mod builder;
 mod catalog;
+mod deletions;
 mod directory;
 mod error;
 mod file;
@@ -51,13 +52,15 @@ mod verify;
 
 pub use builder::{Builder, Built, Options, Spent};
 pub use catalog::{Catalog, EXTENSION, StoredBlock, Summary};
+pub use deletions::{Deletion, Deletions, OfTenant, Refused};
 pub use error::{Error, Malformed};
 pub use file::{FileWriter, Progress, remove_unfinished};
 pub use held::{FoundRun, HeldRun};
 pub use ints::Effort;
 pub use limits::{
-    DIRECTORY_BYTES_MAX, GAP_BYTES_MAX, LABELS_MAX, PAGE_BYTES, PAGE_BYTES_MAX, READ_BYTES_MAX,
-    RUN_SAMPLES_MAX, SEALED_BYTES_MAX, SERIES_MAX, SOURCES_MAX, SYMBOL_BYTES_MAX, TENANTS_MAX,
+    DELETIONS_KEPT_MAX, DELETIONS_MAX, DIRECTORY_BYTES_MAX, GAP_BYTES_MAX, LABELS_MAX, PAGE_BYTES,
+    PAGE_BYTES_MAX, READ_BYTES_MAX, RUN_SAMPLES_MAX, SEALED_BYTES_MAX, SELECTOR_BYTES_MAX,
+    SELECTORS_MAX, SERIES_MAX, SOURCES_MAX, SYMBOL_BYTES_MAX, TENANTS_MAX,
 };
 pub use merge::{Drops, Input, Merge, Merged, add_samples, merge};
 pub use meta::{FileKind, Info, Meta, Part, Placement, VERSION, fresh_id};

@@ -49,6 +49,21 @@ pub const READ_BYTES_MAX: usize = 8 << 20;
 /// See [`READ_BYTES_MAX`].
 pub const GAP_BYTES_MAX: u64 = 256 << 10;
 
+/// Deletions of one tenant that may apply to blocks at a time: each is looked at for each block that a query reads.
+pub const DELETIONS_MAX: usize = 128;
+
+/// Deletions of one tenant that are over and still listed.
+pub const DELETIONS_KEPT_MAX: usize = 64;
+
+/// Selectors of one deletion.
+pub const SELECTORS_MAX: usize = 32;
+
+/// Bytes of the selectors of one deletion; the log has them in one record each.
+pub const SELECTOR_BYTES_MAX: usize = 4 << 10;
+
+/// Largest file of deletions: those of a tenant with all the selectors that they may have, and what has been applied to a million blocks.
+pub(crate) const DELETIONS_BYTES_MAX: usize = 32 << 20;
+
 /// Bytes of one write of a file in the making.
 pub(crate) const WRITE_BYTES: usize = 256 << 10;
 

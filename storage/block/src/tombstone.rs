@@ -17,6 +17,12 @@ pub struct Tombstone {
 }
 
 impl Tombstone {
+    /// Whether nothing is left of a file of this order.
+    pub fn takes_all(&self, order: u64) -> bool {
+        let times = (self.min_time, self.max_time) == (i64::MIN, i64::MAX);
+        order < self.order && self.matchers.is_empty() && times
+    }
+
     fn matches(&self, labels: &Labels) -> bool {
         self.matchers
             .iter()
@@ -41,6 +47,11 @@ impl Gone {
         if let Some(last) = keep_from.checked_sub(1) {
             spans.push((i64::MIN, last));
         }
+        Gone::of_spans(spans)
+    }
+
+    /// All of these times, both ends included; they may overlap.
+    pub fn of_spans(mut spans: Vec<(i64, i64)>) -> Gone {
         spans.sort_unstable();
         let mut joined: Vec<(i64, i64)> = Vec::with_capacity(spans.len());
         for (min, max) in spans {
