@@ -66,6 +66,8 @@ struct ChunkFile {
     number: u32,
     /// Open for reading, once there is something to read.
     stored: Option<Arc<StoredFile>>,
+    /// Of a former life, and its length: for replay, until [`ChunkFiles::check`].
+    early: Option<(Arc<StoredFile>, u64)>,
     /// Chunks in it that the memtable names.
     live: u64,
     /// End of the last chunk that was named.
@@ -174,6 +176,7 @@ impl ChunkFiles {
         files.block_bytes = CHUNK_BLOCK_BYTES.min(file_bytes as usize / 8);
         for number in list(reactor, dir)? {
             files.add(number, name(dir, number), core, number);
+            files.open_early(reactor, number);
             files.tail.file = files.tail.file.max(number + 1);
         }
         (files.written, files.synced, files.wanted) = (files.tail, files.tail, files.tail);
@@ -186,6 +189,7 @@ impl ChunkFiles {
             core,
             number,
             stored: None,
+            early: None,
             live: 0,
             end: HEADER_BYTES as u64,
             dead_since: None,
@@ -267,24 +271,80 @@ impl ChunkFiles {
         file.live -= 1;
     }
 
-    /// The bytes of a chunk, or the way to them.
-    pub(crate) fn read(&self, place: Place) -> ChunkBytes {
+    /// The bytes of a chunk that waits for the disk.
+    fn held(&self, place: Place) -> Option<&[u8]> {
         let at = Position {
             file: place.file,
             offset: place.offset,
         };
-        if self.blocks.front().is_some_and(|front| front.at <= at) {
-            let next = self.blocks.partition_point(|block| block.at <= at);
-            let block = &self.blocks[next - 1];
-            // Foreign files have higher numbers than any block.
-            if block.at.file == at.file {
-                let from = (at.offset - block.at.offset) as usize;
-                return ChunkBytes::from(&block.bytes[from..from + place.len as usize]);
-            }
+        if self.blocks.front().is_none_or(|front| front.at > at) {
+            return None;
+        }
+        let next = self.blocks.partition_point(|block| block.at <= at);
+        let block = &self.blocks[next - 1];
+        // Foreign files have higher numbers than any block.
+        (block.at.file == at.file).then(|| {
+            let from = (at.offset - block.at.offset) as usize;
+            &block.bytes[from..from + place.len as usize]
+        })
+    }
+
+    /// The bytes of a chunk, or the way to them.
+    pub(crate) fn read(&self, place: Place) -> ChunkBytes {
+        if let Some(bytes) = self.held(place) {
+            return ChunkBytes::from(bytes);
         }
         let stored = self.files[&place.file].stored.as_ref();
         let stored = stored.expect("what is not in memory is in a file that was opened");
         ChunkBytes::stored(stored.clone(), place.offset, place.len)
+    }
+
+    /// As [`ChunkFiles::read`], also during replay; `None` where the file is missing or too short, of which [`ChunkFiles::check`] tells.
+    pub(crate) fn try_read(&self, place: Place) -> Option<ChunkBytes> {
+        if let Some(bytes) = self.held(place) {
+            return Some(ChunkBytes::from(bytes));
+        }
+        let file = self.files.get(&place.file)?;
+        if let Some(stored) = &file.stored {
+            return Some(ChunkBytes::stored(stored.clone(), place.offset, place.len));
+        }
+        let (stored, len) = file.early.as_ref()?;
+        let end = u64::from(place.offset) + u64::from(place.len);
+        (end <= *len).then(|| ChunkBytes::stored(stored.clone(), place.offset, place.len))
+    }
+
+    /// Opens a file of a former life for what replay has to read of it. One that cannot be opened is found by [`ChunkFiles::check`].
+    fn open_early(&mut self, reactor: &mut Reactor, key: u32) {
+        let file = self.files.get_mut(&key).expect("the caller has it");
+        let path = file.path.clone();
+        let open = Op::Open {
+            path: path.clone(),
+            mode: OpenMode::read_only(),
+        };
+        let Ok(opened) = reactor.run(open) else {
+            return;
+        };
+        let opened = opened.file();
+        let reader = reactor.reader(opened);
+        if let Ok(stat) = reactor.run(Op::Stat { path: path.clone() }) {
+            file.early = Some((Arc::new(StoredFile::new(path, reader)), stat.stat().len));
+        }
+        // It was opened to be read: nothing can be lost.
+        let _ = reactor.run(Op::Close { file: opened });
+    }
+
+    /// Makes the files of another generation known before its log is replayed.
+    pub(crate) fn find_foreign(
+        &mut self,
+        reactor: &mut Reactor,
+        dir: &Path,
+        core: u16,
+    ) -> Result<(), Error> {
+        for number in list(reactor, dir)? {
+            let key = self.foreign(dir, core, number);
+            self.open_early(reactor, key);
+        }
+        Ok(())
     }
 
     /// The bytes of a chunk, read by the core itself; `None` if this turn has read enough, or it cannot be read.
@@ -567,6 +627,7 @@ impl ChunkFiles {
     ) -> Result<Vec<(u32, wal::Error)>, Error> {
         let mut damaged = Vec::new();
         for (&key, file) in &mut self.files {
+            file.early = None;
             if file.stored.is_some()
                 || key == self.tail.file
                 || self.blocks.iter().any(|b| b.at.file == key)

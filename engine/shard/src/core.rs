@@ -28,6 +28,7 @@ use crate::memtable::Memtable;
 use crate::memtable::gc::Collection;
 use crate::message::{Message, Push, ReadError, Refusal, StatsQuery, TenantStats};
 use crate::metrics::Observers;
+use crate::purge::Purges;
 use crate::read::{Ask, Hidden, Reads};
 use crate::release::{Release, Reply};
 use crate::steps::Steps;
@@ -51,11 +52,14 @@ pub(crate) struct Core {
     pub(crate) reads: Reads,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) cuts: Cuts,
+    pub(crate) purges: Purges,
     collection: Option<Collection>,
     collection_due: bool,
     poison: Option<Refusal>,
     /// Samples in memory that never became durable; empty unless poisoned.
     hidden: Hidden,
+    /// The core is poisoned, and what it holds lacks what was deleted without becoming durable: nothing is read any more.
+    unreadable: bool,
     poison_linger: Duration,
     stop: Option<Box<dyn FnOnce() + Send>>,
     stopped: bool,
@@ -130,10 +134,12 @@ impl Core {
             reads: Reads::default(),
             checkpoints,
             cuts,
+            purges: Purges::default(),
             collection: None,
             collection_due: false,
             poison: None,
             hidden: Hidden::new(),
+            unreadable: false,
             poison_linger: parts.poison_linger,
             stop: None,
             stopped: false,
@@ -237,6 +243,7 @@ impl Core {
         let background = collection
             || (self.checkpoints).has_work(&self.memtable, self.cuts.holds_checkpoints())
             || self.cut_has_work()
+            || self.purge_has_work()
             || self.memtable.chunks.has_work();
         pushes || !self.reads.is_idle() || (background && self.poison.is_none())
     }
@@ -272,6 +279,11 @@ impl Core {
     }
 
     fn accept(&mut self, message: Message) {
+        if self.unreadable && message.is_read() {
+            let refusal = self.poison.clone().expect("it is poisoned");
+            self.mailboxes.of(self.id).read_done();
+            return message.refuse(refusal);
+        }
         match message {
             Message::Push(push) => {
                 self.counts.pushes += 1;
@@ -298,11 +310,17 @@ impl Core {
                 Some(refusal) => reply(Err(refusal.to_string())),
                 None => self.request_flush(reply),
             },
+            Message::Purge(purge) => match &self.poison {
+                Some(refusal) => (purge.0.reply)(Err(refusal.to_string())),
+                None => self.purges.push(purge.0),
+            },
+            Message::Delete(delete) => self.cuts.order_delete(delete),
             Message::Retentions(retentions) => self.memtable.set_retentions(retentions),
             Message::Blocks(news) => self.cut_event(news.0),
             Message::Stop(reply) => {
                 self.mailboxes.of(self.id).close();
                 self.give_up_cut("the node stops");
+                self.purges.abort("the node stops");
                 if self.poison.is_none() {
                     self.checkpoints.request(Box::new(|_| {}));
                 }
@@ -354,6 +372,7 @@ impl Core {
         if self.poison.is_none() {
             self.slice_checkpoint();
             self.slice_cut();
+            self.slice_purge();
             self.slice_collection();
             if let Some(op) = self.memtable.chunks.next_op(&mut self.reactor) {
                 self.reactor.submit(op, TOKEN_CHUNKS);
@@ -390,8 +409,9 @@ impl Core {
             self.collection_due = false;
             self.collection = Some(self.memtable.begin_collection(self.wall_ms));
             let segment = self.checkpoints.oldest_segment();
-            self.memtable
-                .reuse_numbers_before(segment, self.reads.oldest());
+            let oldest = self.purges.oldest_read(self.reads.oldest());
+            let oldest = oldest.min(self.reads.oldest());
+            self.memtable.reuse_numbers_before(segment, oldest);
             let now = self.log.reserve_sample();
             self.memtable.chunks.sweep(now, segment);
         }
@@ -419,6 +439,7 @@ impl Core {
         };
         // What the log reached before it failed is acknowledged.
         self.release_now();
+        self.unreadable = self.purges.tail > self.log.durable();
         let lost = self.release.fail(&refusal, self.id, &self.mailboxes);
         self.hidden = lost.from;
         for (series, time) in lost.late {
@@ -430,6 +451,7 @@ impl Core {
         }
         self.checkpoints.abort(&refusal.to_string());
         self.give_up_cut(&refusal.to_string());
+        self.purges.abort(&refusal.to_string());
         self.poison = Some(refusal);
         let _ = self.published.poison.set(reason);
         self.reactor
@@ -440,6 +462,7 @@ impl Core {
     fn finish_stop(&mut self) {
         let idle = self.pushes.is_empty()
             && self.reads.is_idle()
+            && self.purges.is_idle()
             && self.release.is_empty()
             && (self.poison.is_some()
                 || self.checkpoints.is_idle()

@@ -40,7 +40,7 @@ use crate::limits::{
 };
 use crate::memtable::late::Late;
 use crate::memtable::{Memtable, NO_TENANT, Sealed, Tenant};
-use crate::message::{ChunkSlice, SelectedSeries};
+use crate::message::{ChunkSlice, Delete, SelectedSeries};
 
 /// Answered when what was asked for is in blocks, or why it is not.
 pub(crate) type Reply = Box<dyn FnOnce(Result<(), String>) + Send>;
@@ -179,6 +179,12 @@ impl Cuts {
     #[cfg(test)]
     pub(crate) fn is_idle(&self) -> bool {
         self.stage == Stage::Idle
+    }
+
+    /// A deletion is for the keeper; the answers of the cores come to it as orders too.
+    pub(crate) fn order_delete(&self, delete: Delete) {
+        let orders = self.orders.clone();
+        self.order(Order::Delete(Box::new((delete, orders))));
     }
 
     fn order(&self, order: Order) {
@@ -573,6 +579,11 @@ impl Memtable {
 /// The directory of the blocks.
 pub fn directory(data_dir: &Path) -> PathBuf {
     data_dir.join("blocks")
+}
+
+/// The directory of what has been deleted.
+pub fn deletions_directory(data_dir: &Path) -> PathBuf {
+    data_dir.join("deletions")
 }
 
 /// Behind the name of a block that a start may have to remove.

@@ -22,7 +22,7 @@ use model::CoreId;
 use smallvec::SmallVec;
 
 use crate::changes::Changes;
-use crate::message::{Message, Push, PushOutcome, ReadError, Refusal};
+use crate::message::{DeleteError, Message, Push, PushOutcome, ReadError, Refusal};
 
 pub(crate) use post::Post;
 pub use post::Wake;
@@ -320,6 +320,11 @@ impl Message {
             Message::Cardinality(query) => (query.reply)(Err(ReadError::Refused(refusal))),
             Message::Estimate(query) => (query.reply)(Err(ReadError::Refused(refusal))),
             Message::Checkpoint(reply) | Message::Flush(reply) => reply(Err(refusal.to_string())),
+            Message::Purge(purge) => (purge.0.reply)(Err(refusal.to_string())),
+            Message::Delete(delete) => {
+                let error = DeleteError::Unavailable(refusal.to_string());
+                (delete.reply)(Err(error));
+            }
             // The core has stopped: it wants nothing more of the keeper, and keeps nothing more.
             Message::Blocks(_) | Message::Retentions(_) => {}
             Message::Stop(reply) => reply(),

@@ -30,6 +30,7 @@ pub(crate) mod exemplars;
 pub(crate) mod gc;
 pub(crate) mod late;
 pub(crate) mod native;
+pub(crate) mod purge;
 pub(crate) mod read;
 pub(crate) mod replay;
 pub(crate) mod starts;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::cut::write::Outcome;
+use crate::purge::Purge;
 use crate::{ChunkBytes, Start};
 use model::{
     Exemplar, HistogramSample, Labels, Matcher, Projection, SeriesId, SeriesKey, TenantId,
@@ -34,6 +35,11 @@ pub enum Message {
     Checkpoint(Box<dyn FnOnce(Result<(), String>) + Send>),
     /// Writes all that the core holds into blocks.
     Flush(Box<dyn FnOnce(Result<(), String>) + Send>),
+    /// Deletes on all cores and in the blocks of the node, whichever core it is sent to.
+    Delete(Delete),
+    /// What the keeper asks of a core for that.
+    #[doc(hidden)]
+    Purge(PurgeOrder),
     /// How long tenants keep their samples, from now on, also those that do not push.
     Retentions(Arc<Retentions>),
     /// What the keeper answers to a core.
@@ -48,6 +54,44 @@ pub type Retentions = HashMap<TenantId, i64>;
 
 /// Nothing that a gateway could make: answers of the keeper to a core's cut.
 pub struct BlockNews(pub(crate) Outcome);
+
+/// Nothing that a gateway could make: a deletion's share of a core.
+pub struct PurgeOrder(pub(crate) Purge);
+
+/// Deletes what a tenant has of some series in a range of times, as far as it was stored before.
+pub struct Delete {
+    /// Whose.
+    pub tenant: TenantId,
+    /// A series that passes all matchers of one of them is meant. A single selector without matchers: all series, the tenant.
+    pub selectors: Arc<[Arc<[Matcher]>]>,
+    /// Milliseconds, inclusive.
+    pub min_time: i64,
+    /// Milliseconds, inclusive.
+    pub max_time: i64,
+    /// The tenant is deleted, not some of its series.
+    pub whole_tenant: bool,
+    /// Set when nobody waits any more: it does not begin then.
+    pub canceled: Arc<AtomicBool>,
+    /// Called once: when all that will be found deleted after any crash is; with the id of the request.
+    pub reply: Box<dyn FnOnce(Result<u128, DeleteError>) + Send>,
+}
+
+/// Why a deletion is not done. A part of it may be; asking again is safe.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeleteError {
+    /// The tenant has as many deletions as it may that still apply to blocks.
+    #[error(
+        "there are {0} deletions that are not physical yet, as many as there may be: wait until blocks have been compacted, or ask for fewer with wider selectors"
+    )]
+    TooMany(usize),
+    /// The selectors cannot be kept.
+    #[error("{0}")]
+    Invalid(String),
+    /// The state of the node, or of its disk.
+    #[error("{0}")]
+    Unavailable(String),
+}
 
 /// Samples of one body for one core, all of one tenant.
 pub struct Push {

@@ -221,6 +221,10 @@ pub(crate) fn recover(
     let (mut last, mut logs) = (None, Vec::new());
     for (generation, core) in sources {
         let dir = wal::core_dir(&root, generation, core);
+        if keep != Keep::Own {
+            let chunks = &mut *replay.borrow_mut();
+            chunks.chunks().find_foreign(reactor, &dir, core)?;
+        }
         let malformed = |Malformed(reason)| Error::Data {
             path: dir.clone(),
             reason,
@@ -405,6 +409,13 @@ impl Replay<'_> {
                 let (from, start) = (*time, *start);
                 self.start(series.0, Start { from, start })
             }
+            Record::Tombstone(tombstone) => self.begin_purge(tombstone),
+            Record::Purge {
+                series,
+                first,
+                last,
+            } => self.purge(series.0, first.0, last.0),
+            Record::PurgeEnd { selectors } => self.end_purge(*selectors),
             _ => Ok(()),
         };
         applied.map_err(|Malformed(reason)| reason)

@@ -165,18 +165,18 @@ impl ChunkBytes {
 
 /// The samples of a run as a chunk. Cost: encodes them anew; who wants many had better decode the run.
 fn seal(run: &HeldRun) -> Result<Vec<u8>, ReadError> {
-    let mut sealed = Vec::new();
+    let mut sealed = None;
+    // Floats come in pieces where something between them is deleted.
+    let mut chunk = XorAppender::new();
     let decoded = run.decode((i64::MIN, i64::MAX), &mut |run| match run {
         Run::Floats { times, values } => {
-            let mut chunk = XorAppender::new();
             let samples = times.iter().zip(values);
             samples.for_each(|(&time, &value)| chunk.append(time, value));
-            sealed = chunk.seal();
         }
-        Run::Sealed(run) => sealed = run.bytes.to_vec(),
+        Run::Sealed(run) => sealed = Some(run.bytes.to_vec()),
     });
     decoded.map_err(|error| ReadError::Block(error.to_string()))?;
-    Ok(sealed)
+    Ok(sealed.unwrap_or_else(|| chunk.seal()))
 }
 
 fn damaged(file: &StoredFile, offset: u64, reason: &str) -> ReadError {

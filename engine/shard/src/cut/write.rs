@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
 
-use block::{Catalog, Effort, FileKind, FileWriter, Info, SealedRun};
+use block::{Catalog, Deletion, Effort, FileKind, FileWriter, Info, SealedRun};
 use chunk::Encoding;
 use model::{CoreId, TenantId};
 use reactor::{Op, Reactor};
@@ -16,8 +17,12 @@ use reactor::{Op, Reactor};
 use super::{final_path, join, pending_path};
 use crate::chunkfile::Place;
 use crate::chunkfile::bytes::{check, load_chunks};
+use crate::limits::DELETES_WAITING_MAX;
 use crate::mailbox::Mailboxes;
-use crate::message::{BlockNews, ChunkSlice, Message, SelectedSeries};
+use crate::message::{
+    BlockNews, ChunkSlice, Delete, DeleteError, Message, PurgeOrder, SelectedSeries,
+};
+use crate::purge::Purge;
 
 /// What cores order.
 pub(crate) enum Order {
@@ -36,6 +41,10 @@ pub(crate) enum Order {
         core: CoreId,
         retentions: HashMap<TenantId, i64>,
     },
+    /// Deletes; and where the answers of the cores go.
+    Delete(Box<(Delete, Sender<Order>)>),
+    /// A core has deleted, or has not.
+    Purged(Result<u64, String>),
     /// All cores have recovered (`recovery`); nothing of the above comes before it.
     Conclude {
         logs: Vec<super::Replayed>,
@@ -108,6 +117,23 @@ pub(crate) struct Job {
     pub(crate) canceled: Arc<AtomicBool>,
 }
 
+/// Who may change what lies in blocks: a core that cuts, or a deletion. So what a file holds was logged before a deletion or behind it, never both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Cut(CoreId),
+    Delete,
+}
+
+/// A deletion that waits or is under way.
+struct Deleting {
+    delete: Delete,
+    orders: Sender<Order>,
+    /// Cores that have not answered.
+    missing: u16,
+    /// Why one of them could not.
+    failed: Option<String>,
+}
+
 /// Series whose chunks are in memory at the same time: a few megabytes.
 const GROUP_SERIES: usize = 1024;
 
@@ -116,8 +142,10 @@ pub(crate) struct Blocks {
     dir: PathBuf,
     catalog: Arc<Catalog>,
     mailboxes: Option<Mailboxes>,
-    turn: Option<CoreId>,
-    waiting: VecDeque<CoreId>,
+    turn: Option<Turn>,
+    waiting: VecDeque<Turn>,
+    /// The first of them is under way when it has the turn.
+    deletes: VecDeque<Deleting>,
     retention_ms: i64,
     /// By core.
     retentions: HashMap<CoreId, HashMap<TenantId, i64>>,
@@ -131,6 +159,7 @@ impl Blocks {
             mailboxes: None,
             turn: None,
             waiting: VecDeque::new(),
+            deletes: VecDeque::new(),
             retention_ms,
             retentions: HashMap::new(),
         }
@@ -148,6 +177,10 @@ impl Blocks {
         reactor: &mut Reactor,
         logs: &[super::Replayed],
     ) -> Result<Vec<String>, block::Error> {
+        // Places in the order of logging are given out behind them.
+        let data_dir = self.dir.parent().unwrap_or(Path::new(""));
+        let deletions = super::deletions_directory(data_dir);
+        self.catalog.open_deletions(reactor, &deletions)?;
         let is_orphan = |name: &str| super::is_orphan(name, logs);
         let notes = self.catalog.open(reactor, &self.dir, &is_orphan)?;
         let pending = self.catalog.list();
@@ -163,11 +196,11 @@ impl Blocks {
     pub(crate) fn serve(&mut self, reactor: &mut Reactor, order: Order) {
         match order {
             Order::Begin { core } => {
-                self.waiting.push_back(core);
+                self.waiting.push_back(Turn::Cut(core));
                 self.next_turn();
             }
             Order::End { core } => {
-                if self.turn == Some(core) {
+                if self.turn == Some(Turn::Cut(core)) {
                     self.turn = None;
                 }
                 self.next_turn();
@@ -190,6 +223,11 @@ impl Blocks {
                 self.retentions.insert(core, retentions);
                 self.expire(reactor);
             }
+            Order::Delete(delete) => {
+                let (delete, orders) = *delete;
+                self.delete(delete, orders);
+            }
+            Order::Purged(result) => self.purged(reactor, result),
             Order::Conclude { .. } => unreachable!("concluded by the node"),
         }
     }
@@ -200,12 +238,124 @@ impl Blocks {
     }
 
     fn next_turn(&mut self) {
-        if self.turn.is_none()
-            && let Some(core) = self.waiting.pop_front()
+        while self.turn.is_none()
+            && let Some(next) = self.waiting.pop_front()
         {
-            self.turn = Some(core);
-            self.answer(core, Outcome::Turn);
+            match next {
+                Turn::Cut(core) => {
+                    self.turn = Some(next);
+                    self.answer(core, Outcome::Turn);
+                }
+                Turn::Delete => self.begin_delete(),
+            }
         }
+    }
+
+    fn delete(&mut self, delete: Delete, orders: Sender<Order>) {
+        if self.deletes.len() >= DELETES_WAITING_MAX {
+            let reason = format!("{DELETES_WAITING_MAX} deletions wait already");
+            return (delete.reply)(Err(DeleteError::Unavailable(reason)));
+        }
+        self.deletes.push_back(Deleting {
+            delete,
+            orders,
+            missing: 0,
+            failed: None,
+        });
+        self.waiting.push_back(Turn::Delete);
+        self.next_turn();
+    }
+
+    /// What a deletion is in the file of its tenant.
+    fn deletion(&self, delete: &Delete, order: u64, wall_ms: i64) -> Deletion {
+        Deletion {
+            id: block::fresh_id(order),
+            order,
+            whole_tenant: delete.whole_tenant,
+            selectors: delete.selectors.iter().map(|m| m.to_vec()).collect(),
+            min_time: delete.min_time,
+            max_time: delete.max_time,
+            created_ms: wall_ms,
+            over_ms: None,
+        }
+    }
+
+    /// The first deletion has the turn: all cores delete, unless it cannot be kept.
+    fn begin_delete(&mut self) {
+        let Some(Deleting { delete, .. }) = self.deletes.front() else {
+            return;
+        };
+        let refused = match delete.canceled.load(Ordering::Relaxed) {
+            true => Some(DeleteError::Unavailable("nobody waits for it".to_owned())),
+            false => None,
+        };
+        let unready = self.catalog.deletions().unready();
+        let refused = refused.or(unready.map(DeleteError::Unavailable));
+        let deletion = self.deletion(delete, 0, 0);
+        let checked = self.catalog.deletions().check(&delete.tenant, &deletion);
+        let refused = refused.or(checked.err().map(|error| match error {
+            block::Refused::TooMany => DeleteError::TooMany(block::DELETIONS_MAX),
+            error => DeleteError::Invalid(error.to_string()),
+        }));
+        if let Some(error) = refused {
+            let first = self.deletes.pop_front().expect("looked at above");
+            return (first.delete.reply)(Err(error));
+        }
+        let mailboxes = self.mailboxes.clone().expect("connected before it serves");
+        let first = self.deletes.front_mut().expect("looked at above");
+        first.missing = mailboxes.count();
+        self.turn = Some(Turn::Delete);
+        for core in 0..mailboxes.count() {
+            let orders = first.orders.clone();
+            let purge = Purge {
+                tenant: first.delete.tenant.clone(),
+                selectors: first.delete.selectors.clone(),
+                min_time: first.delete.min_time,
+                max_time: first.delete.max_time,
+                reply: Box::new(move |result| {
+                    // The keeper lives as long as somebody can order.
+                    let _ = orders.send(Order::Purged(result));
+                }),
+            };
+            mailboxes.send(CoreId(core), Message::Purge(PurgeOrder(purge)));
+        }
+    }
+
+    /// A core has answered. When all have deleted, no file is being written that has what they deleted; all that are there are before the place in
+    /// the order of logging that the deletion gets now, and all that come are behind it.
+    fn purged(&mut self, reactor: &mut Reactor, result: Result<u64, String>) {
+        let first = self.deletes.front_mut().expect("one is under way");
+        first.missing -= 1;
+        if let Err(reason) = result {
+            first.failed.get_or_insert(reason);
+        }
+        if first.missing > 0 {
+            return;
+        }
+        let Deleting { delete, failed, .. } = self.deletes.pop_front().expect("as above");
+        let result = match failed {
+            Some(reason) => Err(DeleteError::Unavailable(format!(
+                "a part may have been deleted, ask again: {reason}"
+            ))),
+            None => {
+                let order = self.catalog.next_order();
+                let deletion = self.deletion(&delete, order, reactor.wall_ms());
+                let id = deletion.id;
+                let deletions = self.catalog.deletions();
+                let added = deletions.add(reactor, &delete.tenant, deletion);
+                added.map(|()| id).map_err(|error| {
+                    DeleteError::Unavailable(format!(
+                        "a part may have been deleted, ask again: {error}"
+                    ))
+                })
+            }
+        };
+        let mailboxes = self.mailboxes.as_ref().expect("connected before it serves");
+        // Of what was read from blocks before, results may be kept.
+        mailboxes.changes().note(&delete.tenant, delete.min_time);
+        self.turn = None;
+        (delete.reply)(result);
+        self.next_turn();
     }
 
     /// Errors: why there is no file; what could be removed of it has been.

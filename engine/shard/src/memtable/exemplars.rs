@@ -94,6 +94,31 @@ impl Exemplars {
         }
     }
 
+    /// Those of a series in a range of times, both ends included, are deleted; says whether there were any. Their places stay until their turn comes, so of
+    /// a series that has others these may leave that much earlier.
+    pub(crate) fn purge(&mut self, series: u32, min: i64, max: i64) -> bool {
+        let Some(of) = self.of_series.get_mut(&series) else {
+            return false;
+        };
+        let before = of.list.len();
+        let mut bytes = 0;
+        of.list.retain(|exemplar| {
+            let goes = (min..=max).contains(&exemplar.time.0);
+            bytes += if goes {
+                exemplar.labels.packed().len()
+            } else {
+                0
+            };
+            !goes
+        });
+        self.label_bytes -= bytes;
+        let gone = of.list.len() < before;
+        if of.list.is_empty() {
+            self.of_series.remove(&series);
+        }
+        gone
+    }
+
     /// A series has left.
     pub(crate) fn forget(&mut self, series: u32) {
         if self.of_series.is_empty() {

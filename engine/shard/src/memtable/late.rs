@@ -89,6 +89,16 @@ impl Lates {
         removed
     }
 
+    /// Changes those of a series, which are forgotten when there are none left.
+    pub(super) fn change(&mut self, series: u32, how: impl FnOnce(&mut Late)) {
+        if let Some(late) = self.of_mut(series) {
+            how(late);
+            if late.is_empty() {
+                self.remove(series);
+            }
+        }
+    }
+
     /// Whether no series has any.
     pub(crate) fn is_empty(&self) -> bool {
         self.shards.is_empty()
@@ -105,6 +115,17 @@ impl Lates {
 impl Late {
     fn is_empty(&self) -> bool {
         self.floats.is_empty() && self.histograms.is_empty() && self.sealed.is_empty()
+    }
+
+    /// To be replaced.
+    pub(super) fn sealed_mut(&mut self) -> &mut Vec<Sealed> {
+        &mut self.sealed
+    }
+
+    /// Lets go of what the buffer has at times of which `gone` says so.
+    pub(super) fn drop_buffered(&mut self, gone: &dyn Fn(i64) -> bool) {
+        self.floats.retain(|float| !gone(float.0));
+        self.histograms.retain(|histogram| !gone(histogram.0));
     }
 
     /// Its chunks.
@@ -209,7 +230,7 @@ fn forgetting(histogram: &HistogramSample) -> HistogramSample {
 }
 
 /// Chunks of ascending samples.
-fn float_pieces(samples: &[(i64, f64)], each: &mut dyn FnMut(Piece)) {
+pub(super) fn float_pieces(samples: &[(i64, f64)], each: &mut dyn FnMut(Piece)) {
     let mut chunk = XorAppender::new();
     let mut rest = samples.iter().peekable();
     while let Some(&(time, value)) = rest.next() {
@@ -227,7 +248,10 @@ fn float_pieces(samples: &[(i64, f64)], each: &mut dyn FnMut(Piece)) {
 }
 
 /// As [`float_pieces`]; a chunk has histograms of one kind.
-fn histogram_pieces(samples: &[(i64, Box<HistogramSample>)], each: &mut dyn FnMut(Piece)) {
+pub(super) fn histogram_pieces(
+    samples: &[(i64, Box<HistogramSample>)],
+    each: &mut dyn FnMut(Piece),
+) {
     let mut rest = samples.iter().peekable();
     let mut open: Option<HistogramAppender> = None;
     while let Some((time, value)) = rest.next() {
@@ -307,7 +331,10 @@ impl Memtable {
     }
 
     /// The late samples of the tenant of a live series, and what closed chunks are kept in and counted by.
-    fn parts_of_late(&mut self, series: u32) -> (&mut Lates, &mut ChunkFiles, &mut Totals) {
+    pub(super) fn parts_of_late(
+        &mut self,
+        series: u32,
+    ) -> (&mut Lates, &mut ChunkFiles, &mut Totals) {
         let slot = self.rows[series].tenant;
         let tenant = self.tenants[slot as usize].as_mut();
         let tenant = tenant.expect("slots in use have a tenant");
@@ -515,7 +542,7 @@ impl Piece {
 }
 
 /// The samples of a chunk; none where it is damaged.
-fn samples_of(sealed: &[u8]) -> Vec<(i64, Stored)> {
+pub(super) fn samples_of(sealed: &[u8]) -> Vec<(i64, Stored)> {
     let mut times = Vec::new();
     if !chunk::holds_histograms(sealed) {
         let mut values = Vec::new();

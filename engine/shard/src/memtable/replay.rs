@@ -13,6 +13,9 @@
 //! A series that left memory and came back has two numbers in the log: the later one supersedes the earlier, whose samples are
 //! older than what is kept.
 //!
+//! What was deleted is deleted again at the same place of the log. What a core had let go of before a deletion (expired, or cut and idle) is in no record, and
+//! an older checkpoint may name it: so it is deleted at the end of each deletion, as whatever matches and was not named.
+//!
 //! After a change of the number of cores every core reads every old log and keeps what is placed on it, under new numbers.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -20,8 +23,8 @@ use std::path::{Path, PathBuf};
 
 use chunk::{Encoding, HistogramAppender, XorAppender};
 use model::identity::{core_of, placement};
-use model::{CoreId, Exemplar, HistogramSample, Labels, SeriesId, TenantId};
-use wal::StoredChunkRecord;
+use model::{CoreId, Exemplar, HistogramSample, Labels, Matcher, SeriesId, TenantId};
+use wal::{StoredChunkRecord, TombstoneRecord};
 
 use super::append::SeriesLimits;
 use super::exemplars::Judgement;
@@ -62,6 +65,10 @@ pub(crate) struct Replay<'a> {
     /// Samples applied, and samples that named no series (only salvage makes those).
     pub(crate) samples: u64,
     pub(crate) orphans: u64,
+    /// Of these, by the log's number.
+    orphans_of: HashMap<u32, u64>,
+    /// Deletions that have begun.
+    deletions: Vec<Deletion>,
     scratch: Vec<u8>,
 }
 
@@ -105,6 +112,16 @@ struct Announced {
     packed: Box<[u8]>,
 }
 
+/// A selector of a deletion that has begun.
+struct Deletion {
+    tenant: TenantId,
+    matchers: Vec<Matcher>,
+    first: i64,
+    last: i64,
+    /// Our numbers of the series that match and have not been named yet.
+    left: HashSet<u32>,
+}
+
 /// A record that contradicts what came before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Malformed(pub(crate) String);
@@ -122,6 +139,8 @@ impl<'a> Replay<'a> {
             source: Default::default(),
             samples: 0,
             orphans: 0,
+            orphans_of: HashMap::new(),
+            deletions: Vec::new(),
             scratch: Vec::new(),
         }
     }
@@ -133,6 +152,8 @@ impl<'a> Replay<'a> {
         self.announced.clear();
         self.numbers.clear();
         self.superseded.clear();
+        self.orphans_of.clear();
+        self.deletions.clear();
         Ok(())
     }
 
@@ -255,9 +276,7 @@ impl<'a> Replay<'a> {
         let number = chunk.series.0;
         let Some(series) = self.number_of(number) else {
             // A salvage may have left it without any others.
-            if self.keep == Keep::Own && !self.superseded.contains(&number) {
-                self.orphans += u64::from(chunk.count & !LATE);
-            }
+            self.note_orphans(number, u64::from(chunk.count & !LATE));
             return Ok(());
         };
         let sealed = self.adopt(chunk, chunk.count & !LATE)?;
@@ -307,9 +326,7 @@ impl<'a> Replay<'a> {
             return Err(Malformed(reason));
         }
         let Some(series) = self.number_of(number) else {
-            if self.keep == Keep::Own && !self.superseded.contains(&number) {
-                self.orphans += 1;
-            }
+            self.note_orphans(number, 1);
             return Ok(());
         };
         let row = &mut self.memtable.rows[series];
@@ -436,6 +453,94 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
+    fn note_orphans(&mut self, number: u32, count: u64) {
+        if self.keep == Keep::Own && !self.superseded.contains(&number) {
+            self.orphans += count;
+            *self.orphans_of.entry(number).or_default() += count;
+        }
+    }
+
+    /// A deletion begins: notes which series it is about.
+    pub(crate) fn begin_purge(&mut self, tombstone: &TombstoneRecord<'_>) -> Result<(), Malformed> {
+        self.finish_loading()?;
+        let compiled = tombstone.matchers.iter();
+        let compiled = compiled.map(|&(op, name, value)| Matcher::new(op, name, value));
+        let matchers = compiled.collect::<Result<Vec<_>, _>>();
+        let mut deletion = Deletion {
+            tenant: tombstone.tenant.clone(),
+            matchers: matchers.map_err(|error| Malformed(error.to_string()))?,
+            first: tombstone.first.0,
+            last: tombstone.last.0,
+            left: HashSet::new(),
+        };
+        let left: HashSet<u32> = match self.keep {
+            Keep::Own => (0..self.memtable.rows.count())
+                .filter(|&series| self.is_of(series, &deletion))
+                .collect(),
+            Keep::Placed { .. } => {
+                let ours = self.numbers.values().map(|(series, _)| *series);
+                ours.filter(|&series| self.is_of(series, &deletion))
+                    .collect()
+            }
+        };
+        deletion.left = left;
+        self.deletions.push(deletion);
+        Ok(())
+    }
+
+    fn is_of(&self, series: u32, deletion: &Deletion) -> bool {
+        if !self.memtable.is_live(series) {
+            return false;
+        }
+        let tenant = self.memtable.rows[series].tenant;
+        if self.memtable.tenant(tenant).id != deletion.tenant {
+            return false;
+        }
+        let labels = self.memtable.labels(series);
+        let mut matchers = deletion.matchers.iter();
+        matchers.all(|matcher| matcher.matches(labels.get(matcher.name()).unwrap_or("")))
+    }
+
+    /// What a series has in a range is deleted.
+    pub(crate) fn purge(&mut self, number: u32, first: i64, last: i64) -> Result<(), Malformed> {
+        self.finish_loading()?;
+        let Some(series) = self.number_of(number) else {
+            // It left with this, and the checkpoint was taken behind it.
+            self.orphans -= self.orphans_of.remove(&number).unwrap_or(0);
+            return Ok(());
+        };
+        for deletion in &mut self.deletions {
+            deletion.left.remove(&series);
+        }
+        let purged = self.memtable.purge(series, first, last);
+        if purged.map_err(Malformed)?.left {
+            self.numbers.remove(&number);
+        }
+        Ok(())
+    }
+
+    /// The deletion that began with the last so many tombstones is complete: of the series that match the core had those alone that have been named.
+    pub(crate) fn end_purge(&mut self, selectors: u64) -> Result<(), Malformed> {
+        self.finish_loading()?;
+        let count = usize::try_from(selectors).unwrap_or(usize::MAX);
+        let from = self.deletions.len().saturating_sub(count);
+        let ended = self.deletions.split_off(from);
+        self.deletions.clear();
+        for deletion in ended {
+            for &series in &deletion.left {
+                if !self.is_of(series, &deletion) {
+                    continue;
+                }
+                let (first, last) = (deletion.first, deletion.last);
+                let purged = self.memtable.purge(series, first, last);
+                if purged.map_err(Malformed)?.left {
+                    self.numbers.retain(|_, (ours, _)| *ours != series);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Our number of a live series, to which the caller adds this sample; nothing where the sample began it, or where there is none.
     fn started(
         &mut self,
@@ -449,9 +554,7 @@ impl<'a> Replay<'a> {
             return Ok(Some(series));
         }
         let Some(announced) = self.announced.remove(&number) else {
-            if self.keep == Keep::Own && !self.superseded.contains(&number) {
-                self.orphans += 1;
-            }
+            self.note_orphans(number, 1);
             return Ok(None);
         };
         let series = self.enter(number, &announced);

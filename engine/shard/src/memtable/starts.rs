@@ -59,6 +59,20 @@ impl Starts {
         }
     }
 
+    /// Those of samples in a range of times, both ends included, are deleted; says whether there were any.
+    pub(crate) fn purge(&mut self, series: u32, min: i64, max: i64) -> bool {
+        let Some(list) = self.of_series.get_mut(&series) else {
+            return false;
+        };
+        let before = list.len();
+        list.retain(|start| !(min..=max).contains(&start.from.0));
+        let gone = list.len() < before;
+        if list.is_empty() {
+            self.of_series.remove(&series);
+        }
+        gone
+    }
+
     /// Those of a series, ascending.
     pub(crate) fn of(&self, series: u32) -> &[Start] {
         self.of_series.get(&series).map_or(&[], |list| &list[..])

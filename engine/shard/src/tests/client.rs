@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
-use block::{Catalog, FoundRun, Run};
+use block::{Catalog, FoundRun, Gone, Run};
 
 use ::model::{
     Ack, CoreId, Exemplar, FloatHistogram, Histogram, HistogramSample, Labels, Matcher, SeriesKey,
@@ -101,6 +101,34 @@ pub(crate) struct Ledger {
     pub(crate) refused: u64,
     /// Pushes sent.
     pushes: u64,
+    /// Counts what begins and ends.
+    clock: u64,
+    deletes: Vec<Deleted>,
+}
+
+/// A deletion, from the moment in which it was sent.
+#[derive(Debug)]
+struct Deleted {
+    tenant: TenantId,
+    matchers: Vec<Matcher>,
+    range: (i64, i64),
+    /// By the clock of the ledger.
+    ended: Option<u64>,
+    /// Pushes up to this one may have come before it.
+    last_push: u64,
+    /// Values that were stored before it, if ever, and the last push that had them.
+    victims: Vec<(Name, i64, u64, u64)>,
+}
+
+impl Deleted {
+    fn means(&self, tenant: &TenantId, labels: &Labels, time: i64) -> bool {
+        (self.range.0..=self.range.1).contains(&time) && self.means_series(tenant, labels)
+    }
+
+    fn means_series(&self, tenant: &TenantId, labels: &Labels) -> bool {
+        let mut matchers = self.matchers.iter();
+        self.tenant == *tenant && matchers.all(|m| m.matches(labels.get(m.name()).unwrap_or("")))
+    }
 }
 
 /// A push on its way, on one core.
@@ -113,7 +141,7 @@ pub(crate) struct Sent {
     /// Series of what is no float of the known part.
     others: Vec<Labels>,
     /// Its number.
-    push: u64,
+    pub(crate) push: u64,
     /// Per sample of the body: sent by its key.
     is_known: Vec<bool>,
     reply: Receiver<PushOutcome>,
@@ -359,7 +387,12 @@ impl Client {
                     .samples
                     .get_mut(&(sent.tenant.clone(), labels.clone()));
                 let known = series.unwrap().get_mut(time).unwrap();
-                known.acknowledged = Some((value.to_bits(), sent.push));
+                let mut deletes = ledger.deletes.iter();
+                if !deletes.any(|delete| {
+                    sent.push <= delete.last_push && delete.means(&sent.tenant, labels, *time)
+                }) {
+                    known.acknowledged = Some((value.to_bits(), sent.push));
+                }
             }
         }
         Some(outcome)
@@ -456,6 +489,30 @@ impl Client {
         found.into_keys()
     }
 
+    /// Asks for a deletion.
+    pub(crate) fn delete(
+        &self,
+        tenant: &TenantId,
+        selectors: &[&[Matcher]],
+        (min_time, max_time): (i64, i64),
+    ) -> Receiver<Result<u128, DeleteError>> {
+        let (sender, reply) = channel();
+        let selectors: Vec<Arc<[Matcher]>> = selectors.iter().map(|&s| s.into()).collect();
+        let delete = Delete {
+            tenant: tenant.clone(),
+            selectors: selectors.into(),
+            min_time,
+            max_time,
+            whole_tenant: false,
+            canceled: Arc::default(),
+            reply: Box::new(move |result| {
+                let _ = sender.send(result);
+            }),
+        };
+        self.mailboxes.send(CoreId(0), Message::Delete(delete));
+        reply
+    }
+
     /// Sends a label query to every core.
     pub(crate) fn labels(
         &self,
@@ -500,6 +557,7 @@ impl Blocks {
     /// Adds what cores have not answered: of two blocks the one that was logged later counts.
     fn add_to(&self, found: &mut Found) -> Result<(), block::Error> {
         let (min, max) = self.range;
+        let deleted = self.catalog.deletions().tombstones(&self.tenant);
         for block in self
             .catalog
             .overlapping(&self.tenant, min, max)
@@ -529,23 +587,29 @@ impl Blocks {
             for FoundRun {
                 series: number,
                 run,
-                ..
+                min_time,
+                max_time,
             } in runs
             {
                 let at = series.binary_search(&number).expect("asked for");
+                let gone = Arc::new(Gone::of(&labels[at], order, i64::MIN, &deleted));
+                if gone.covers(min_time.max(min), max_time.min(max)) {
+                    continue;
+                }
                 let into = found.entry(labels[at].clone()).or_default();
-                run.decode((i64::MIN, i64::MAX), &mut |run| {
-                    let samples = match run {
-                        Run::Floats { times, values } => {
-                            let bits = values.iter().map(|value| value.to_bits());
-                            times.iter().copied().zip(bits).collect()
+                run.without(&gone)
+                    .decode((i64::MIN, i64::MAX), &mut |run| {
+                        let samples = match run {
+                            Run::Floats { times, values } => {
+                                let bits = values.iter().map(|value| value.to_bits());
+                                times.iter().copied().zip(bits).collect()
+                            }
+                            Run::Sealed(sealed) => decode(sealed.bytes),
+                        };
+                        for (time, bits) in samples {
+                            into.entry(time).or_insert(bits);
                         }
-                        Run::Sealed(sealed) => decode(sealed.bytes),
-                    };
-                    for (time, bits) in samples {
-                        into.entry(time).or_insert(bits);
-                    }
-                })?;
+                    })?;
             }
         }
         Ok(())
@@ -648,16 +712,25 @@ pub(crate) fn decode(sealed: &[u8]) -> Vec<(i64, u64)> {
 impl Ledger {
     /// Nothing that was not sent.
     pub(crate) fn check_sent(&self, tenant: &TenantId, found: &Found) {
+        self.check_sent_since(tenant, found, self.clock);
+    }
+
+    /// The same of an answer to a question of that time, but for what was deleted since.
+    pub(crate) fn check_sent_since(&self, tenant: &TenantId, found: &Found, since: u64) {
         for (labels, samples) in found {
             let sent = self.samples.get(&(tenant.clone(), labels.clone()));
-            let sent = sent.unwrap_or_else(|| panic!("{labels} of {tenant} was never sent"));
             for (time, bits) in samples {
+                if self.is_doubtful(tenant, labels, *time, since) {
+                    continue;
+                }
+                let sent = sent
+                    .unwrap_or_else(|| panic!("{labels} of {tenant} was never sent, or deleted"));
                 let known = sent
                     .get(time)
                     .is_some_and(|known| known.sent.contains_key(bits));
                 assert!(
                     known,
-                    "{labels} at {time}: {} was never sent",
+                    "{labels} of {tenant} at {time}: {} was never sent, or was deleted",
                     f64::from_bits(*bits)
                 );
             }
@@ -680,6 +753,9 @@ impl Ledger {
                 let Some(acknowledged) = known.acknowledged else {
                     continue;
                 };
+                if now.is_doubtful(tenant, labels, *time, self.clock) {
+                    continue;
+                }
                 let read = found.get(labels).and_then(|found| found.get(time));
                 let known = &now.samples[&(tenant.clone(), labels.clone())][time];
                 assert!(
@@ -691,16 +767,94 @@ impl Ledger {
     }
 
     /// What a read has shown must be there after any crash: as good as acknowledged.
-    pub(crate) fn note_shown(&mut self, tenant: &TenantId, found: &Found) {
+    pub(crate) fn note_shown(&mut self, tenant: &TenantId, found: &Found, since: u64) {
         for (labels, samples) in found {
-            let series = self.samples.get_mut(&(tenant.clone(), labels.clone()));
-            let series = series.expect("checked by `check_sent`");
             for (time, bits) in samples {
+                if self.is_doubtful(tenant, labels, *time, since) {
+                    continue;
+                }
+                let series = self.samples.get_mut(&(tenant.clone(), labels.clone()));
+                let series = series.expect("checked by `check_sent`");
                 let known = series.get_mut(time).expect("checked by `check_sent`");
                 match known.acknowledged {
                     Some((before, _)) if before == *bits => {}
                     // Logged at some time since it was sent first.
                     _ => known.acknowledged = Some((*bits, known.sent[bits].0)),
+                }
+            }
+        }
+    }
+
+    /// Whether a deletion that means a sample was not over at that time: it may be seen or not.
+    fn is_doubtful(&self, tenant: &TenantId, labels: &Labels, time: i64, since: u64) -> bool {
+        let mut deletes = self.deletes.iter();
+        deletes.any(|delete| {
+            delete.ended.is_none_or(|ended| ended > since) && delete.means(tenant, labels, time)
+        })
+    }
+
+    /// Now, for [`Ledger::check_sent_since`].
+    pub(crate) fn clock(&self) -> u64 {
+        self.clock
+    }
+
+    /// Samples that may be deleted from now on; gives the number of the deletion. `unsettled`: the first push that may still be applied.
+    pub(crate) fn begin_delete(
+        &mut self,
+        tenant: &TenantId,
+        matchers: &[Matcher],
+        range: (i64, i64),
+        unsettled: Option<u64>,
+    ) -> usize {
+        self.clock += 1;
+        let mut delete = Deleted {
+            tenant: tenant.clone(),
+            matchers: matchers.to_vec(),
+            range,
+            ended: None,
+            last_push: u64::MAX,
+            victims: Vec::new(),
+        };
+        let before = unsettled.unwrap_or(self.pushes + 1);
+        for (name, samples) in &mut self.samples {
+            for (&time, known) in samples {
+                if !delete.means_series(&name.0, &name.1) {
+                    continue;
+                }
+                // Exemplars go with a series of which nothing is left in memory; and whatever comes again comes behind others.
+                known.late = true;
+                if !delete.means(&name.0, &name.1, time) {
+                    continue;
+                }
+                known.acknowledged = None;
+                let sure = known.sent.iter().filter(|(_, (_, last))| *last < before);
+                let victims = sure.map(|(&bits, &(_, last))| (name.clone(), time, bits, last));
+                delete.victims.extend(victims);
+            }
+        }
+        self.deletes.push(delete);
+        self.deletes.len() - 1
+    }
+
+    /// A deletion is over; `done`: it was acknowledged, and from now on nothing is there that was stored before.
+    pub(crate) fn end_delete(&mut self, number: usize, done: bool) {
+        self.clock += 1;
+        let delete = &mut self.deletes[number];
+        delete.ended = Some(self.clock);
+        delete.last_push = self.pushes;
+        for (name, samples) in &mut self.samples {
+            let means = delete.means_series(&name.0, &name.1);
+            samples.values_mut().for_each(|known| known.late |= means);
+        }
+        let victims = std::mem::take(&mut delete.victims);
+        for (name, time, bits, last) in victims.into_iter().filter(|_| done) {
+            let samples = self.samples.get_mut(&name).expect("nobody removes names");
+            if let Some(known) = samples.get_mut(&time)
+                && known.sent.get(&bits).is_some_and(|sent| sent.1 == last)
+            {
+                known.sent.remove(&bits);
+                if known.sent.is_empty() {
+                    samples.remove(&time);
                 }
             }
         }
@@ -755,6 +909,7 @@ impl Ledger {
     pub(crate) fn snapshot(&self) -> Ledger {
         Ledger {
             samples: self.samples.clone(),
+            clock: self.clock,
             ..Ledger::default()
         }
     }

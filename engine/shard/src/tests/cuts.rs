@@ -219,7 +219,7 @@ fn cut_power_everywhere(new: &dyn Fn(u64) -> Cutting, expected: u64) {
         "{states:?}"
     );
     assert!(
-        states.len() == 2 && states.values().all(|&n| n > 3),
+        states.len() == 2 && states.values().all(|&n| n > 2),
         "{states:?}"
     );
 }

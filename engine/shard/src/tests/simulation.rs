@@ -11,9 +11,10 @@
 use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use ::model::{Labels, Matcher, TenantId, TenantLimits};
+use ::model::{Labels, MatchOp, Matcher, TenantId, TenantLimits};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -22,7 +23,7 @@ use reactor::{Fault, Sim, SimOptions};
 use super::client::{Asked, Body, Client, Found, Ledger, Sent, histogram_of};
 use super::node::{TestNode, cpus, options};
 use crate::limits::CUT_MS;
-use crate::message::{ReadError, Refusal};
+use crate::message::{DeleteError, ReadError, Refusal};
 use crate::{Error, Options};
 
 /// Runs at least so many seeds and until the time is over, or the one of `MYELIN_SEED`. A failure prints its seed and the command that repeats it.
@@ -69,6 +70,7 @@ struct Run {
     ledger: Ledger,
     sent: Vec<Sent>,
     asked: Vec<(TenantId, Ledger, Asked)>,
+    deletes: Vec<(usize, Receiver<Result<u128, DeleteError>>)>,
     now: i64,
 }
 
@@ -115,6 +117,7 @@ impl Run {
             ledger: Ledger::default(),
             sent: Vec::new(),
             asked: Vec::new(),
+            deletes: Vec::new(),
             now: 1_700_000_000_000,
         }
     }
@@ -151,6 +154,9 @@ impl Run {
         self.settle();
         self.sent.clear();
         self.asked.clear();
+        for (number, _) in self.deletes.drain(..) {
+            self.ledger.end_delete(number, false);
+        }
         match power_cut {
             true => self.sim.crash(),
             false => self.sim.kill(),
@@ -226,20 +232,57 @@ impl Run {
         self.asked.push((tenant, self.ledger.snapshot(), asked));
     }
 
+    /// Deletes something of a tenant, or all of it.
+    fn delete(&mut self) {
+        let tenant = self.tenant();
+        let some = [
+            vec![Matcher::equal("pod", "p3")],
+            vec![Matcher::new(MatchOp::Regex, "pod", "p[0-5]").unwrap()],
+            vec![Matcher::new(MatchOp::NotRegex, "pod", "p[0-9]").unwrap()],
+            Vec::new(),
+        ];
+        let matchers = some.choose(&mut self.rng).unwrap();
+        let back = |rng: &mut SmallRng| {
+            let most = *[30_000, 600_000, 4 * CUT_MS].choose(rng).unwrap();
+            rng.random_range(0..most)
+        };
+        let (one, other) = (back(&mut self.rng), back(&mut self.rng));
+        let range = match self.rng.random_range(0..3) {
+            0 => (i64::MIN, i64::MAX),
+            1 => (i64::MIN, self.now - one),
+            _ => (self.now - one.max(other), self.now - one.min(other)),
+        };
+        let unsettled = self.sent.iter().map(|sent| sent.push).min();
+        let number = self
+            .ledger
+            .begin_delete(&tenant, matchers, range, unsettled);
+        let client = self.client.as_ref().expect("the node serves");
+        let reply = client.delete(&tenant, &[matchers], range);
+        self.deletes.push((number, reply));
+    }
+
     /// Takes in the replies that have come.
     fn settle(&mut self) {
         let aliases = Client::new(crate::Mailboxes::new(1, 1, 1));
         let client = self.client.as_ref().unwrap_or(&aliases);
         let (sent, ledger) = (&mut self.sent, &mut self.ledger);
         sent.retain(|sent| client.settle(sent, ledger).is_none());
-        let mut shown: Vec<(TenantId, Found)> = Vec::new();
+        self.deletes.retain(|(number, reply)| {
+            let Ok(result) = reply.try_recv() else {
+                return true;
+            };
+            DELETES.fetch_add(u64::from(result.is_ok()), Ordering::Relaxed);
+            ledger.end_delete(*number, result.is_ok());
+            false
+        });
+        let mut shown: Vec<(TenantId, Found, u64)> = Vec::new();
         self.asked
             .retain_mut(|(tenant, before, asked)| match asked.settle() {
                 None => true,
                 Some(Ok(found)) => {
                     // All that was acknowledged before the question is in the answer.
                     before.check_acknowledged_by(&self.ledger, tenant, &found);
-                    shown.push((tenant.clone(), found));
+                    shown.push((tenant.clone(), found, before.clock()));
                     false
                 }
                 Some(Err(error)) => {
@@ -248,9 +291,9 @@ impl Run {
                     false
                 }
             });
-        for (tenant, found) in shown {
-            self.ledger.check_sent(&tenant, &found);
-            self.ledger.note_shown(&tenant, &found);
+        for (tenant, found, since) in shown {
+            self.ledger.check_sent_since(&tenant, &found, since);
+            self.ledger.note_shown(&tenant, &found, since);
         }
     }
 
@@ -287,7 +330,9 @@ impl Run {
     /// Everything is read and compared.
     fn verify(&mut self) {
         for tenant in ["a", "b", "c"].map(|name| TenantId::new(name).unwrap()) {
-            let found = self.read_all(&tenant);
+            let Some(found) = self.read_all(&tenant) else {
+                continue;
+            };
             self.ledger.check_sent(&tenant, &found);
             if !self.relaxed {
                 self.ledger.check_acknowledged(&tenant, &found);
@@ -326,17 +371,21 @@ impl Run {
     /// As `verify`, for tenants that keep only so much behind their newest sample.
     fn verify_since(&mut self, retention: i64) {
         for tenant in ["a", "b", "c"].map(|name| TenantId::new(name).unwrap()) {
-            let found = self.read_all(&tenant);
+            let found = self.read_all(&tenant).expect("a sound node");
             self.ledger.check_sent(&tenant, &found);
             let recent = self.ledger.since(&tenant, retention);
             recent.check_acknowledged(&tenant, &found);
         }
     }
 
-    fn read_all(&mut self, tenant: &TenantId) -> Found {
+    /// `None`: the core that is poisoned has deletions that never became durable, and answers no reads.
+    fn read_all(&mut self, tenant: &TenantId) -> Option<Found> {
         let client = self.client.as_ref().expect("the node serves");
         let asked = client.select(tenant, &[], (i64::MIN, i64::MAX));
-        self.answer(asked).expect("a read of a sound node")
+        match self.answer(asked) {
+            Err(ReadError::Refused(Refusal::Poisoned { .. })) => None,
+            answer => Some(answer.expect("a read of a sound node")),
+        }
     }
 
     fn answer(&mut self, mut asked: Asked) -> Result<Found, ReadError> {
@@ -361,6 +410,7 @@ impl Run {
                 5..=6 => self.retry(),
                 7 => self.ask(),
                 8 if self.rng.random_bool(0.3) => self.cut(),
+                9 if self.rng.random_bool(0.2) => self.delete(),
                 _ => self.turn(),
             }
             if self.sim.is_off() {
@@ -563,6 +613,8 @@ fn churn(seed: u64) {
 /// Cuts of all runs that were over, and that failed, as of later cuts.
 static CUTS: AtomicU64 = AtomicU64::new(0);
 static CUTS_FAILED: AtomicU64 = AtomicU64::new(0);
+/// Deletions that were acknowledged.
+static DELETES: AtomicU64 = AtomicU64::new(0);
 /// Late samples that were stored, as of later cuts.
 static LATE: AtomicU64 = AtomicU64::new(0);
 
@@ -602,7 +654,7 @@ impl Run {
     fn missing(&mut self) -> usize {
         let mut missing = 0;
         for tenant in ["a", "b", "c"].map(|name| TenantId::new(name).unwrap()) {
-            let found = self.read_all(&tenant);
+            let found = self.read_all(&tenant).expect("a sound node");
             missing += self.ledger.missing(&tenant, &found);
         }
         missing
@@ -695,10 +747,10 @@ fn what_was_acknowledged_survives_crashes_and_nothing_else_appears() {
         20,
         crashes,
     );
-    let counts = [&CUTS, &LATE].map(|count| count.load(Ordering::Relaxed));
+    let counts = [&CUTS, &LATE, &DELETES].map(|count| count.load(Ordering::Relaxed));
     assert!(
         !counts.contains(&0) || std::env::var("MYELIN_SEED").is_ok(),
-        "nothing was cut, or came late"
+        "nothing was cut, came late, or was deleted: {counts:?}"
     );
 }
 
