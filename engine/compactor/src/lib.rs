@@ -16,6 +16,7 @@
 
 #![forbid(unsafe_code)]
 
+mod deletions;
 mod metrics;
 mod options;
 mod plan;

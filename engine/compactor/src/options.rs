@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use block::Tombstone;
 use model::TenantId;
 use reactor::IoMode;
 
@@ -90,9 +89,6 @@ const RANGES_MAX: usize = 16;
 pub trait Policy: Send {
     /// Milliseconds that are kept of a tenant, counted back from its newest sample.
     fn retention_ms(&self, tenant: &TenantId) -> i64;
-
-    /// What has been deleted of it.
-    fn tombstones(&self, tenant: &TenantId) -> Vec<Tombstone>;
 
     /// Bytes that are free where the blocks are, if that is known.
     fn free_bytes(&self) -> Option<u64>;

@@ -4,6 +4,8 @@
 //! 2. For each stage: plan, and for each file of the plan: write beside its name, sync, rename, sync the directory (`block::FileWriter`); read it back and verify; show it to
 //!    readers, which hides the parts of the sources; remove the sources of which nothing is left to show.
 //!
+//! 3. What deletions apply to and no stage has merged is written again for itself, without what was deleted ([`crate::deletions`]).
+//!
 //! A crash between any two of these leaves a directory from which the next start sees each sample once, and a plan that goes on where this one ended.
 
 use std::collections::HashSet;
@@ -83,11 +85,11 @@ impl From<block::Error> for Failure {
 
 /// Merges the blocks of a catalog. Between runs it knows only which parts are damaged.
 pub struct Compactor {
-    options: Options,
-    catalog: Arc<Catalog>,
+    pub(crate) options: Options,
+    pub(crate) catalog: Arc<Catalog>,
     policy: Box<dyn Policy>,
     metrics: Metrics,
-    damaged: Damaged,
+    pub(crate) damaged: Damaged,
 }
 
 impl Compactor {
@@ -148,6 +150,7 @@ impl Compactor {
                 }
             }
         }
+        self.apply_deletions(reactor, stop, &mut done)?;
         self.metrics.damaged.set(self.damaged.len() as i64);
         Ok(done)
     }
@@ -160,7 +163,7 @@ impl Compactor {
     }
 
     /// Writes a file, without the tenants whose sources turn out to be damaged.
-    fn make(
+    pub(crate) fn make(
         &mut self,
         reactor: &mut Reactor,
         mut output: Output,
@@ -226,9 +229,13 @@ impl Compactor {
         let options = block::Options::default();
         let mut writer = FileWriter::begin(reactor, &written, info, options, 0)?;
         let mut merged = Merged::default();
+        let mut applied = Vec::new();
         for merging in &output.tenants {
             match self.merge(reactor, &mut writer, merging, stop) {
-                Ok(one) => add(&mut merged, &one),
+                Ok((one, order)) => {
+                    add(&mut merged, &one);
+                    applied.push((&merging.tenant, order));
+                }
                 Err(failure) => {
                     writer.discard_now(reactor);
                     return Err(failure);
@@ -248,6 +255,10 @@ impl Compactor {
         let synced = reactor.run(Op::SyncDir { path: dir });
         synced.map_err(block::Error::from)?;
         self.catalog.add(reactor, &path)?;
+        for (tenant, order) in applied {
+            let deletions = self.catalog.deletions();
+            deletions.note_applied(reactor, tenant, id, order)?;
+        }
         let metrics = &self.metrics;
         metrics.files.inc();
         metrics.bytes_read.inc_by(bytes);
@@ -262,16 +273,19 @@ impl Compactor {
         Ok(merged)
     }
 
-    /// Adds a tenant to the file.
+    /// Adds a tenant to the file. Tells too up to which place in the order of logging deletions have been left out of it.
     fn merge(
         &self,
         reactor: &mut Reactor,
         writer: &mut FileWriter,
         merging: &Merging,
         stop: &AtomicBool,
-    ) -> Result<Merged, Failure> {
+    ) -> Result<(Merged, u64), Failure> {
         let Merging { tenant, sources } = merging;
         writer.builder().tenant(tenant)?;
+        let drops = self.drops(reactor.wall_ms(), tenant);
+        let orders = drops.tombstones.iter().map(|tombstone| tombstone.order);
+        let applied = orders.max().unwrap_or(0);
         let damaged = |at: usize, error: block::Error| Failure::Damaged {
             source: sources[at].meta().info.id,
             tenant: tenant.clone(),
@@ -280,12 +294,16 @@ impl Compactor {
         let mut files: Vec<SharedFile> = sources.iter().map(|block| block.source()).collect();
         let mut inputs = Vec::with_capacity(sources.len());
         for (at, (file, block)) in files.iter_mut().zip(sources).enumerate() {
+            // Of a tenant that was deleted nothing need be read.
+            let order = block.meta().info.order;
+            if drops.tombstones.iter().any(|t| t.takes_all(order)) {
+                continue;
+            }
             match Input::of(block.block(), file, tenant) {
                 Ok(input) => inputs.extend(input),
                 Err(error) => return Err(damaged(at, error)),
             }
         }
-        let drops = self.drops(reactor.wall_ms(), tenant);
         let mut merge = Merge::begin(&mut inputs, &drops);
         loop {
             if stop.load(Ordering::Relaxed) {
@@ -293,7 +311,7 @@ impl Compactor {
             }
             match merge.step(writer.builder()) {
                 Ok(true) => writer.settle(reactor)?,
-                Ok(false) => return Ok(merge.merged()),
+                Ok(false) => return Ok((merge.merged(), applied)),
                 Err(error) => {
                     let named = |path: &Path| file_of(&error) == Some(&*path.to_string_lossy());
                     let at = sources.iter().position(|block| named(block.path()));
@@ -315,7 +333,7 @@ impl Compactor {
         let keep_from = newest.map(|newest| newest.min(wall_ms).saturating_sub(retention));
         Drops {
             keep_from,
-            tombstones: self.policy.tombstones(tenant),
+            tombstones: self.catalog.deletions().tombstones(tenant).to_vec(),
         }
     }
 

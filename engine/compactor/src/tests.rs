@@ -6,14 +6,15 @@ mod model;
 mod plan;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use ::model::{Labels, TenantId};
+use ::model::{Labels, Matcher, TenantId};
 use block::{
-    Builder, Catalog, FileKind, FileWriter, Index, Info, Run, SealedRun, StoredBlock, Tombstone,
+    Builder, Catalog, Deletion, FileKind, FileWriter, Gone, Index, Info, Run, SealedRun,
+    StoredBlock, Tombstone,
 };
 use chunk::HistogramAppender;
 use reactor::{IoMode, Reactor, Sim};
@@ -44,21 +45,16 @@ fn labels(name: &str, n: usize) -> Labels {
     Labels::from_pairs([("__name__", name), ("n", &n.to_string())]).unwrap()
 }
 
-/// Keeps everything; deletes what it is told.
+/// Keeps everything, unless it is told otherwise.
 #[derive(Debug, Clone, Default)]
 struct Keep {
     retention_ms: Option<i64>,
-    tombstones: Vec<Tombstone>,
     free: Option<u64>,
 }
 
 impl Policy for Keep {
     fn retention_ms(&self, _: &TenantId) -> i64 {
         self.retention_ms.unwrap_or(i64::MAX)
-    }
-
-    fn tombstones(&self, _: &TenantId) -> Vec<Tombstone> {
-        self.tombstones.clone()
     }
 
     fn free_bytes(&self) -> Option<u64> {
@@ -101,6 +97,9 @@ impl Node {
     fn start(&mut self) {
         self.catalog = Arc::default();
         let mut reactor = Reactor::sim(&self.sim);
+        let deletions = Path::new("data/deletions");
+        let opened = self.catalog.open_deletions(&mut reactor, deletions);
+        opened.expect("a sound machine starts");
         let opened = self.catalog.open(&mut reactor, &dir(), &|_| false);
         let notes = opened.expect("a sound machine starts");
         assert!(
@@ -145,6 +144,31 @@ impl Node {
         list.last().expect("the newest").clone()
     }
 
+    /// Deletes of a tenant, and of what is expected.
+    fn delete(&mut self, name: &str, matchers: Vec<Matcher>, (min, max): (i64, i64)) {
+        let order = self.catalog.next_order();
+        let deletion = Deletion {
+            id: u128::from(order) << 64 | 9,
+            order,
+            whole_tenant: matchers.is_empty(),
+            selectors: vec![matchers.clone()],
+            min_time: min,
+            max_time: max,
+            created_ms: 0,
+            over_ms: None,
+        };
+        let deletions = self.catalog.deletions();
+        let reactor = &mut Reactor::sim(&self.sim);
+        deletions.add(reactor, &tenant(name), deletion).unwrap();
+        for ((owner, labels), samples) in &mut self.expected {
+            let passes = |m: &Matcher| m.matches(labels.get(m.name()).unwrap_or(""));
+            if *owner == tenant(name) && matchers.iter().all(passes) {
+                samples.retain(|time, _| !(min..=max).contains(time));
+            }
+        }
+        self.expected.retain(|_, samples| !samples.is_empty());
+    }
+
     fn compact(&mut self) -> Result<Done, Error> {
         self.compact_until(&AtomicBool::new(false))
     }
@@ -166,7 +190,8 @@ impl Node {
 
     /// All that readers see: each part once, no time of a series twice unless the same is in another file.
     fn seen(&self) -> Content {
-        seen(&self.catalog.list())
+        let deleted = |tenant: &TenantId| self.catalog.deletions().tombstones(tenant);
+        seen_without(&self.catalog.list(), &deleted)
     }
 
     #[track_caller]
@@ -224,16 +249,32 @@ fn put(builder: &mut Builder, samples: &BTreeMap<i64, Told>) {
     }
 }
 
+/// What is in the files, whether it has been deleted or not.
 fn seen(list: &[Arc<StoredBlock>]) -> Content {
+    seen_without(list, &|_| Default::default())
+}
+
+fn seen_without(
+    list: &[Arc<StoredBlock>],
+    deleted: &dyn Fn(&TenantId) -> Arc<[Tombstone]>,
+) -> Content {
     let mut all = Content::new();
     // Ascending by order: what was logged later replaces.
     for block in list {
         for part in block.parts() {
             let mut file = block.source();
             let index = block.block().index(&mut file, &part.tenant).unwrap();
-            read(&index.unwrap(), &mut file, &part.tenant, &mut all);
+            let mut here = Content::new();
+            read(&index.unwrap(), &mut file, &part.tenant, &mut here);
+            let (order, deleted) = (block.meta().info.order, deleted(&part.tenant));
+            for (series, mut samples) in here {
+                let gone = Gone::of(&series.1, order, i64::MIN, &deleted);
+                samples.retain(|time, _| !gone.contains(*time));
+                all.entry(series).or_default().extend(samples);
+            }
         }
     }
+    all.retain(|_, samples| !samples.is_empty());
     all
 }
 

@@ -35,7 +35,9 @@ impl Compaction {
         let body = move || {
             // Where this is refused, merges compete on equal terms, which costs latency only.
             let _ = rustix::process::nice(NICENESS);
-            while woken.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+            while woken.recv_timeout(interval) != Err(RecvTimeoutError::Disconnected)
+                && !stopped.load(Ordering::Relaxed)
+            {
                 attempt(&mut compactor, io, &stopped);
             }
         };
@@ -44,11 +46,19 @@ impl Compaction {
         Ok(Compaction { stop, wake, thread })
     }
 
+    /// Has a run begin now instead of at the next interval.
+    pub fn waker(&self) -> impl Fn() + Send + Sync + use<> {
+        let wake = self.wake.clone();
+        // It ends with the thread.
+        move || wake.send(()).unwrap_or_default()
+    }
+
     /// Ends what is being written, which is removed, and the thread.
     pub fn stop(self) {
         let Compaction { stop, wake, thread } = self;
         stop.store(true, Ordering::Relaxed);
-        drop(wake);
+        // Others may hold its like.
+        let _ = wake.send(());
         // A panic of a run has been met.
         let _ = thread.join();
     }

@@ -20,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 mod cleanup;
+mod deletions;
 mod error;
 mod fetch;
 mod index;
@@ -36,7 +37,7 @@ pub use error::Error;
 pub use index::{Deletion, Entry, TenantIndex};
 pub use indexes::Indexes;
 pub use options::Options;
-pub use reader::{Longterm, Tally};
+pub use reader::{Longterm, Place, Tally};
 pub use thread::Uploads;
 pub use uploader::{Pass, Uploader};
 

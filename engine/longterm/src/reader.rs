@@ -20,6 +20,9 @@ use crate::metrics::Metrics;
 
 pub use crate::fetch::Tally;
 
+/// Id of a block, its place in the order of logging, and the first and last time of a tenant in it.
+pub type Place = (u128, u64, (i64, i64));
+
 /// Tells the wall clock, milliseconds since 1970.
 pub(crate) type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
@@ -114,6 +117,14 @@ impl Longterm {
                 entry.stored(tenant, file)
             });
         Ok(blocks.collect())
+    }
+
+    /// Id, place in the order of logging, and first and last time of all that the bucket has of a tenant. Errors: as of [`Longterm::blocks`].
+    pub fn entries(&self, tenant: &TenantId) -> Result<Vec<Place>, Error> {
+        let known = self.known(tenant)?;
+        let entries = known.index.blocks.iter();
+        let entries = entries.map(|e| (e.id, e.order, (e.min_time, e.max_time)));
+        Ok(entries.collect())
     }
 
     /// The index of a tenant; one that is known, however old, while the bucket is in trouble.

@@ -1,6 +1,7 @@
 //! A node's disk and a bucket, both simulated, and what becomes of blocks between them whatever happens.
 
 mod crash;
+mod deleting;
 mod reading;
 mod steady;
 
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use block::{Catalog, Effort, FileKind, FileWriter, Info, Run};
+use block::{Catalog, Effort, FileKind, FileWriter, Gone, Info, Run};
 use model::{Labels, TenantId};
 use objstore::Bucket;
 use prometheus::Registry;
@@ -89,6 +90,8 @@ impl Place {
     fn begin_with(&self, options: Options, headers: Option<(Arc<dyn Bucket>, u64)>) -> Life {
         let mut reactor = Reactor::sim(&self.disk);
         let catalog = Arc::new(Catalog::default());
+        let deletions = PathBuf::from("/data/deletions");
+        catalog.open_deletions(&mut reactor, &deletions).unwrap();
         catalog.open(&mut reactor, &dir(), &|_| false).unwrap();
         let bucket: Arc<dyn Bucket> = Arc::new(self.store.clone());
         let indexes = Arc::new(Indexes::new(bucket.clone(), 1 << 20));
@@ -313,6 +316,8 @@ fn read(
     tenant: &TenantId,
 ) -> Result<BTreeMap<(String, i64), f64>, block::Error> {
     let mut found = BTreeMap::new();
+    let deleted = life.catalog.deletions().tombstones(tenant);
+    let order = block.meta().info.order;
     let Some(slot) = life.catalog.index(block, tenant)? else {
         return Ok(found);
     };
@@ -332,7 +337,9 @@ fn read(
                 panic!("floats were written")
             };
             let name = labels[number as usize].get("series").unwrap().to_owned();
-            for (&time, &value) in times.iter().zip(values) {
+            let gone = Gone::of(&labels[number as usize], order, i64::MIN, &deleted);
+            let samples = times.iter().zip(values);
+            for (&time, &value) in samples.filter(|(time, _)| !gone.contains(**time)) {
                 found.insert((name.clone(), time), value);
             }
         },

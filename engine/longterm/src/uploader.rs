@@ -3,8 +3,9 @@
 //! 1. Once: find out whether the store keeps conditions; list the tenants; learn the greatest order of logging that the bucket has seen.
 //! 2. For each block that is due, in the order of logging: upload it unless every tenant of it is settled; look at what arrived; enter it into
 //!    the index of each tenant in it, which takes out what it was merged from.
-//! 3. Blocks that are settled and old enough leave the disk, after another look at the object.
-//! 4. `cleanup`: what has expired leaves the indexes, what left them long enough ago is deleted, what nothing names is found and deleted.
+//! 4. Blocks that are settled and old enough leave the disk, after another look at the object.
+//! 3. What deletions apply to in the bucket alone is written again (`deletions`).
+//! 5. `cleanup`: what has expired leaves the indexes, what left them long enough ago is deleted, what nothing names is found and deleted.
 //!
 //! Every step can be the last and the next pass goes on: an upload without an entry is done again, an entry that was made is found.
 //!
@@ -63,7 +64,7 @@ pub struct Uploader {
     /// Blocks that every index knows of, and what the store called them.
     settled: HashMap<u128, Option<Etag>>,
     /// Blocks that could not be read.
-    unreadable: HashSet<u128>,
+    pub(crate) unreadable: HashSet<u128>,
     pub(crate) next_cleanup_ms: i64,
     pub(crate) next_sweep_ms: i64,
     /// Objects without a name in any index, and since when they are known to be.
@@ -135,7 +136,10 @@ impl Uploader {
         let list = self.catalog.list();
         let ids: HashSet<u128> = list.iter().map(|block| block.meta().info.id).collect();
         self.settled.retain(|id, _| ids.contains(id));
-        self.unreadable.retain(|id| ids.contains(id));
+        if now_ms >= self.next_cleanup_ms {
+            // Those of the bucket alone are tried again.
+            self.unreadable.retain(|id| ids.contains(id));
+        }
         if now_ms >= self.next_cleanup_ms {
             self.try_again(&list, now_ms);
         }
@@ -158,6 +162,7 @@ impl Uploader {
                 Err(error) => return Err(error),
             }
         }
+        self.apply_deletions(reactor, stop)?;
         pass.removed = self.remove_local(reactor)?;
         pass.deleted = self.clean(reactor.wall_ms(), stop)?;
         Ok(pass)
@@ -208,6 +213,7 @@ impl Uploader {
                 self.catalog.note_order(orders.max().unwrap_or(0));
             }
             self.tenants = Some(tenants);
+            self.catalog.deletions().set_ready();
         }
         Ok(())
     }
@@ -228,7 +234,7 @@ impl Uploader {
     }
 
     /// Makes sure that a block is in the bucket and in every index that it belongs into. Returns whether it was uploaded.
-    fn settle(&mut self, block: &Arc<StoredBlock>, now_ms: i64) -> Result<bool, Error> {
+    pub(crate) fn settle(&mut self, block: &Arc<StoredBlock>, now_ms: i64) -> Result<bool, Error> {
         let (meta, key) = (block.meta(), keys::block(block.meta()));
         let mut uploaded = None;
         for part in &meta.parts {

@@ -3,6 +3,9 @@
 //! The cores are asked first and the list of blocks is taken when they have answered ([`shard::Mailboxes::blocks`]); so what moves from a core into a
 //! block meanwhile is seen twice, which merging takes out again, and never not at all.
 //!
+//! What has been deleted is asked for before the list is taken, and left out by the order of logging of each block; a series that a block has nothing else of in the
+//! range is not in it.
+//!
 //! All of this reads files and is done on a worker. A block that is damaged fails the queries that need what is damaged in it, by name and place;
 //! queries over other times and tenants do not notice.
 
@@ -10,7 +13,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use block::{Catalog, FoundRun, Index, SharedFile, StoredBlock};
+use block::{Catalog, FoundRun, Gone, Index, SharedFile, StoredBlock, Tombstone};
 use longterm::{Longterm, Tally};
 use model::{Labels, TenantId, identity};
 use shard::{ChunkSlice, ReadError, SelectedSeries};
@@ -36,16 +39,40 @@ pub(crate) struct Look<'a> {
     pub(crate) canceled: &'a (dyn Fn() -> bool + Sync),
 }
 
+/// The series of a block that a question is about.
+struct Picked<'a> {
+    /// Ascending.
+    series: &'a [u32],
+    /// Series that deletions mean, ascending, and the times that are gone.
+    deleted: &'a Deleted,
+}
+
+impl Picked<'_> {
+    /// What is gone of a series; `None`: nothing.
+    fn gone(&self, series: u32) -> Option<Arc<Gone>> {
+        let of = |(list, span): &(Vec<u32>, (i64, i64))| {
+            list.binary_search(&series).is_ok().then_some(*span)
+        };
+        let spans: Vec<(i64, i64)> = self.deleted.iter().filter_map(of).collect();
+        (!spans.is_empty()).then(|| Arc::new(Gone::of_spans(spans)))
+    }
+}
+
 impl Look<'_> {
     /// Calls `work` with each block that may have something: those of this node one after the other, then those of the bucket,
     /// several side by side, since each of them waits for an answer.
     fn each<T: Send>(
         &self,
-        work: impl Fn(&StoredBlock) -> Result<T, ReadError> + Sync,
+        work: impl Fn(&StoredBlock, &[Tombstone]) -> Result<T, ReadError> + Sync,
     ) -> Result<Vec<T>, ReadError> {
         let Reach {
             min_time, max_time, ..
         } = *self.reach;
+        let tombstones = self.catalog.deletions().tombstones(self.tenant);
+        let work = |block: &StoredBlock| match tombstones.is_empty() {
+            true => work(block, &[]),
+            false => work(block, &self.applying(block, &tombstones)),
+        };
         let list = self.catalog.list();
         let here = list
             .iter()
@@ -102,9 +129,9 @@ impl Look<'_> {
         with_chunks: bool,
         allowance: Allowance,
     ) -> Result<Vec<Vec<SelectedSeries>>, ReadError> {
-        self.each(|block| {
-            self.with_index(block, |index, file, series| {
-                self.select_in(block, (index, file), series, with_chunks, allowance)
+        self.each(|block, deleted| {
+            self.with_index(block, deleted, |index, file, picked| {
+                self.select_in(block, (index, file), picked, with_chunks, allowance)
             })
         })
     }
@@ -114,15 +141,15 @@ impl Look<'_> {
     /// Errors: as [`Look::select`].
     pub(crate) fn labels(&self, name: Option<&str>) -> Result<BTreeSet<String>, ReadError> {
         let mut texts = BTreeSet::new();
-        let lists =
-            self.each(
-                |block| match self.covers(block) && self.reach.matchers.is_empty() {
-                    true => self.all_labels(block, name),
-                    false => self.with_index(block, |index, file, series| {
-                        self.labels_in(block, (index, file), series, name)
-                    }),
-                },
-            )?;
+        let lists = self.each(|block, deleted| {
+            let all = self.reach.matchers.is_empty() && deleted.is_empty();
+            match all && self.covers(block) {
+                true => self.all_labels(block, name),
+                false => self.with_index(block, deleted, |index, file, picked| {
+                    self.labels_in(block, (index, file), picked, name)
+                }),
+            }
+        })?;
         for found in lists {
             let before = texts.len();
             texts.extend(found);
@@ -130,6 +157,18 @@ impl Look<'_> {
             self.take((fresh * size_of::<String>()) as u64)?;
         }
         Ok(texts)
+    }
+
+    /// The deletions that may take something from what the block has in the range.
+    fn applying(&self, block: &StoredBlock, tombstones: &[Tombstone]) -> Vec<Tombstone> {
+        let Some(part) = block.part(self.tenant) else {
+            return Vec::new();
+        };
+        let min = part.min_time.max(self.reach.min_time);
+        let max = part.max_time.min(self.reach.max_time);
+        let order = block.meta().info.order;
+        let applies = |t: &&Tombstone| order < t.order && t.min_time <= max && t.max_time >= min;
+        tombstones.iter().filter(applies).cloned().collect()
     }
 
     /// Whether all that the block has of the tenant lies in the range.
@@ -144,18 +183,23 @@ impl Look<'_> {
     fn with_index<T: Default>(
         &self,
         block: &StoredBlock,
-        work: impl FnOnce(&Index, &mut SharedFile, &[u32]) -> Result<T, ReadError>,
+        deleted: &[Tombstone],
+        work: impl FnOnce(&Index, &mut SharedFile, &Picked<'_>) -> Result<T, ReadError>,
     ) -> Result<T, ReadError> {
         let Some(slot) = self.index(block)? else {
             return Ok(T::default());
         };
         let mut file = block.source();
         // Resolving keeps pages of postings in the index; all else leaves it as it is, and others may use it.
-        let series = self.resolve(&slot, &mut file)?;
+        let (series, deleted) = self.resolve(&slot, &mut file, deleted)?;
+        let picked = Picked {
+            series: &series,
+            deleted: &deleted,
+        };
         let result = {
             let index = slot.read().unwrap_or_else(PoisonError::into_inner);
             match (&*index, series.is_empty()) {
-                (Some(index), false) => work(index, &mut file, &series),
+                (Some(index), false) => work(index, &mut file, &picked),
                 _ => Ok(T::default()),
             }
         };
@@ -163,12 +207,25 @@ impl Look<'_> {
         result
     }
 
-    fn resolve(&self, slot: &Slot, file: &mut SharedFile) -> Result<Vec<u32>, ReadError> {
+    fn resolve(
+        &self,
+        slot: &Slot,
+        file: &mut SharedFile,
+        deleted: &[Tombstone],
+    ) -> Result<(Vec<u32>, Deleted), ReadError> {
         let mut index = slot.write().unwrap_or_else(PoisonError::into_inner);
-        match &mut *index {
-            Some(index) => index.select(file, &self.reach.matchers).map_err(failed),
-            None => Ok(Vec::new()),
+        let Some(index) = &mut *index else {
+            return Ok(Default::default());
+        };
+        let series = index.select(file, &self.reach.matchers).map_err(failed)?;
+        let mut meant = Vec::new();
+        if !series.is_empty() {
+            for one in deleted {
+                let list = index.select(file, &one.matchers).map_err(failed)?;
+                meant.push((list, (one.min_time, one.max_time)));
+            }
         }
+        Ok((series, meant))
     }
 
     fn index(&self, block: &StoredBlock) -> Result<Option<Slot>, ReadError> {
@@ -186,18 +243,19 @@ impl Look<'_> {
         &self,
         block: &StoredBlock,
         (index, file): (&Index, &mut SharedFile),
-        series: &[u32],
+        picked: &Picked<'_>,
         with_chunks: bool,
         allowance: Allowance,
     ) -> Result<Vec<SelectedSeries>, ReadError> {
         let mut chunks: HashMap<u32, Vec<ChunkSlice>> = HashMap::new();
-        let within = match !with_chunks && self.covers(block) {
-            true => series.to_vec(),
+        let all = !with_chunks && picked.deleted.is_empty() && self.covers(block);
+        let within = match all {
+            true => picked.series.to_vec(),
             false => {
                 // Whoever wants no samples holds no pages.
                 let mut hold = |bytes| !with_chunks || (self.hold)(bytes as u64);
                 let mut within = Vec::new();
-                self.runs(block, (index, file), series, &mut hold, &mut |found| {
+                self.runs(block, (index, file), picked, &mut hold, &mut |found| {
                     if within.last() != Some(&found.series) {
                         within.push(found.series);
                     }
@@ -247,11 +305,28 @@ impl Look<'_> {
         &self,
         block: &StoredBlock,
         (index, file): (&Index, &mut SharedFile),
-        series: &[u32],
+        picked: &Picked<'_>,
         hold: &mut dyn FnMut(usize) -> bool,
         each: &mut dyn FnMut(FoundRun),
     ) -> Result<(), ReadError> {
-        let range = (self.reach.min_time, self.reach.max_time);
+        let (series, range) = (picked.series, (self.reach.min_time, self.reach.max_time));
+        let mut last: (Option<u32>, Option<Arc<Gone>>) = (None, None);
+        let each = &mut |mut found: FoundRun| {
+            if picked.deleted.is_empty() {
+                return each(found);
+            }
+            if last.0 != Some(found.series) {
+                last = (Some(found.series), picked.gone(found.series));
+            }
+            if let Some(gone) = &last.1 {
+                let (min, max) = (found.min_time.max(range.0), found.max_time.min(range.1));
+                if gone.covers(min, max) {
+                    return;
+                }
+                found.run = found.run.without(gone);
+            }
+            each(found);
+        };
         let order = block.meta().info.order;
         match index.runs(file, order, series, range, hold, each) {
             Ok(Some(())) => Ok(()),
@@ -286,13 +361,13 @@ impl Look<'_> {
         &self,
         block: &StoredBlock,
         (index, file): (&Index, &mut SharedFile),
-        series: &[u32],
+        picked: &Picked<'_>,
         name: Option<&str>,
     ) -> Result<Vec<String>, ReadError> {
         let mut within = Vec::new();
-        match self.covers(block) {
-            true => within.extend_from_slice(series),
-            false => self.runs(block, (index, file), series, &mut |_| true, &mut |found| {
+        match self.covers(block) && picked.deleted.is_empty() {
+            true => within.extend_from_slice(picked.series),
+            false => self.runs(block, (index, file), picked, &mut |_| true, &mut |found| {
                 if within.last() != Some(&found.series) {
                     within.push(found.series);
                 }
@@ -315,6 +390,9 @@ impl Look<'_> {
 
 /// An index that several readers share.
 type Slot = Arc<RwLock<Option<Index>>>;
+
+/// Series that deletions mean, and the times that are gone.
+type Deleted = Vec<(Vec<u32>, (i64, i64))>;
 
 /// Series whose labels are decoded before their memory is taken.
 const LABELS_AT_ONCE: usize = 4096;

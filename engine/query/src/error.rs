@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use model::Class;
-use shard::ReadError;
+use shard::{DeleteError, ReadError};
 
 /// A query that failed; displays as the API tells it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -134,6 +134,9 @@ pub enum Error {
          (promql_experimental_functions_enabled)"
     )]
     Experimental(String),
+    /// What was to be deleted is not, or not all of it.
+    #[error(transparent)]
+    Delete(#[from] DeleteError),
     /// Somebody ended it.
     #[error("the query was killed by a request to do so")]
     Killed,
@@ -168,6 +171,8 @@ impl Error {
             Error::Read(_) | Error::Busy { .. } | Error::Memory | Error::MemoryOfAll { .. } => {
                 Class::Overload
             }
+            Error::Delete(DeleteError::TooMany(_) | DeleteError::Invalid(_)) => Class::Client,
+            Error::Delete(_) => Class::Overload,
             Error::Timeout(_) => Class::Timeout,
             Error::Panicked | Error::Quarantined => Class::Internal,
         }

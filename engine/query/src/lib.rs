@@ -23,6 +23,7 @@
 
 mod blocks;
 mod cardinality;
+mod deletions;
 mod engine;
 mod error;
 mod exemplars;
@@ -45,6 +46,7 @@ mod turns;
 mod workers;
 
 pub use cardinality::{Count, Head, LabelCounts, Labeled};
+pub use deletions::Deletion;
 pub use engine::{Answer, Caller, Client, Engine, Query, Size, Times};
 pub use error::Error;
 pub use exemplars::SeriesExemplars;

@@ -38,10 +38,6 @@ impl compactor::Policy for Keep {
         i64::MAX
     }
 
-    fn tombstones(&self, _: &TenantId) -> Vec<block::Tombstone> {
-        Vec::new()
-    }
-
     fn free_bytes(&self) -> Option<u64> {
         None
     }
@@ -232,8 +228,17 @@ fn series(rng: &mut SmallRng) -> Labels {
     Labels::from_pairs([("__name__", name), ("i", &i), ("job", job)]).unwrap()
 }
 
+/// Selectors of deletions.
+const DELETES: [&[&str]; 4] = [
+    &["up{i=\"2\"}"],
+    &["http_total", "{job=~\"a|c\",i!=\"1\"}"],
+    &["{__name__=~\".+\"}"],
+    &["nothing"],
+];
+
 #[tokio::test]
 async fn answers_do_not_change_by_a_flush_a_compaction_and_a_restart() {
+    // The twin has all in its heads, where what is deleted is taken out at once; here blocks have it for a while.
     let mut rng = SmallRng::seed_from_u64(7);
     // In the past of the wall clock, on which the limit of a cut depends.
     let begin = 1_700_000_000_000 / HOUR * HOUR;
@@ -242,7 +247,7 @@ async fn answers_do_not_change_by_a_flush_a_compaction_and_a_restart() {
     let callers = [caller("t", begin), caller("u", begin)];
     let mut now = begin;
     let mut lasts: HashMap<(TenantId, Labels), i64> = HashMap::new();
-    let mut compared = 0;
+    let (mut compared, mut deletes) = (0, 0);
     for step in 0..60 {
         now += rng.random_range(0..HOUR);
         for caller in &callers {
@@ -271,6 +276,27 @@ async fn answers_do_not_change_by_a_flush_a_compaction_and_a_restart() {
         if rng.random_bool(0.3) {
             cut.flush();
         }
+        if rng.random_bool(0.3) {
+            let caller = callers.choose(&mut rng).unwrap();
+            let one = *DELETES.choose(&mut rng).unwrap();
+            let all = rng.random_bool(0.3);
+            let end = rng.random_range(begin..now + HOUR);
+            let start = end - rng.random_range(0..8 * HOUR);
+            for node in [&cut, &twin] {
+                let deleted = match all {
+                    true => node.engine.delete_tenant(&caller.tenant).await,
+                    false => {
+                        let selectors = one.iter().map(|text| (*text).to_owned()).collect();
+                        let times = (start, end);
+                        node.engine
+                            .delete_series(&caller.tenant, selectors, times)
+                            .await
+                    }
+                };
+                deleted.unwrap();
+            }
+            deletes += 1;
+        }
         if step == 30 {
             cut = cut.restart();
         }
@@ -290,7 +316,7 @@ async fn answers_do_not_change_by_a_flush_a_compaction_and_a_restart() {
     assert!(merged > 10 && twin.blocks() == 0, "{merged} files merged");
     let moved = counter(cut.cores.registry(), "myelin_cut_chunks_total");
     assert!(moved > 50.0, "{moved} chunks left the head");
-    assert!(compared > 100, "{compared}");
+    assert!(compared > 100 && deletes > 10, "{compared}, {deletes}");
     cut.stop();
     twin.stop();
 }

@@ -167,6 +167,62 @@ async fn a_dashboard_that_is_loaded_again_evaluates_only_what_is_new() {
     assert_eq!(load(now + 60_000).await, 1.0);
 }
 
+/// A deletion voids what is kept from its first time on, of its tenant alone.
+#[tokio::test]
+async fn what_is_kept_knows_of_deletions() {
+    let node = Node::start(keeping());
+    for tenant in ["a", "b"] {
+        let samples: Vec<_> = (0..200).map(|i| (i * 30_000, i as f64)).collect();
+        node.push(&caller(tenant).tenant, &[("__name__", "m")], &samples);
+    }
+    let now = 6_000_000;
+    let evaluated = || node.total_of("myelin_query_steps_total", "evaluated");
+    let load = async |tenant: &str| {
+        let before = evaluated();
+        let caller = asking(tenant, now, TenantLimits::unlimited());
+        let query = range("sum_over_time(m[1m])", now - 3_600_000, now, 60_000);
+        assert_same(&node, &caller, query, tenant).await;
+        evaluated() - before
+    };
+    load("a").await;
+    load("b").await;
+    let times = (now - 600_000, now - 300_000);
+    let selectors = vec!["m".to_owned()];
+    let tenant = caller("a").tenant;
+    let done = node.engine.delete_series(&tenant, selectors, times).await;
+    done.unwrap();
+    assert_eq!(load("a").await, 11.0);
+    assert_eq!(load("a").await, 1.0);
+    assert_eq!(load("b").await, 1.0, "another's");
+    let listed = node.engine.deletions(&tenant).await.unwrap();
+    let [one] = &listed[..] else {
+        panic!("{listed:?}");
+    };
+    assert_eq!((one.start, one.end), times);
+    assert_eq!(
+        (one.selectors[0].as_str(), one.blocks_pending),
+        ("{__name__=\"m\"}", 0)
+    );
+    assert!(
+        node.engine
+            .deletions(&caller("b").tenant)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+
+    // All is written again at the same times, as new.
+    node.engine.delete_tenant(&tenant).await.unwrap();
+    assert!(node.engine.is_tenant_deleted(&tenant).await.unwrap());
+    node.push(&tenant, &[("__name__", "m")], &[(now - 900_000, 7.0)]);
+    load("a").await;
+    let error = node
+        .engine
+        .delete_series(&tenant, vec!["{a=\"\"}".to_owned()], times)
+        .await;
+    assert!(error.unwrap_err().to_string().contains("non-empty"));
+}
+
 #[tokio::test]
 async fn tenants_do_not_share_what_is_kept() {
     let node = Node::start(keeping());

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use block::Tombstone;
 use compactor::Policy;
 use gateway::overrides::Overrides;
 use model::TenantId;
@@ -19,11 +18,6 @@ pub(crate) struct TenantPolicy {
 impl Policy for TenantPolicy {
     fn retention_ms(&self, tenant: &TenantId) -> i64 {
         self.overrides.limits(tenant).retention_ms()
-    }
-
-    /// Nothing can be deleted yet.
-    fn tombstones(&self, _: &TenantId) -> Vec<Tombstone> {
-        Vec::new()
     }
 
     fn free_bytes(&self) -> Option<u64> {

@@ -42,6 +42,9 @@ impl Storage {
                 Arc::new(Metered::new(opened, registry)?)
             }
         };
+        // Deletions have their place behind all that it has seen.
+        let unready = "the bucket has not been looked into since the start: ask again";
+        catalog.deletions().set_bucket(unready);
         let options = longterm::Options {
             interval: blocks.ship_interval,
             unmerged_after: blocks.ship_unmerged_after,

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use ::model::{MatchOp, Matcher};
 use block::FileKind;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -122,4 +123,65 @@ fn a_full_disk_ends_the_run_and_space_lets_it_go_on() {
     let done = node.compact().unwrap();
     assert!(done.files > 3 && done.removed > 4, "{done:?}");
     node.verify("space again");
+}
+
+/// The power goes after every operation of a compaction that has deletions to apply: nothing of what was deleted comes back, and the deletion ends
+/// when nothing is left, not before.
+#[test]
+fn a_power_cut_after_every_operation_brings_nothing_back_that_was_deleted() {
+    let deleted = |seed| {
+        let mut node = cuts(seed);
+        // Some is merged before, some is not.
+        node.compact().unwrap();
+        let mut rng = SmallRng::seed_from_u64(seed + 100);
+        let samples = some(&mut rng, 1_015 * HOUR_MS);
+        node.cut(&samples);
+        let tenants: BTreeSet<_> = node.expected.keys().map(|(t, _)| t.clone()).collect();
+        let mut tenants = tenants.iter();
+        let mut next = || tenants.next().expect("several tenants").as_str().to_owned();
+        let some = vec![Matcher::new(MatchOp::Regex, "n", "[0-2]").unwrap()];
+        let range = (1_001 * HOUR_MS, 1_002 * HOUR_MS + HOUR_MS / 2);
+        node.delete(&next(), some, range);
+        node.delete(&next(), Vec::new(), (i64::MIN, i64::MAX));
+        node.delete(&next(), vec![Matcher::equal("n", "none")], (0, i64::MAX));
+        // Behind them.
+        node.cut(&samples);
+        node.sim.advance(Duration::from_secs(7200));
+        node
+    };
+    let rest = |node: &mut Node, what: &str| {
+        for _ in 0..3 {
+            node.sim.advance(Duration::from_secs(7200));
+            node.compact().unwrap();
+            node.verify(what);
+        }
+        assert_eq!(node.catalog.deletions().live_count(), 0, "{what}");
+        let physical = super::seen(&node.catalog.list());
+        assert_eq!(physical, node.expected, "{what}");
+    };
+    let mut ended = BTreeSet::new();
+    for seed in 0..2 {
+        // Every second one with a history each.
+        for stop in (seed..).step_by(2) {
+            let mut node = deleted(seed);
+            node.verify("deleted");
+            node.sim.stop_after(stop);
+            let done = node.compact();
+            let whole = !node.sim.is_off();
+            assert_eq!(done.is_ok(), whole, "{done:?}");
+            node.sim.crash();
+            node.start();
+            let what = format!("seed {seed}, stopped after {stop}");
+            node.verify(&what);
+            ended.insert(node.catalog.deletions().live_count());
+            rest(&mut node, &what);
+            node.sim.crash();
+            node.start();
+            node.verify(&what);
+            if whole {
+                break;
+            }
+        }
+    }
+    assert!(ended.len() > 2, "{ended:?}");
 }

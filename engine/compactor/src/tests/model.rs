@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ::model::{Matcher, stale_nan};
-use block::Tombstone;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -118,15 +117,12 @@ fn what_is_deleted_or_too_old_is_left_out_and_a_tenant_of_whom_nothing_is_left_g
         node.cut(&samples(name, now + HOUR_MS));
     }
     node.sim.advance(Duration::from_secs(7200));
-    let order = node.catalog.next_order();
+    let up = || vec![Matcher::equal("__name__", "up")];
+    for name in ["deleted", "kept"] {
+        node.delete(name, up(), (now + 5 * 60_000, i64::MAX));
+    }
     node.keep = Keep {
         retention_ms: Some(24 * HOUR_MS),
-        tombstones: vec![Tombstone {
-            matchers: vec![Matcher::equal("__name__", "up")],
-            min_time: now + 5 * 60_000,
-            max_time: i64::MAX,
-            order,
-        }],
         free: None,
     };
     node.sim.set_wall_ms(now + 3 * HOUR_MS);
@@ -150,17 +146,19 @@ fn what_is_deleted_or_too_old_is_left_out_and_a_tenant_of_whom_nothing_is_left_g
     node.start();
     node.verify("started again");
     // All of it.
-    node.keep.tombstones[0].min_time = i64::MIN;
-    node.keep.tombstones[0].order = u64::MAX;
     node.sim.advance(Duration::from_secs(30 * 3600));
     node.cut(&Content::from([(
         (tenant("deleted"), labels("up", 1)),
         [(now, Told::Float(1))].into(),
     )]));
+    node.delete("deleted", Vec::new(), (i64::MIN, i64::MAX));
+    node.delete("kept", up(), (i64::MIN, i64::MAX));
+    assert!(node.expected.is_empty());
+    node.verify("nothing, at once");
     node.sim.advance(Duration::from_secs(7200));
     node.compact().unwrap();
-    node.expected.clear();
     node.verify("nothing");
+    assert_eq!(node.catalog.deletions().live_count(), 0, "all is physical");
     let gone = node.catalog.expired(node_wall(&node), &|_| 1);
     assert_eq!(gone.len(), node.files().len(), "empty files expire");
 }

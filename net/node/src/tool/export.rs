@@ -47,7 +47,12 @@ fn export(line: &Line) -> Result<String, String> {
         ));
     }
     let whole = target.join("export.tmp");
-    let merged = merge(&mut reactor, line, &sources, &whole);
+    let deleted = catalog.deletions().tombstones(&line.tenant);
+    let drops = Drops {
+        keep_from: None,
+        tombstones: deleted.to_vec(),
+    };
+    let merged = merge(&mut reactor, line, &sources, &drops, &whole);
     let done = merged.and_then(|()| {
         let opened = SharedFile::open(&mut reactor, &whole).and_then(|mut file| {
             let block = Block::open(&mut file)?;
@@ -70,18 +75,20 @@ fn export(line: &Line) -> Result<String, String> {
     ))
 }
 
-/// Each sample once, in one file.
+/// Each sample once, in one file, without what was deleted.
 fn merge(
     reactor: &mut Reactor,
     line: &Line,
     sources: &[std::sync::Arc<block::StoredBlock>],
+    drops: &Drops,
     path: &Path,
 ) -> Result<(), String> {
     let failed = |error: block::Error| error.to_string();
     let info = Info {
         id: block::fresh_id(0),
         kind: FileKind::Block,
-        level: 0,
+        // Only so may nothing be left.
+        level: 1,
         order: 1,
         created_ms: reactor.wall_ms(),
         origin: String::new(),
@@ -100,8 +107,7 @@ fn merge(
         let input = Input::of(source.block(), file, &line.tenant);
         inputs.extend(input.map_err(failed)?);
     }
-    let drops = Drops::default();
-    let mut merge = Merge::begin(&mut inputs, &drops);
+    let mut merge = Merge::begin(&mut inputs, drops);
     loop {
         let step = merge.step(writer.builder());
         match step.and_then(|more| writer.settle(reactor).map(|()| more)) {

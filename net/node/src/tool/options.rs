@@ -81,6 +81,9 @@ pub(super) fn open(data: &Path, makes: bool) -> Result<(Reactor, Catalog), Strin
     let mut reactor = Reactor::open(&options).map_err(|error| error.to_string())?;
     shard::lock_data(&mut reactor, data).map_err(|error| error.to_string())?;
     let catalog = Catalog::default();
+    let deletions = shard::deletions_directory(data);
+    let opened = catalog.open_deletions(&mut reactor, &deletions);
+    opened.map_err(|error| error.to_string())?;
     // Which of the pending ones count, a start of the node will know.
     let notes = catalog.open(&mut reactor, &blocks, &|_| false);
     for note in notes.map_err(|error| error.to_string())? {

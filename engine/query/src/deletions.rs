@@ -1,0 +1,191 @@
+//! Deletions: what is asked for, and how far they are.
+//!
+//! A deletion is the cores' and the keeper's (`shard::Delete`); here its selectors are parsed, and it is waited for. When it is answered nothing that was stored before is found any more.
+//! Who stops waiting does not know whether it was made; asking again is safe.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use block::Catalog;
+use model::{CoreId, Matcher, TenantId};
+use shard::{Delete, DeleteError, Message};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::labels::parse_selector;
+
+/// How long a deletion may wait for a cut that is under way, and for its own work: a request has to end some time.
+const WAIT: Duration = Duration::from_secs(120);
+
+/// A deletion of a tenant, as its requests are listed.
+#[derive(Debug, Clone)]
+pub struct Deletion {
+    /// Names it.
+    pub id: u128,
+    /// As selectors of the query language.
+    pub selectors: Vec<String>,
+    /// Milliseconds, inclusive.
+    pub start: i64,
+    /// Milliseconds, inclusive.
+    pub end: i64,
+    /// When it was made.
+    pub created_ms: i64,
+    /// When nothing was left on disks that it applies to; `None`: something is.
+    pub over_ms: Option<i64>,
+    /// Blocks of this node, and of the bucket, that it has not been applied to. Nobody sees what it means in them.
+    pub blocks_pending: u64,
+}
+
+impl Engine {
+    /// Deletes what a tenant has of the series that any of these selectors means, from `start` to `end`, milliseconds, both included.
+    ///
+    /// Errors: no selector, or one that is malformed or means everything; too many; the state of the node.
+    pub async fn delete_series(
+        &self,
+        tenant: &TenantId,
+        selectors: Vec<String>,
+        (start, end): (i64, i64),
+    ) -> Result<u128, Error> {
+        if selectors.is_empty() {
+            let reason = "no match[] parameter provided".to_owned();
+            let name = "match[]";
+            return Err(Error::Parameter { name, reason });
+        }
+        let bytes: usize = selectors.iter().map(String::len).sum();
+        if bytes > block::SELECTOR_BYTES_MAX || selectors.len() > block::SELECTORS_MAX {
+            let reason = format!(
+                "a deletion has at most {} selectors of {} bytes in all",
+                block::SELECTORS_MAX,
+                block::SELECTOR_BYTES_MAX
+            );
+            let name = "match[]";
+            return Err(Error::Parameter { name, reason });
+        }
+        let parse = move || -> Result<Vec<Arc<[Matcher]>>, Error> {
+            let parsed = selectors.iter().map(|text| parse_selector(text));
+            parsed.map(|list| list.map(Arc::from)).collect()
+        };
+        let selectors = self.run(parse).await??;
+        self.delete(tenant, selectors, (start, end), false).await
+    }
+
+    /// Deletes all that a tenant has.
+    pub async fn delete_tenant(&self, tenant: &TenantId) -> Result<u128, Error> {
+        let all: Arc<[Matcher]> = Arc::from([]);
+        self.delete(tenant, vec![all], (i64::MIN, i64::MAX), true)
+            .await
+    }
+
+    async fn delete(
+        &self,
+        tenant: &TenantId,
+        selectors: Vec<Arc<[Matcher]>>,
+        (min_time, max_time): (i64, i64),
+        whole_tenant: bool,
+    ) -> Result<u128, Error> {
+        let (sender, receiver) = oneshot::channel();
+        let canceled = Arc::new(AtomicBool::new(false));
+        let delete = Delete {
+            tenant: tenant.clone(),
+            selectors: selectors.into(),
+            min_time,
+            max_time,
+            whole_tenant,
+            canceled: canceled.clone(),
+            reply: Box::new(move |result| drop(sender.send(result))),
+        };
+        self.mailboxes().send(CoreId(0), Message::Delete(delete));
+        let unavailable = |reason: String| Err(Error::Delete(DeleteError::Unavailable(reason)));
+        match timeout(WAIT, receiver).await {
+            Ok(Ok(result)) => result.map_err(Error::Delete),
+            Ok(Err(_)) => unavailable("the node goes down; ask again".to_owned()),
+            Err(_) => {
+                canceled.store(true, Ordering::Relaxed);
+                unavailable(format!("not done within {} s; ask again", WAIT.as_secs()))
+            }
+        }
+    }
+
+    /// The deletions of a tenant that live, and the last ones that are over, oldest first.
+    ///
+    /// Errors: the bucket, where there is one, does not tell what it has.
+    pub async fn deletions(&self, tenant: &TenantId) -> Result<Vec<Deletion>, Error> {
+        let catalog = self.mailboxes().blocks().clone();
+        let longterm = self.options.longterm.clone();
+        let tenant = tenant.clone();
+        let list = move || -> Result<Vec<Deletion>, Error> {
+            let Some(of) = catalog.deletions().of(&tenant) else {
+                return Ok(Vec::new());
+            };
+            let blocks = blocks_of(&catalog, longterm.as_ref(), &tenant)?;
+            let one = |deletion: &Arc<block::Deletion>| {
+                let pending =
+                    |(id, order, times): &&Block| of.applies(deletion, (*id, *order), *times);
+                let blocks_pending = match deletion.over_ms {
+                    Some(_) => 0,
+                    None => blocks.iter().filter(pending).count() as u64,
+                };
+                Deletion {
+                    id: deletion.id,
+                    selectors: deletion.selectors.iter().map(|m| shown(m)).collect(),
+                    start: deletion.min_time,
+                    end: deletion.max_time,
+                    created_ms: deletion.created_ms,
+                    over_ms: deletion.over_ms,
+                    blocks_pending,
+                }
+            };
+            Ok(of.all().iter().map(one).collect())
+        };
+        self.run(list).await?
+    }
+
+    /// Whether nothing that was stored before a tenant was deleted is left in blocks; also true of one that was not deleted and has none.
+    pub async fn is_tenant_deleted(&self, tenant: &TenantId) -> Result<bool, Error> {
+        let catalog = self.mailboxes().blocks().clone();
+        let longterm = self.options.longterm.clone();
+        let tenant = tenant.clone();
+        let look = move || -> Result<bool, Error> {
+            let of = catalog.deletions().of(&tenant).unwrap_or_default();
+            let last = of.all().iter().filter(|one| one.whole_tenant);
+            let order = last.map(|one| one.order).max().unwrap_or(u64::MAX);
+            let blocks = blocks_of(&catalog, longterm.as_ref(), &tenant)?;
+            Ok(blocks.iter().all(|block| block.1 > order))
+        };
+        self.run(look).await?
+    }
+}
+
+/// Id, place in the order of logging, and times of a tenant's part of a block.
+type Block = longterm::Place;
+
+/// All blocks that have something of a tenant, here and in the bucket.
+fn blocks_of(
+    catalog: &Catalog,
+    longterm: Option<&longterm::Longterm>,
+    tenant: &TenantId,
+) -> Result<Vec<Block>, Error> {
+    let list = catalog.list();
+    let here = list.iter().filter_map(|block| {
+        let (info, part) = (&block.meta().info, block.part(tenant)?);
+        Some((info.id, info.order, (part.min_time, part.max_time)))
+    });
+    let mut blocks: Vec<Block> = here.collect();
+    if let Some(longterm) = longterm {
+        let known: HashSet<u128> = blocks.iter().map(|block| block.0).collect();
+        let there = longterm.entries(tenant);
+        let there = there.map_err(|error| shard::ReadError::Bucket(error.to_string()))?;
+        blocks.extend(there.into_iter().filter(|block| !known.contains(&block.0)));
+    }
+    Ok(blocks)
+}
+
+/// Matchers as a selector.
+fn shown(matchers: &[Matcher]) -> String {
+    let texts: Vec<String> = matchers.iter().map(Matcher::to_string).collect();
+    format!("{{{}}}", texts.join(","))
+}
