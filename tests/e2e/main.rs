@@ -9,6 +9,7 @@ mod histograms;
 mod hostile;
 mod import;
 mod memory;
+mod mixin;
 mod observe;
 mod otlp;
 mod places;

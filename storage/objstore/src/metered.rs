@@ -5,6 +5,18 @@ use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 use crate::bucket::{Body, Bucket, Condition, Listing, Object, Piece, Stat};
 use crate::error::Error;
 
+/// The operations of a bucket, as metrics name them.
+const OPERATIONS: [&str; 8] = [
+    "head",
+    "get",
+    "read",
+    "put",
+    "put_large",
+    "list",
+    "delete",
+    "sweep",
+];
+
 /// See the module.
 #[derive(Debug)]
 pub struct Metered<B> {
@@ -59,6 +71,13 @@ impl<B: Bucket> Metered<B> {
             )?,
         };
         registry.register(Box::new(metered.seconds.clone()))?;
+        // From the start, so that an alert on a rate sees the first failure too.
+        for operation in OPERATIONS {
+            for counters in [&metered.operations, &metered.failures] {
+                counters.with_label_values(&[operation]);
+            }
+            metered.seconds.with_label_values(&[operation]);
+        }
         Ok(metered)
     }
 
