@@ -3,6 +3,7 @@
 mod bucket;
 mod fair;
 mod first_light;
+mod flood;
 mod frontend;
 mod ha;
 mod histograms;
@@ -16,5 +17,6 @@ mod places;
 mod prometheus;
 mod queries;
 mod remote_read;
+mod separation;
 mod series;
 mod tenants;
