@@ -1,0 +1,121 @@
+//! Deletions, one claim at a time; what holds under anything is in `model` and `simulation`.
+
+use super::*;
+use crate::tests::client::{Asked, Client, Found};
+
+fn answer(one: &mut One, mut asked: Asked) -> Found {
+    let mut found = None;
+    let answered = one.node.turn_until(1000, || {
+        found = found.take().or_else(|| asked.settle());
+        found.is_some()
+    });
+    assert!(answered, "a read is answered");
+    found.expect("answered").expect("a sound node")
+}
+
+fn all(one: &mut One, tenant: &TenantId) -> Found {
+    let client = Client::new(one.node.mailboxes.clone());
+    let asked = client.select(tenant, &[], (i64::MIN, i64::MAX));
+    answer(one, asked)
+}
+
+fn delete(one: &mut One, tenant: &TenantId, i: &str, times: (i64, i64)) {
+    let client = Client::new(one.node.mailboxes.clone());
+    let reply = client.delete(tenant, &[&[Matcher::equal("i", i)]], times);
+    let mut result = None;
+    let answered = one.node.turn_until(1000, || {
+        result = result.take().or_else(|| reply.try_recv().ok());
+        result.is_some()
+    });
+    assert!(answered, "a deletion is answered");
+    result.expect("answered").expect("a sound node");
+}
+
+/// A series that had left memory before it was deleted is in no record of the deletion, and the checkpoint still names its chunk.
+#[test]
+fn what_a_core_had_let_go_of_does_not_come_back_from_an_older_checkpoint() {
+    let (hour, tenant) = (3_600_000, TenantId::new("a").unwrap());
+    for deleted in [false, true] {
+        let mut one = One::new();
+        let now = one.node.cores[0].reactor.wall_ms();
+        let limits = TenantLimits {
+            retention: Duration::from_secs(2 * 3600),
+            ..TenantLimits::unlimited()
+        };
+        for (i, time) in [("old", now - 3 * hour), ("new", now)] {
+            let series = [labels(&[("__name__", "up"), ("i", i)])];
+            let limits = limits.clone();
+            one.push(|r| fresh("a", &series, time, limits, r));
+        }
+        one.node.checkpoint().unwrap();
+        // Its tenant does not rest: nothing is cut, and no other checkpoint is made.
+        for (passed, time) in [(3000, now + 3_000_000), (700, now + 3_700_000)] {
+            one.sim.advance(Duration::from_secs(passed));
+            one.node.turn_until(40, || false);
+            let series = [labels(&[("__name__", "up"), ("i", "new")])];
+            let limits = limits.clone();
+            one.push(|r| fresh("a", &series, time, limits, r));
+        }
+        one.node.turn_until(40, || false);
+        assert_eq!(all(&mut one, &tenant).len(), 1, "one has expired");
+        if deleted {
+            delete(&mut one, &tenant, "old", (i64::MIN, i64::MAX));
+        }
+        let One { sim, node } = one;
+        drop(node);
+        sim.crash();
+        let options = crate::Options {
+            retention: Duration::from_secs(48 * 3600),
+            ..options(1)
+        };
+        let node = TestNode::start(&sim, &options).unwrap();
+        let mut one = One { sim, node };
+        let left = all(&mut one, &tenant).len();
+        // Until its tenant pushes again it is kept as long as the node says.
+        assert_eq!(left, if deleted { 1 } else { 2 }, "deleted: {deleted}");
+    }
+}
+
+/// More wait than may: who comes then is told at once, and nothing of it is done.
+#[test]
+fn only_so_many_deletions_wait() {
+    let mut one = One::new();
+    let tenant = TenantId::new("a").unwrap();
+    let client = Client::new(one.node.mailboxes.clone());
+    let range = (i64::MIN, i64::MAX);
+    let replies: Vec<_> = (0..crate::limits::DELETES_WAITING_MAX + 3)
+        .map(|_| client.delete(&tenant, &[&[Matcher::equal("i", "x")]], range))
+        .collect();
+    let mut results = Vec::new();
+    let answered = one.node.turn_until(10_000, || {
+        results.extend(replies.iter().filter_map(|reply| reply.try_recv().ok()));
+        results.len() == replies.len()
+    });
+    assert!(answered);
+    let busy = |r: &&Result<u128, DeleteError>| matches!(r, Err(DeleteError::Unavailable(_)));
+    let refused = results.iter().filter(busy).count();
+    assert!((1..=3).contains(&refused), "{refused} were refused");
+    let deletions = one.node.mailboxes.blocks().deletions();
+    assert_eq!(deletions.live_count(), 1, "equal ones are one");
+}
+
+/// A core that has failed deletes nothing: who asks is told, and the others go on.
+#[test]
+fn a_deletion_that_a_core_cannot_do_says_so() {
+    let mut one = One::new();
+    let tenant = TenantId::new("a").unwrap();
+    one.node.cores[0].poison("tried".to_owned());
+    let client = Client::new(one.node.mailboxes.clone());
+    let reply = client.delete(&tenant, &[&[]], (i64::MIN, i64::MAX));
+    let mut result = None;
+    let answered = one.node.turn_until(1000, || {
+        result = result.take().or_else(|| reply.try_recv().ok());
+        result.is_some()
+    });
+    assert!(answered, "a deletion is answered");
+    let error = result.expect("answered").unwrap_err().to_string();
+    assert!(
+        error.contains("tried") && error.contains("ask again"),
+        "{error}"
+    );
+}
