@@ -98,16 +98,23 @@ impl Engine {
             canceled: canceled.clone(),
             reply: Box::new(move |result| drop(sender.send(result))),
         };
+        let user = [self.metrics.user(tenant)];
+        self.metrics.deletes.with_label_values(&user).inc();
         self.mailboxes().send(CoreId(0), Message::Delete(delete));
         let unavailable = |reason: String| Err(Error::Delete(DeleteError::Unavailable(reason)));
-        match timeout(WAIT, receiver).await {
+        let result = match timeout(WAIT, receiver).await {
             Ok(Ok(result)) => result.map_err(Error::Delete),
             Ok(Err(_)) => unavailable("the node goes down; ask again".to_owned()),
             Err(_) => {
                 canceled.store(true, Ordering::Relaxed);
-                unavailable(format!("not done within {} s; ask again", WAIT.as_secs()))
+                let seconds = WAIT.as_secs();
+                unavailable(format!("not done within {seconds} s; ask again"))
             }
+        };
+        if result.is_err() {
+            self.metrics.deletes_failed.with_label_values(&user).inc();
         }
+        result
     }
 
     /// The deletions of a tenant that live, and the last ones that are over, oldest first.

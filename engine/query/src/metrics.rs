@@ -40,6 +40,9 @@ pub(crate) struct Metrics {
     /// Series, chunks and samples of a query.
     pub(crate) queried: [Histogram; 3],
     pub(crate) slow: IntCounterVec,
+    /// Deletions asked for, and those that were not made.
+    pub(crate) deletes: IntCounterVec,
+    pub(crate) deletes_failed: IntCounterVec,
     pub(crate) seconds: CounterVec,
     pub(crate) stages: HistogramVec,
     pub(crate) split: IntCounter,
@@ -79,6 +82,14 @@ impl Metrics {
         };
         Metrics {
             users: RwLock::default(),
+            deletes: by_user(
+                "cortex_purger_delete_requests_received_total",
+                "Deletions that were asked for.",
+            ),
+            deletes_failed: by_user(
+                "cortex_purger_delete_requests_processing_failures_total",
+                "Deletions that were not made, or in part.",
+            ),
             queried: [
                 queried(
                     "cortex_ingester_queried_series",

@@ -385,7 +385,7 @@ impl CoreCollector {
 type OfBlocks = (&'static str, &'static str, fn(&block::Summary) -> f64);
 
 /// Of the blocks of the node. Times are 0 where there are no samples.
-const BLOCKS: [OfBlocks; 7] = [
+const BLOCKS: [OfBlocks; 8] = [
     ("myelin_blocks", "Blocks on local disk.", |s| {
         s.blocks as f64
     }),
@@ -416,6 +416,11 @@ const BLOCKS: [OfBlocks; 7] = [
         "myelin_block_index_bytes",
         "Bytes of indexes of blocks that are kept in memory.",
         |s| s.index_bytes as f64,
+    ),
+    (
+        "myelin_deletions_pending",
+        "Deletions that blocks may still have to be rewritten for; nobody sees what they mean.",
+        |s| s.deletions as f64,
     ),
 ];
 

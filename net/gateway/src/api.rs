@@ -4,6 +4,7 @@
 //! times look at everything that is in memory, which is everything there is.
 
 mod cardinality;
+mod deletions;
 mod explain;
 pub(crate) mod form;
 mod label_name;
@@ -12,6 +13,7 @@ mod remote_read;
 mod running;
 mod stats;
 
+pub(crate) use deletions::{delete_tenant, delete_tenant_status};
 pub(crate) use running::{all_queries, kill_any};
 pub(crate) use stats::json as stats_json;
 
@@ -125,6 +127,9 @@ impl Api<'_> {
             Endpoint::ActiveSeries => api.active_series().await,
             Endpoint::Queries => Ok(api.queries()),
             Endpoint::Kill(id) => api.kill(id),
+            Endpoint::DeleteSeries => api.delete_series().await,
+            Endpoint::CancelDelete => api.cancel_delete().await,
+            Endpoint::CleanTombstones => Ok(api.clean_tombstones()),
             Endpoint::Read | Endpoint::Unknown => {
                 unreachable!("answered before")
             }

@@ -215,6 +215,9 @@ async fn dispatch(thread: &Rc<Thread>, route: Route, request: Request<Received>)
         Route::KillAny(id) => api::kill_any(gateway, id),
         Route::Flush => admin::flush(gateway, request.uri().query().unwrap_or("")).await,
         Route::Shutdown => admin::shutdown(gateway).await,
+        Route::DeleteTenant | Route::DeleteTenantStatus => {
+            tenant_deletion(gateway, &route, request.headers()).await
+        }
         Route::Mode { json } => admin::mode(gateway, request, json).await,
         Route::Profile(profile) => admin::profile(gateway, profile).await,
         Route::Index => admin::index(gateway),
@@ -287,6 +290,23 @@ fn may_push<'a>(
         Some(reason) => Err(NoPush::State(reason.to_owned())),
         None => Ok((tenant, services)),
     }
+}
+
+/// A tenant is deleted whole, or asks whether it is.
+async fn tenant_deletion(gateway: &Gateway, route: &Route, headers: &HeaderMap) -> Response<Body> {
+    let tenant = match gateway.options.tenancy.tenant_of(headers) {
+        Ok(tenant) => tenant,
+        Err(error) => return reply::text(error.status(), error.to_string()),
+    };
+    let services = match gateway.services() {
+        Ok(services) => services,
+        Err(reason) => return not_yet(reason),
+    };
+    let answer = match route {
+        Route::DeleteTenant => api::delete_tenant(services, &tenant).await,
+        _ => api::delete_tenant_status(services, &tenant).await,
+    };
+    answer.unwrap_or_else(|error| error.response())
 }
 
 /// Pages that tell a tenant of itself.

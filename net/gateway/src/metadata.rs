@@ -120,6 +120,15 @@ impl MetadataStore {
         state.tenants.values().map(|of| of.by_name.len()).sum()
     }
 
+    /// Drops all records of a tenant.
+    pub fn forget(&self, tenant: &TenantId) {
+        let State { tenants, bytes } = &mut *self.lock();
+        if let Some(mut metrics) = tenants.remove(tenant) {
+            // All of them are old by then.
+            metrics.purge(i64::MAX, bytes);
+        }
+    }
+
     /// Bytes held, estimated.
     pub fn bytes(&self) -> usize {
         self.lock().bytes

@@ -43,6 +43,9 @@ pub(crate) enum Route {
     Flush,
     /// The same, and no more writes.
     Shutdown,
+    /// All that the tenant has goes; and whether it has.
+    DeleteTenant,
+    DeleteTenantStatus,
     /// Whether writes are taken; as JSON.
     Mode {
         json: bool,
@@ -95,6 +98,11 @@ pub(crate) enum Endpoint {
     Queries,
     /// Ends one of them.
     Kill(u64),
+    /// Deletes, and lists what was deleted.
+    DeleteSeries,
+    CancelDelete,
+    /// What was deleted leaves the disk now.
+    CleanTombstones,
     Unknown,
 }
 
@@ -144,6 +152,10 @@ pub(crate) fn route(options: &Options, path: &str) -> Matched {
         "/api/v1/otlp/v1/metrics" => Some((Route::Otlp, "api_v1_otlp_v1_metrics")),
         "/otlp/v1/metrics" => Some((Route::Otlp, "otlp_v1_metrics")),
         "/flush" | "/ingester/flush" => Some((Route::Flush, "ingester_flush")),
+        "/purger/delete_tenant" => Some((Route::DeleteTenant, "purger_delete_tenant")),
+        "/purger/delete_tenant_status" => {
+            Some((Route::DeleteTenantStatus, "purger_delete_tenant_status"))
+        }
         "/shutdown" | "/ingester/shutdown" => Some((Route::Shutdown, "ingester_shutdown")),
         "/ingester/mode" => Some((Route::Mode { json: false }, "ingester_mode")),
         "/api/v1/admin/mode" => Some((Route::Mode { json: true }, "api_v1_admin_mode")),
@@ -236,6 +248,15 @@ fn api(path: &str, legacy: bool) -> Matched {
             named!(Endpoint::ActiveSeries, "cardinality_active_series")
         }
         "queries" => named!(Endpoint::Queries, "queries"),
+        "admin/tsdb/delete_series" => {
+            named!(Endpoint::DeleteSeries, "admin_tsdb_delete_series")
+        }
+        "admin/tsdb/cancel_delete_request" => {
+            named!(Endpoint::CancelDelete, "admin_tsdb_cancel_delete_request")
+        }
+        "admin/tsdb/clean_tombstones" => {
+            named!(Endpoint::CleanTombstones, "admin_tsdb_clean_tombstones")
+        }
         path => match path
             .strip_prefix("label/")
             .and_then(|rest| rest.strip_suffix("/values"))
@@ -274,6 +295,9 @@ impl Endpoint {
                 | Endpoint::CardinalityValues
                 | Endpoint::ActiveSeries
                 | Endpoint::Explain
+                | Endpoint::DeleteSeries
+                | Endpoint::CancelDelete
+                | Endpoint::CleanTombstones
         )
     }
 }
@@ -284,6 +308,13 @@ impl Route {
         const GET: &[Method] = &[Method::GET, Method::HEAD];
         const GET_POST: &[Method] = &[Method::GET, Method::HEAD, Method::POST];
         match self {
+            Route::DeleteTenant => &[Method::POST],
+            Route::Api(Endpoint::DeleteSeries) => {
+                &[Method::GET, Method::HEAD, Method::PUT, Method::POST]
+            }
+            Route::Api(Endpoint::CancelDelete | Endpoint::CleanTombstones) => {
+                &[Method::PUT, Method::POST]
+            }
             Route::Push | Route::Otlp => &[Method::POST],
             Route::Flush | Route::Shutdown | Route::Mode { .. } => &[Method::GET, Method::POST],
             Route::KillAny(_) | Route::Api(Endpoint::Kill(_)) => &[Method::DELETE, Method::POST],
@@ -378,6 +409,28 @@ mod tests {
         ] {
             assert_eq!(at(path), Route::Api(endpoint), "{path}");
         }
+    }
+
+    #[test]
+    fn what_deletes_is_not_done_by_looking_at_it() {
+        let at = |path: &str| route(&options(""), path).route;
+        for prefix in ["/prometheus", "/api/prom"] {
+            let path = |name: &str| format!("{prefix}/api/v1/admin/tsdb/{name}");
+            let series = at(&path("delete_series"));
+            assert_eq!(series, Route::Api(Endpoint::DeleteSeries));
+            for method in [Method::GET, Method::PUT, Method::POST] {
+                assert!(series.methods().contains(&method), "{method}");
+            }
+            for name in ["cancel_delete_request", "clean_tombstones"] {
+                let methods = at(&path(name)).methods();
+                assert_eq!(methods, [Method::PUT, Method::POST], "{name}");
+            }
+        }
+        assert_eq!(at("/purger/delete_tenant").methods(), [Method::POST]);
+        let status = at("/purger/delete_tenant_status");
+        assert_eq!(status, Route::DeleteTenantStatus);
+        assert!(!status.methods().contains(&Method::POST));
+        assert!(!Endpoint::DeleteSeries.reads_several());
     }
 
     #[test]

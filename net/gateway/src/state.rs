@@ -124,6 +124,8 @@ pub struct Services {
     pub at_last_crash: Vec<String>,
     /// How many series tenants have in memory.
     pub series: SeriesCounts,
+    /// Has blocks compacted now instead of at the next interval.
+    pub compact: Box<dyn Fn() + Send + Sync>,
     /// Why the cores cannot take traffic now, if so.
     pub health: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
 }

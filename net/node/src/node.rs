@@ -123,8 +123,9 @@ async fn live(config: &Config) -> anyhow::Result<()> {
     let storage = start_storage(config, &registry, &cores, overrides.clone())?;
     let longterm = storage.as_ref().map(|storage| storage.longterm.clone());
     let made = (&cores, &overrides, longterm);
-    let push = assemble(config, &memory, &gateway, &registry, made)?;
     let compaction = start_compaction(config, &registry, &cores, overrides.clone())?;
+    let compact = Box::new(compaction.waker());
+    let push = assemble(config, &memory, &gateway, &registry, made, compact)?;
     let background = (compaction, storage);
     tracing::info!(http = %servers.http.address(), "serving");
     notify.tell(&format!(
@@ -163,6 +164,7 @@ fn assemble(
     gateway: &Gateway,
     registry: &Registry,
     (cores, overrides, longterm): (&Cores, &Arc<Overrides>, Option<Longterm>),
+    compact: Box<dyn Fn() + Send + Sync>,
 ) -> anyhow::Result<Arc<PushService>> {
     gateway.show(cores.registry().clone());
     registry.register(Box::new(LimitMetrics::new(overrides.clone(), limit_values)))?;
@@ -203,6 +205,7 @@ fn assemble(
         overrides: overrides.clone(),
         metadata,
         series: cores.series_counts(),
+        compact,
         health: Box::new(move || {
             let health = watch.health();
             match health.poisoned {

@@ -152,6 +152,8 @@ pub struct Summary {
     pub damaged: u64,
     /// Bytes of indexes in memory.
     pub index_bytes: u64,
+    /// Deletions that may apply to a block.
+    pub deletions: u64,
 }
 
 /// A shared list.
@@ -383,6 +385,7 @@ impl Catalog {
         let mut summary = Summary {
             damaged: self.damaged.load(Ordering::Relaxed),
             index_bytes: self.cache().bytes as u64,
+            deletions: self.deletions.live_count(),
             ..Summary::default()
         };
         for block in &*self.list() {

@@ -13,7 +13,8 @@ use crate::state::Options;
 pub(crate) async fn read(options: &Options, request: Request<Received>) -> Result<Form, ApiError> {
     let (head, body) = request.into_parts();
     let query = head.uri.query().unwrap_or_default();
-    if head.method != Method::POST || !is_form(&head.headers) {
+    let has_form = matches!(head.method, Method::POST | Method::PUT);
+    if !has_form || !is_form(&head.headers) {
         return Ok(Form::parse(query, b"")?);
     }
     let max = usize::try_from(options.form_bytes_max).unwrap_or(usize::MAX);

@@ -347,6 +347,7 @@ impl OverCores {
             overrides,
             metadata,
             series: cores.series_counts(),
+            compact: Box::new(|| {}),
             health: Box::new(
                 move || match seen.load(std::sync::atomic::Ordering::Relaxed) {
                     true => Err("the write-ahead log of core 1 failed: EIO".to_owned()),
