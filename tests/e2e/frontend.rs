@@ -80,6 +80,16 @@ limits:
     refused(&range("topk(1, up)", 12), 422, "execution", rejected);
     let instant = |query: &str| api.get("/api/v1/query", &[("query", query)]);
     assert_eq!(instant("topk(1, up)").status, 200);
+    let (start, end) = ((now - 3600).to_string(), now.to_string());
+    let explained = [
+        ("query", "topk(1, up)"),
+        ("start", &start),
+        ("end", &end),
+        ("step", "60"),
+        ("analyze", "true"),
+    ];
+    let explained = api.get("/api/v1/explain", &explained);
+    refused(&explained, 422, "execution", rejected);
     let bot = api.get_with("/api/v1/query?query=up", &[("User-Agent", "badbot/2")]);
     refused(&bot, 422, "execution", rejected);
     let large = "label_replace(up, \"x\", \"abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz\", \"\", \"\")";
@@ -97,7 +107,7 @@ limits:
     );
     for (reason, count) in [
         ("time_range_exceeded", 1),
-        ("query_rejected", 2),
+        ("query_rejected", 3),
         ("response_size_exceeded", 1),
         ("unoptimized_regex_matcher", 1),
     ] {

@@ -94,9 +94,10 @@ impl Engine {
         analyze: bool,
     ) -> Result<Explanation, Error> {
         let text = query.text.clone();
+        // What may not be asked may not be explained either: with `analyze` it would be evaluated.
         let asking = Asking {
-            timeout: query.timeout,
-            ..Asking::plain("explain", &text)
+            operation: "explain",
+            ..Asking::query(&text, &query)
         };
         self.bounded(asking, caller, async |turn: &Turn| {
             let begun = Instant::now();
