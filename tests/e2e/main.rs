@@ -18,6 +18,7 @@ mod places;
 mod prometheus;
 mod queries;
 mod remote_read;
+mod security;
 mod separation;
 mod series;
 mod tenants;

@@ -17,8 +17,9 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
+
+use crate::tls::Stream;
 
 /// How long a client may take; zero is unlimited.
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +45,7 @@ pub(crate) type SharedPhase = Rc<Cell<Phase>>;
 
 /// The socket.
 pub(crate) struct Socket {
-    stream: TcpStream,
+    stream: Stream,
     patience: Patience,
     phase: SharedPhase,
     reading: Option<(Phase, Pin<Box<Sleep>>)>,
@@ -52,7 +53,7 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    pub(crate) fn new(stream: TcpStream, patience: Patience, phase: SharedPhase) -> Socket {
+    pub(crate) fn new(stream: Stream, patience: Patience, phase: SharedPhase) -> Socket {
         Socket {
             stream,
             patience,

@@ -9,14 +9,17 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
-use tonic::transport::server::TcpIncoming;
+use tokio::sync::{mpsc, watch};
 use tonic_health::ServingStatus;
 
 use crate::state::{Gateway, Phase};
+use crate::tls::Stream;
 
 /// How often the state of the node is looked at.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// Connections that are not served yet.
+const HANDSHAKES_MAX: usize = 256;
 
 /// The running gRPC server.
 #[derive(Debug)]
@@ -53,14 +56,21 @@ impl GrpcServer {
                         // An error is the end of the other side, which is a stop too.
                         let _ = stopped.changed().await;
                     };
+                    let (sender, receiver) = mpsc::channel(HANDSHAKES_MAX);
+                    let accept = accept(listener, gateway.clone(), sender);
+                    let incoming = futures_util::stream::unfold(receiver, async |mut receiver| {
+                        let stream = receiver.recv().await?;
+                        Some((Ok::<_, io::Error>(stream), receiver))
+                    });
                     let serve = tonic::transport::Server::builder()
                         .add_service(service)
-                        .serve_with_incoming_shutdown(TcpIncoming::from(listener), until);
+                        .serve_with_incoming_shutdown(Box::pin(incoming), until);
                     tokio::select! {
                         ended = serve => if let Err(error) = ended {
                             tracing::error!(%error, "the gRPC server ended");
                         },
                         () = report => unreachable!("reports for ever"),
+                        () = accept => unreachable!("accepts for ever"),
                     }
                 });
             })?;
@@ -86,6 +96,40 @@ impl GrpcServer {
             }
             std::thread::park_timeout(Duration::from_millis(10));
         }
+    }
+}
+
+/// Takes connections, shakes hands where there is TLS, each for itself, and hands them on.
+async fn accept(listener: TcpListener, gateway: Arc<Gateway>, ready: mpsc::Sender<Stream>) {
+    let options = &gateway.options;
+    let mut shaking = tokio::task::JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept(), if shaking.len() < HANDSHAKES_MAX => accepted,
+            Some(_) = shaking.join_next() => continue,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a gRPC connection");
+                tokio::time::sleep(LOOK).await;
+                continue;
+            }
+        };
+        let _ = stream.set_nodelay(true);
+        let (tls, ready) = (options.grpc_tls.clone(), ready.clone());
+        let patience = options.read_timeout;
+        shaking.spawn(async move {
+            let stream = match &tls {
+                None => Stream::Plain(stream),
+                Some(tls) => match tls.accept(stream, patience).await {
+                    Ok(stream) => stream,
+                    Err(error) => return tracing::debug!(%error, "no TLS"),
+                },
+            };
+            // Without a receiver the server is stopping.
+            let _ = ready.send(stream).await;
+        });
     }
 }
 

@@ -8,6 +8,7 @@ use model::TenantId;
 use tokio::time::Instant;
 use tracing::Instrument;
 
+use crate::auth::{CertificateName, Denied};
 use crate::connection::Received;
 use crate::metrics::Metrics;
 use crate::push::{otlp, tell_nothing_written};
@@ -29,7 +30,7 @@ pub(crate) async fn request(thread: &Rc<Thread>, request: Request<Received>) -> 
     }
 }
 
-async fn counted(thread: &Rc<Thread>, request: Request<Received>) -> Response<Body> {
+async fn counted(thread: &Rc<Thread>, mut request: Request<Received>) -> Response<Body> {
     let gateway = &thread.gateway;
     let matched = route(&gateway.options, request.uri().path());
     let mut counted = Counted {
@@ -49,13 +50,21 @@ async fn counted(thread: &Rc<Thread>, request: Request<Received>) -> Response<Bo
     let shared =
         matches!(matched.route, Route::Api(_)) && request.headers().contains_key(header::ORIGIN);
     let querying = matches!(matched.route, Route::Api(_));
-    let tenant = (querying || matches!(matched.route, Route::Push | Route::Otlp))
-        .then(|| gateway.options.tenancy.told_of(request.headers()));
     let bytes = header_number(request.headers(), &header::CONTENT_LENGTH);
     gateway
         .metrics
         .request_bytes(counted.method, counted.route, bytes);
-    let mut response = match refusal(&matched.route, request.method()) {
+    let refused = match refusal(&matched.route, request.method()) {
+        Some(response) => Some(response),
+        None => match admit(gateway, &matched.route, &mut request).await {
+            Ok(()) => None,
+            Err(denied) => Some(denial(&matched.route, request.headers(), &denied)),
+        },
+    };
+    // Not before it is known who asks, for that may say whose data.
+    let tenant = (querying || matches!(matched.route, Route::Push | Route::Otlp))
+        .then(|| gateway.options.tenancy.told_of(request.headers()));
+    let mut response = match refused {
         Some(response) => response,
         None => dispatch(thread, matched.route, request).await,
     };
@@ -104,6 +113,38 @@ fn tell(gateway: &Gateway, tenant: &str, counted: &Counted<'_>, response: &Respo
         500.. => tracing::warn!(tenant, route, status, error, left_out, "request failed"),
         _ => tracing::info!(tenant, route, status, error, left_out, "request refused"),
     }
+}
+
+/// Finds out who asks, where that is done here.
+async fn admit(
+    gateway: &Gateway,
+    route: &Route,
+    request: &mut Request<Received>,
+) -> Result<(), Denied> {
+    let Some(auth) = &gateway.options.auth else {
+        return Ok(());
+    };
+    let certificate = request.extensions().get::<CertificateName>().cloned();
+    let tenancy = gateway.options.tenancy;
+    let headers = request.headers_mut();
+    auth.admit(route, tenancy, headers, certificate.as_ref())
+        .await
+}
+
+/// The answer to whoever may not.
+fn denial(route: &Route, headers: &HeaderMap, denied: &Denied) -> Response<Body> {
+    let mut response = match route {
+        Route::Otlp => {
+            let plain = otlp::refused_before(headers, denied.status(), &denied.to_string());
+            plain.map(|body| Body::whole(body.into_inner().unwrap_or_default()))
+        }
+        _ => reply::text(denied.status(), denied.to_string()),
+    };
+    if *route == Route::Push {
+        tell_nothing_written(headers, response.headers_mut());
+    }
+    denied.tell(response.headers_mut());
+    response
 }
 
 /// The status of a request whose client did not wait for the answer; nginx' number.

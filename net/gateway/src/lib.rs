@@ -3,7 +3,7 @@
 //! Thin and stateless but for what is named here: the alias table of each thread (`alias`), limits per tenant (`overrides`), metadata
 //! (`metadata`), elections of HA replicas (`ha`). Read on by direction:
 //!
-//! - in front of both: `server` (acceptor, threads, stop), `connection` (patience with clients), `router`, `handle`, `state`;
+//! - in front of both: `server` (acceptor, threads, stop), `tls`, `connection` (patience with clients), `router`, `auth` (who asks), `handle`, `state`;
 //! - a sample comes in: `push`, `distributor`, `alias`, `ha` (which of several replicas is taken), `relabel`;
 //! - a query goes out: `api`, `params`, `frontend` (identical ones are one, slow ones are told), `reply`;
 //! - operators and probes: `admin`, `mode` (whether writes are taken), `metrics`, `limit_metrics`, `also` (Cortex' names of metrics), `told` (lines about refusals), `grpc`.
@@ -17,6 +17,7 @@ mod admin;
 pub mod alias;
 mod also;
 mod api;
+pub mod auth;
 mod connection;
 mod distributor;
 mod frontend;
@@ -37,6 +38,7 @@ mod server;
 mod state;
 pub mod tenant;
 mod tenant_metrics;
+pub mod tls;
 mod told;
 
 pub use frontend::SlowerThan;

@@ -303,6 +303,21 @@ impl Endpoint {
 }
 
 impl Route {
+    /// Whether it is about the data of the tenant that asks; else about the node.
+    pub(crate) fn is_of_tenant(&self) -> bool {
+        matches!(
+            self,
+            Route::Push
+                | Route::Otlp
+                | Route::Api(_)
+                | Route::UserLimits
+                | Route::UserOverrides
+                | Route::UserStats
+                | Route::DeleteTenant
+                | Route::DeleteTenantStatus
+        )
+    }
+
     /// The methods that it takes, for `Allow`.
     pub(crate) fn methods(&self) -> &'static [Method] {
         const GET: &[Method] = &[Method::GET, Method::HEAD];

@@ -32,10 +32,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 
+use crate::auth::CertificateName;
 use crate::connection::{Patience, Phase, Received, SharedPhase, Socket, Unread};
 use crate::handle;
 use crate::reply::{self, Body};
 use crate::state::{Gateway, Thread};
+use crate::tls::Stream;
 
 /// Largest head of a request; a query by GET has to fit. Larger ones are answered 431.
 const HEAD_BYTES_MAX: usize = 256 << 10;
@@ -207,6 +209,19 @@ async fn connection(
     // Answers are written whole or in large pieces; waiting to fill packets only adds latency.
     let _ = stream.set_nodelay(true);
     let options = &gateway.options;
+    let stream = match &options.http_tls {
+        None => Stream::Plain(stream),
+        Some(tls) => match tls.accept(stream, options.read_timeout).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::debug!(%error, "no TLS");
+                return;
+            }
+        },
+    };
+    let certificate = stream
+        .client_name()
+        .map(|name| CertificateName(name.into()));
     let patience = Patience {
         idle: options.idle_timeout,
         read: options.read_timeout,
@@ -217,7 +232,10 @@ async fn connection(
     let socket = Socket::new(stream, patience, phase.clone());
     let used = std::cell::Cell::new(false);
     let unread = Unread::default();
-    let service = service_fn(|request: Request<Incoming>| {
+    let service = service_fn(|mut request: Request<Incoming>| {
+        if let Some(name) = &certificate {
+            request.extensions_mut().insert(name.clone());
+        }
         phase.set(Phase::Busy);
         used.set(true);
         let (thread, phase, unread) = (thread.clone(), phase.clone(), unread.clone());

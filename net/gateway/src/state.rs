@@ -15,6 +15,7 @@ use query::Engine;
 use shard::SeriesCounts;
 
 use crate::also::with_other_names;
+use crate::auth::Authenticator;
 use crate::frontend::SlowerThan;
 use crate::frontend::flights::Flights;
 use crate::metadata::MetadataStore;
@@ -23,6 +24,7 @@ use crate::mode::{Mode, Switch};
 use crate::overrides::Overrides;
 use crate::push::PushService;
 use crate::tenant::{Federation, Tenancy};
+use crate::tls::Tls;
 use crate::told::Told;
 
 /// Options of the HTTP server and its routes.
@@ -30,6 +32,12 @@ use crate::told::Told;
 pub struct Options {
     /// Whether requests name their tenant.
     pub tenancy: Tenancy,
+    /// Who asks, where that is found out here.
+    pub auth: Option<Arc<Authenticator>>,
+    /// TLS of the HTTP listener.
+    pub http_tls: Option<Arc<Tls>>,
+    /// Of the gRPC listener.
+    pub grpc_tls: Option<Arc<Tls>>,
     /// Whether a query may read the data of several.
     pub federation: Federation,
     /// Before all paths, as `/myelin`, or empty.
@@ -272,6 +280,9 @@ pub(crate) mod tests {
     pub(crate) fn options() -> Options {
         Options {
             tenancy: Tenancy::Header,
+            auth: None,
+            http_tls: None,
+            grpc_tls: None,
             federation: Federation::default(),
             path_prefix: String::new(),
             legacy_prefix: "/api/prom".to_owned(),

@@ -12,10 +12,15 @@ pub(crate) fn text(config: &Config, http: SocketAddr, grpc: SocketAddr) -> Strin
         true => format!("localhost:{}", http.port()),
         false => http.to_string(),
     };
-    let base = format!("http://{host}{}", config.server.http_path_prefix);
-    let tenant = match config.auth_enabled {
-        true => "\n          headers: {X-Scope-OrgID: <your tenant>}",
-        false => "",
+    let scheme = match config.server.http_tls.cert_file.is_empty() {
+        true => "http",
+        false => "https",
+    };
+    let base = format!("{scheme}://{host}{}", config.server.http_path_prefix);
+    let tenant = match (config.auth.credentials_file.is_empty(), config.auth_enabled) {
+        (false, _) => "\n          basic_auth: {username: <you>, password_file: <file>}",
+        (true, true) => "\n          headers: {X-Scope-OrgID: <your tenant>}",
+        (true, false) => "",
     };
     let watch = if config.self_scrape.interval.is_zero() {
         String::new()

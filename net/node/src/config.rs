@@ -7,6 +7,7 @@
 //! Two sets of defaults: without tenants nobody is limited by rate or number of series, with `auth_enabled: true` the numbers of
 //! Cortex apply. So `auth_enabled` is resolved first, from flags and file, before any other key is looked at.
 
+mod credentials;
 mod keys;
 mod nearest;
 mod overrides;
@@ -21,11 +22,14 @@ use std::time::Duration;
 use gateway::SlowerThan;
 use model::TenantLimits;
 
+pub(crate) use credentials::read as read_credentials;
 pub(crate) use overrides::{
     Overridden, limit_values, page as overrides_page, read as read_overrides,
 };
 pub(crate) use reference::{diff, help, yaml};
-pub(crate) use setting::{Backend, ByteSize, Io, LogLevel, Lookup, Rate, Secret, Sse};
+pub(crate) use setting::{
+    Backend, ByteSize, ClientAuthType, Io, LogLevel, Lookup, Rate, Secret, Sse,
+};
 pub(crate) use sources::{Request, read};
 
 /// Everything an operator can set.
@@ -35,6 +39,8 @@ pub(crate) struct Config {
     pub(crate) target: String,
     /// Whether `X-Scope-OrgID` names the tenant.
     pub(crate) auth_enabled: bool,
+    /// Who asks, where the node finds it out itself.
+    pub(crate) auth: Auth,
     /// What stands before `/push` and the legacy query API.
     pub(crate) http_prefix: String,
     /// HTTP and gRPC listeners.
@@ -92,6 +98,47 @@ pub(crate) struct Server {
     pub(crate) http_path_prefix: String,
     pub(crate) gateway_threads: usize,
     pub(crate) log_level: LogLevel,
+    pub(crate) http_tls: TlsConfig,
+    pub(crate) grpc_tls: TlsConfig,
+}
+
+/// TLS of a listener.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct TlsConfig {
+    /// Empty: no TLS.
+    pub(crate) cert_file: String,
+    pub(crate) key_file: String,
+    pub(crate) client_auth_type: ClientAuthType,
+    pub(crate) client_ca_file: String,
+}
+
+impl TlsConfig {
+    fn validate(&self, section: &str) -> Result<(), String> {
+        let asked = self.client_auth_type != ClientAuthType::default();
+        let (certificate, key) = (!self.cert_file.is_empty(), !self.key_file.is_empty());
+        let authorities = !self.client_ca_file.is_empty();
+        match () {
+            () if certificate != key => {
+                Err(format!("{section}.cert_file: goes with {section}.key_file"))
+            }
+            () if asked != authorities => Err(format!(
+                "{section}.client_auth_type: goes with {section}.client_ca_file"
+            )),
+            () if asked && !certificate => Err(format!(
+                "{section}.client_auth_type: needs {section}.cert_file"
+            )),
+            () => Ok(()),
+        }
+    }
+}
+
+/// See [`Config::auth`].
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Auth {
+    /// Empty: something in front of the node authenticates.
+    pub(crate) credentials_file: String,
+    pub(crate) reload_period: Duration,
+    pub(crate) open_metrics: bool,
 }
 
 /// See [`Config::api`].
@@ -244,6 +291,11 @@ impl Config {
         Config {
             target: "all".to_owned(),
             auth_enabled,
+            auth: Auth {
+                credentials_file: String::new(),
+                reload_period: Duration::from_secs(10),
+                open_metrics: false,
+            },
             http_prefix: "/api/prom".to_owned(),
             server: Server {
                 http_listen_address: "127.0.0.1".to_owned(),
@@ -258,6 +310,8 @@ impl Config {
                 http_path_prefix: String::new(),
                 gateway_threads: 0,
                 log_level: LogLevel::Info,
+                http_tls: TlsConfig::default(),
+                grpc_tls: TlsConfig::default(),
             },
             api: Api {
                 prometheus_http_prefix: "/prometheus".to_owned(),
@@ -412,6 +466,8 @@ impl Config {
         .validate()
         .map_err(|e| format!("compactor.block_ranges: {e}"))?;
         self.blocks.validate(&self.data_dir)?;
+        self.server.http_tls.validate("server.http_tls_config")?;
+        self.server.grpc_tls.validate("server.grpc_tls_config")?;
         let positive = [
             ("querier.max_concurrent", self.querier.max_concurrent as u64),
             (
@@ -439,6 +495,10 @@ impl Config {
             (
                 "ingester.retention",
                 self.limits.retention.as_millis() as u64,
+            ),
+            (
+                "auth.reload_period",
+                self.auth.reload_period.as_millis() as u64,
             ),
             (
                 "runtime_config.period",

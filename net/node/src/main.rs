@@ -1,7 +1,7 @@
 //! The binary `myelin`: command line, configuration, start, signals, stop.
 //!
 //! Read on in this order: [`config`] (flags, file, defaults), [`node`] (what is started, in which order, and how it ends),
-//! [`runtime_config`] (limits of single tenants, read again and again), [`self_scrape`] (the node watches itself), [`tool`] (`myelin tool ..`, without a node), [`process`] (numbers of process and allocator), [`logging`].
+//! [`runtime_config`] (limits of single tenants, read again and again), [`security`] (credentials and certificates, likewise), [`self_scrape`] (the node watches itself), [`tool`] (`myelin tool ..`, without a node), [`process`] (numbers of process and allocator), [`logging`].
 //!
 //! Exit codes: 0 after a stop by signal, 1 when the node cannot start (also with a wrong file of overrides) or its log failed, 2 for a wrong command line or
 //! configuration file.
@@ -18,6 +18,7 @@ mod node;
 mod notify;
 mod process;
 mod runtime_config;
+mod security;
 mod self_scrape;
 mod storage;
 mod tool;

@@ -46,6 +46,7 @@ use crate::disk::Disk;
 use crate::notify::Notify;
 use crate::process::{Process, give_memory_back, raise_open_files};
 use crate::runtime_config::RuntimeConfig;
+use crate::security::Security;
 use crate::self_scrape::SelfScrape;
 use crate::storage::Storage;
 use crate::{VERSION, banner, memory};
@@ -101,7 +102,14 @@ async fn live(config: &Config) -> anyhow::Result<()> {
     registry
         .register(Box::new(crate::logging::counter().clone()))
         .context("counter of log lines")?;
-    let gateway = Arc::new(Gateway::new(gateway_options(config)?, &registry));
+    let (security, secured) = Security::start(config, &registry)?;
+    let options = gateway::Options {
+        auth: secured.auth,
+        http_tls: secured.http,
+        grpc_tls: secured.grpc,
+        ..gateway_options(config)?
+    };
+    let gateway = Arc::new(Gateway::new(options, &registry));
     let servers = Servers::start(config, &gateway)?;
     let banner = banner::text(config, servers.http.address(), servers.grpc.address());
     // Nobody may be there to read it.
@@ -134,7 +142,7 @@ async fn live(config: &Config) -> anyhow::Result<()> {
     ));
     let disk = Disk::watch(&config.data_dir, &registry)?;
     let watch = watch(&cores, disk, &notify);
-    let runtime = (runtime, overrides);
+    let runtime = (runtime, overrides, security);
     let attend = attend(
         config,
         &gateway,
@@ -299,7 +307,7 @@ async fn attend(
     servers: &Servers,
     cores: &Cores,
     push: &PushService,
-    (mut runtime, overrides): (RuntimeConfig, Arc<Overrides>),
+    (mut runtime, overrides, mut security): (RuntimeConfig, Arc<Overrides>, Security),
     signals: &mut Signals,
 ) -> Option<String> {
     let own = SelfScrape::new(config, gateway.clone(), servers.http.address());
@@ -308,7 +316,15 @@ async fn attend(
     let mut second = interval(Duration::from_secs(1));
     let mut clean = interval(CLEAN);
     let mut reload = interval(config.runtime_config.period);
-    for timer in [&mut look, &mut purge, &mut second, &mut clean, &mut reload] {
+    let mut secure = interval(config.auth.reload_period);
+    for timer in [
+        &mut look,
+        &mut purge,
+        &mut second,
+        &mut clean,
+        &mut reload,
+        &mut secure,
+    ] {
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
     let scrape = own.run(push);
@@ -325,6 +341,7 @@ async fn attend(
                     runtime.apply(gateway, &overrides, cores.mailboxes());
                 }
             }
+            _ = secure.tick() => security.look(),
             never = scrape.as_mut() => match never {},
             _ = look.tick() => {
                 let health = cores.health();
@@ -558,6 +575,9 @@ fn gateway_options(config: &Config) -> anyhow::Result<gateway::Options> {
         } else {
             Tenancy::Off
         },
+        auth: None,
+        http_tls: None,
+        grpc_tls: None,
         federation: Federation {
             enabled: config.tenant_federation.enabled,
             tenants_max: config.tenant_federation.max_tenant,

@@ -7,6 +7,7 @@ mod block;
 mod export;
 mod import;
 mod options;
+mod secret;
 
 use std::process::ExitCode;
 
@@ -16,6 +17,9 @@ Usage: myelin tool COMMAND
   block inspect FILE..           what a block says of itself: tenants, times, sizes
   block verify FILE..            read all of it and check it against itself
   block dump FILE [TENANT]       its series and samples as text: labels, value, time
+
+  hash-password                  a line of standard input, as the file of credentials has a password
+  new-token                      a new token, and what the file of credentials has of it
 
   import prometheus-block [-tenant=fake] [-data.dir=./data] DIR..
                                  blocks of Prometheus (or directories of such) into the data directory of a node that
@@ -35,6 +39,8 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
         ["block", "dump", file, tenant] => block::dump(file, Some(tenant)),
         ["import", "prometheus-block", ref rest @ ..] => import::run(rest),
         ["export", "prometheus-block", ref rest @ ..] => export::run(rest),
+        ["hash-password"] => secret::hash_password(),
+        ["new-token"] => secret::new_token(),
         [] | ["help" | "-help" | "--help" | "-h"] => crate::say(USAGE),
         _ => {
             eprintln!(

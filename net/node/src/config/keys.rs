@@ -1,6 +1,6 @@
 //! The table of keys: for each its name in the file, its flag, a value other than the default (for the tests and the reference), and
 //! its help. Everything else that knows keys is made from it: flags, file, `-help`, `/config`, `docs/config.md` and the tests that
-//! every key can be set by flag and by file and changes nothing but its own field. Keys of OTLP are in [`otlp`].
+//! every key can be set by flag and by file and changes nothing but its own field. Keys of OTLP are in [`otlp`], of credentials and TLS in [`security`].
 
 use std::sync::OnceLock;
 
@@ -84,6 +84,7 @@ macro_rules! key {
 
 mod otlp;
 mod query_limits;
+mod security;
 
 /// All keys, in the order of the reference page.
 pub(super) fn keys() -> &'static [Key] {
@@ -92,6 +93,7 @@ pub(super) fn keys() -> &'static [Key] {
         [
             process(),
             server(),
+            security::keys(),
             otlp::keys(),
             paths(),
             blocks_storage(),
@@ -1051,10 +1053,6 @@ pub(super) const NOT_BUILT: &[(&str, &str)] = &[
     ("name_validation_scheme", "the choice of name validation"),
     ("name-validation-scheme", "the choice of name validation"),
     ("flusher", "the flusher"),
-    ("server.http_tls", "TLS"),
-    ("server.http-tls", "TLS"),
-    ("server.grpc_tls", "TLS"),
-    ("server.grpc-tls", "TLS"),
     (
         "limits.accept_mixed_ha_samples",
         "the choice between mixed and whole requests (series are always told apart)",

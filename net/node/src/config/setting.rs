@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use gateway::SlowerThan;
+use gateway::tls::ClientAuth;
 use model::{Ack, RateStrategy, RelabelAction, RelabelConfig};
 
 /// A type that a key can have.
@@ -88,6 +89,35 @@ pub(crate) enum LogLevel {
     Warn,
     /// What needs a human.
     Error,
+}
+
+/// Whether clients show a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct ClientAuthType(pub(crate) ClientAuth);
+
+impl Setting for ClientAuthType {
+    const KIND: &'static str = "text";
+    fn parse(text: &str) -> Result<ClientAuthType, String> {
+        match text {
+            "" | "NoClientCert" => Ok(ClientAuthType(ClientAuth::None)),
+            "VerifyClientCertIfGiven" => Ok(ClientAuthType(ClientAuth::IfGiven)),
+            "RequireAndVerifyClientCert" => Ok(ClientAuthType(ClientAuth::Required)),
+            "RequestClientCert" | "RequireAnyClientCert" => Err(format!(
+                "{text}: certificates that nobody verifies are not asked for"
+            )),
+            _ => Err(format!(
+                "{text:?} is none of NoClientCert, VerifyClientCertIfGiven, RequireAndVerifyClientCert"
+            )),
+        }
+    }
+    fn show(&self) -> String {
+        match self.0 {
+            ClientAuth::None => "NoClientCert",
+            ClientAuth::IfGiven => "VerifyClientCertIfGiven",
+            ClientAuth::Required => "RequireAndVerifyClientCert",
+        }
+        .to_owned()
+    }
 }
 
 /// A rate a second of which zero means unlimited.
