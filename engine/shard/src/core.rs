@@ -423,6 +423,13 @@ impl Core {
         }
     }
 
+    /// Whether no series may die at the moment.
+    pub(crate) fn is_sweeping(&self) -> bool {
+        self.collection
+            .as_ref()
+            .is_some_and(Collection::is_sweeping)
+    }
+
     /// Why the core takes no writes any more, if so.
     pub(crate) fn is_poisoned_by(&self) -> Option<&Refusal> {
         self.poison.as_ref()

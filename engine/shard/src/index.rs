@@ -249,6 +249,12 @@ impl Index {
         self.sweeps
     }
 
+    /// Whether there are pairs and names of which only dead series may be left.
+    pub(crate) fn has_dead(&self) -> bool {
+        let unswept = &self.unswept;
+        !unswept.dead.is_empty() || !unswept.pairs.is_empty() || unswept.sweeping
+    }
+
     /// Notes that a series is dead. Its pairs stay valid until they are swept.
     ///
     /// Must not be called between the first and the last [`Index::sweep`] of a round.

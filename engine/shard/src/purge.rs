@@ -109,11 +109,15 @@ impl Core {
             None => 0,
         };
         let full = matches!(self.log.admit(bytes), Err(Error::QueueFull { .. }));
-        !full && !self.memtable.chunks.is_behind()
+        !full && !self.memtable.chunks.is_behind() && !self.is_sweeping()
     }
 
     /// Does a slice of the deletion under way.
     pub(crate) fn slice_purge(&mut self) {
+        // It goes on when the collection is over.
+        if self.is_sweeping() {
+            return;
+        }
         if self.purges.active.is_none() {
             let Some(purge) = self.purges.waiting.pop_front() else {
                 return;

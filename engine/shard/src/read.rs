@@ -430,6 +430,7 @@ impl Read {
             Ask::Labels(query)
                 if query.matchers.is_empty()
                     && hidden.is_empty()
+                    && !index.has_dead()
                     && query.min_time <= tenant.oldest
                     && query.max_time >= tenant.newest =>
             {

@@ -29,6 +29,13 @@ pub(crate) struct Collection {
     accounts: Accounts,
 }
 
+impl Collection {
+    /// Whether it removes the dead from postings: until it has, no other series may die.
+    pub(crate) fn is_sweeping(&self) -> bool {
+        self.sweeping.is_some()
+    }
+}
+
 impl Memtable {
     /// The time before which a tenant's samples need not be kept.
     pub(crate) fn horizon(&self, tenant: u32, wall_ms: i64) -> i64 {

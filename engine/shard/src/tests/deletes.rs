@@ -119,3 +119,40 @@ fn a_deletion_that_a_core_cannot_do_says_so() {
         "{error}"
     );
 }
+
+/// Story: a deletion that met a collection in the middle of its sweep let a series die there, which ended the process.
+#[test]
+fn a_deletion_waits_for_the_sweep_of_a_collection() {
+    let mut one = One::new();
+    let tenant = TenantId::new("a").unwrap();
+    let now = one.node.cores[0].reactor.wall_ms();
+    // More in one list than a slice of a sweep looks at.
+    let count = 70_000;
+    for some in (0..count).collect::<Vec<_>>().chunks(1000) {
+        let series: Vec<Labels> = (some.iter())
+            .map(|i| labels(&[("__name__", "up"), ("i", &i.to_string())]))
+            .collect();
+        one.push(|r| fresh("a", &series, now, unlimited(), r));
+    }
+    let client = Client::new(one.node.mailboxes.clone());
+    let up = [Matcher::equal("__name__", "up")];
+    let some = [Matcher::new(::model::MatchOp::Regex, "i", "[0-9]*[02468]").unwrap()];
+    let mut swept = 0;
+    for matchers in [&some[..], &up[..]] {
+        let reply = client.delete(&tenant, &[matchers], (i64::MIN, i64::MAX));
+        let mut result = None;
+        for _ in 0..20_000 {
+            result = result.or_else(|| reply.try_recv().ok());
+            if result.is_some() {
+                break;
+            }
+            // A collection is due in every other turn.
+            one.sim.advance(Duration::from_secs(61));
+            one.node.turn_until(2, || false);
+            swept += usize::from(one.node.cores[0].is_sweeping());
+        }
+        result.expect("answered").expect("a sound node");
+    }
+    assert!(swept > 0, "no sweep was met");
+    assert!(all(&mut one, &tenant).is_empty());
+}
