@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use tests::{Server, ServerOptions, component, shared};
+use tests::{Cluster, Server, ServerOptions, component, shared};
 
 /// Tenants on and all limits out of the way, as the tools demand.
 const CONFIG: &str = "\
@@ -25,6 +25,11 @@ struct Verdict {
 }
 
 fn run(tool: &str, server: &Server, args: &[&str]) -> Option<Verdict> {
+    run_on(tool, (server, server), args)
+}
+
+/// Pushes go to one server, queries to another.
+fn run_on(tool: &str, (pushed, asked): (&Server, &Server), args: &[&str]) -> Option<Verdict> {
     let folder = shared("conformance")?;
     let python = component("python3")?;
     let mut command = Command::new(python);
@@ -32,8 +37,8 @@ fn run(tool: &str, server: &Server, args: &[&str]) -> Option<Verdict> {
         .current_dir(&folder)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .arg(folder.join(tool))
-        .arg(format!("--base-url={}/prometheus", server.url()))
-        .arg(format!("--push-url={}", server.push_url()))
+        .arg(format!("--base-url={}/prometheus", asked.url()))
+        .arg(format!("--push-url={}", pushed.push_url()))
         .args(args);
     let output = command.output().expect("python3 runs");
     let text = format!(
@@ -133,28 +138,64 @@ fn queries_answer_as_a_real_prometheus_does() {
     }
 }
 
+/// What the API tool finds: only what is not built yet may be missing.
+fn assert_api(verdict: &Verdict) {
+    let not_built = ["remote_read", "rules_alerts"];
+    let missing: Vec<_> = verdict
+        .output
+        .lines()
+        .filter(|l| l.starts_with("FAIL") || l.starts_with("OPTIONAL"))
+        .filter(|l| !not_built.iter().any(|n| l.contains(n)))
+        .collect();
+    assert!(
+        verdict.passed >= 90,
+        "only {} passed:\n{}",
+        verdict.passed,
+        verdict.output
+    );
+    assert!(
+        verdict.failed == 0 && missing.is_empty(),
+        "{}",
+        verdict.output
+    );
+}
+
 #[test]
 fn the_http_api_behaves() {
     let Some(server) = server() else { return };
     if let Some(verdict) = run("api_conformance.py", &server, &[]) {
-        // The tool counts missing extensions apart; only those that are not built yet may be among them.
-        let not_built = ["remote_read", "rules_alerts"];
-        let missing: Vec<_> = verdict
-            .output
-            .lines()
-            .filter(|l| l.starts_with("FAIL") || l.starts_with("OPTIONAL"))
-            .filter(|l| !not_built.iter().any(|n| l.contains(n)))
-            .collect();
-        assert!(
-            verdict.passed >= 90,
-            "only {} passed:\n{}",
-            verdict.passed,
-            verdict.output
-        );
-        assert!(
-            verdict.failed == 0 && missing.is_empty(),
-            "{}",
-            verdict.output
-        );
+        assert_api(&verdict);
+    }
+}
+
+/// A distributor, an ingester, a frontend and two queriers: what holds for one process holds for them.
+#[test]
+fn five_processes_are_judged_as_one_is() {
+    let Some(cluster) = Cluster::start(CONFIG, 1, 2) else {
+        return;
+    };
+    let Some(files) = shared("conformance/promqltest") else {
+        return;
+    };
+    let files = files.to_str().expect("a path of the tests");
+    let both = (&cluster.distributor, &cluster.frontend);
+    let scripts = [
+        "--files",
+        files,
+        "--skip-tags",
+        "start-timestamp",
+        "--jobs=2",
+    ];
+    if let Some(verdict) = run_on("promqltest_http.py", both, &scripts) {
+        assert_share(&verdict, 0.98);
+    }
+    let instant = ["--instant", "--queries", "compliance_queries.json"];
+    if component("prometheus").is_some()
+        && let Some(verdict) = run_on("prom_compliance.py", both, &instant)
+    {
+        assert_share(&verdict, 0.95);
+    }
+    if let Some(verdict) = run_on("api_conformance.py", both, &[]) {
+        assert_api(&verdict);
     }
 }

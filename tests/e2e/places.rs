@@ -17,11 +17,11 @@ use super::queries::metric;
 use super::series::{field, push, varint};
 
 /// Milliseconds from scrape to scrape.
-const SCRAPE: i64 = 15_000;
+pub(super) const SCRAPE: i64 = 15_000;
 /// Scrapes that are asked for: fewer than a chunk holds.
-const ASKED: i64 = 100;
+pub(super) const ASKED: i64 = 100;
 /// Scrapes in all: the chunks of the first ones are closed then.
-const SCRAPES: i64 = 500;
+pub(super) const SCRAPES: i64 = 500;
 
 pub(super) fn integer(n: i64) -> HistogramSample {
     // A reset at scrape 40.
@@ -84,7 +84,7 @@ pub(super) fn fractional(n: i64) -> HistogramSample {
 }
 
 /// A remote write of some scrapes of all series, with an exemplar of the last one.
-fn request(start: i64, scrapes: std::ops::Range<i64>) -> Vec<u8> {
+pub(super) fn request(start: i64, scrapes: std::ops::Range<i64>) -> Vec<u8> {
     let mut out = samples(start, scrapes.clone());
     for i in 0..8i64 {
         let last = scrapes.clone().rev().find(|n| scraped(i, *n));
@@ -170,7 +170,7 @@ fn put_exemplar<'l>(
 }
 
 /// What senders say again and again.
-fn metadata() -> Vec<u8> {
+pub(super) fn metadata() -> Vec<u8> {
     let mut out = Vec::new();
     for (metric, kind) in [
         ("requests_total", MetricType::Counter),
@@ -214,7 +214,7 @@ const QUERIES: [&str; 24] = [
 ];
 
 /// Everything that can be asked about the first scrapes, with its question.
-fn answers(server: &Server, start: i64) -> Vec<(String, Value)> {
+pub(super) fn answers(server: &Server, start: i64) -> Vec<(String, Value)> {
     let api = server.api(None);
     let seconds = |n: i64| (start + n * SCRAPE) as f64 / 1000.0;
     let end = seconds(ASKED - 1);
@@ -250,7 +250,7 @@ fn answers(server: &Server, start: i64) -> Vec<(String, Value)> {
     all
 }
 
-fn assert_equal(place: &str, found: &[(String, Value)], wanted: &[(String, Value)]) {
+pub(super) fn assert_equal(place: &str, found: &[(String, Value)], wanted: &[(String, Value)]) {
     for ((question, found), (_, wanted)) in found.iter().zip(wanted) {
         assert!(
             found == wanted,
@@ -259,7 +259,7 @@ fn assert_equal(place: &str, found: &[(String, Value)], wanted: &[(String, Value
     }
 }
 
-fn accepted(server: &Server, body: &[u8]) {
+pub(super) fn accepted(server: &Server, body: &[u8]) {
     let answer = push(server, None, body);
     assert_eq!(answer.status, 200, "{}", answer.text());
 }

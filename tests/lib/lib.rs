@@ -4,10 +4,12 @@
 //! dropped. A component that is not installed is a failure under `make test` (`MYELIN_TEST_STRICT=1`) and a printed skip
 //! elsewhere, see [`component`]. What lies in `../shared` beside the project may be used through [`shared`], never copied.
 
+mod cluster;
 mod http;
 mod process;
 mod server;
 
+pub use cluster::Cluster;
 pub use http::{Api, Response, encode_form};
 pub use process::{Child, cpu_seconds, free_port, rss_bytes};
 pub use server::{Server, ServerOptions};

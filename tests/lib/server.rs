@@ -13,6 +13,8 @@ pub struct ServerOptions {
     pub config: String,
     /// Further flags.
     pub args: Vec<String>,
+    /// A program that runs it, with its own arguments.
+    pub wrapper: Vec<String>,
     /// Where the data goes instead of a temporary directory of its own.
     pub data: Option<PathBuf>,
 }
@@ -30,6 +32,13 @@ pub struct Server {
 impl Server {
     /// Starts one and waits until it is ready; `None` (a skip) where the binary is not built.
     pub fn start(options: ServerOptions) -> Option<Server> {
+        let mut server = Server::spawn(options)?;
+        server.wait_ready();
+        Some(server)
+    }
+
+    /// As [`Server::start`], of one that may have to wait for others until it is ready.
+    pub fn spawn(options: ServerOptions) -> Option<Server> {
         let program = binary("myelin")?;
         let folder = tempfile::tempdir().expect("a temporary directory can be made");
         std::fs::write(folder.path().join("myelin.yaml"), &options.config)
@@ -47,16 +56,14 @@ impl Server {
             http_port,
             grpc_port,
         );
-        let mut server = Server {
+        Some(Server {
             child,
             folder,
             options,
             data,
             http_port,
             grpc_port,
-        };
-        server.wait_ready();
-        Some(server)
+        })
     }
 
     /// Tenants off, nothing special.
@@ -64,7 +71,8 @@ impl Server {
         Server::start(ServerOptions::default())
     }
 
-    fn wait_ready(&mut self) {
+    /// Waits until it is ready.
+    pub fn wait_ready(&mut self) {
         let api = Api::new(&self.url(), None);
         let child = &mut self.child;
         wait_until(
@@ -92,6 +100,11 @@ impl Server {
     /// `127.0.0.1:PORT` of HTTP.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.http_port)
+    }
+
+    /// `127.0.0.1:PORT` of gRPC.
+    pub fn grpc_address(&self) -> String {
+        format!("127.0.0.1:{}", self.grpc_port)
     }
 
     /// The query API as one tenant (or none).
@@ -122,6 +135,11 @@ impl Server {
     /// `kill -9`.
     pub fn kill(&mut self) {
         self.child.kill();
+    }
+
+    /// `kill -9` without waiting for the end.
+    pub fn signal_kill(&self) {
+        self.child.signal(libc::SIGKILL);
     }
 
     /// SIGTERM; panics unless it ends with status 0 within 20 s.
@@ -171,7 +189,14 @@ fn spawn(
     http: u16,
     grpc: u16,
 ) -> Child {
-    let mut command = Command::new(program);
+    let mut command = match options.wrapper.split_first() {
+        None => Command::new(program),
+        Some((wrapper, args)) => {
+            let mut command = Command::new(wrapper);
+            command.args(args).arg(program);
+            command
+        }
+    };
     command
         .arg(format!(
             "-config.file={}",

@@ -11,7 +11,7 @@ use shard::{Cardinality, NameCardinality};
 
 use crate::engine::{Caller, Engine, Size, Turn};
 use crate::error::Error;
-use crate::fanout::{self, Allowance, Reach};
+use crate::fanout::{self, Allowance, Reach, Wanted};
 use crate::judge::Asking;
 use crate::labels::parse_selector;
 
@@ -74,7 +74,7 @@ impl Engine {
             Asking::plain("status_tsdb", ""),
             caller,
             async |turn: &Turn| {
-                let answers = fanout::cardinality(self.mailboxes(), caller, &[], turn);
+                let answers = fanout::cardinality(self.holders(), caller, &[], turn);
                 let answers = answers.all(turn).await?;
                 self.run(move || head(&answers, limit)).await
             },
@@ -165,7 +165,7 @@ impl Engine {
         turn: &Turn,
     ) -> Result<(u64, Merged), Error> {
         let Some(selector) = selector else {
-            let answers = fanout::cardinality(self.mailboxes(), caller, names, turn);
+            let answers = fanout::cardinality(self.holders(), caller, names, turn);
             let answers = answers.all(turn).await?;
             let merge = move || {
                 let series = answers.iter().map(|answer| answer.series).sum();
@@ -187,7 +187,14 @@ impl Engine {
             bytes_max: 0,
             ..Allowance::of(&caller.limits)
         };
-        let answers = fanout::select(self.mailboxes(), caller, &reach, false, allowance, turn);
+        let answers = fanout::select(
+            self.holders(),
+            caller,
+            &reach,
+            Wanted::Labels,
+            allowance,
+            turn,
+        );
         let answers = answers.all(turn).await?;
         allowance.check(Size::of(answers.iter().flatten()))?;
         let names = names.to_vec();

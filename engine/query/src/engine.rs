@@ -10,12 +10,12 @@ use longterm::Tally;
 use model::{Class, Projection, QueryValue, TenantId, TenantLimits};
 use prometheus::Registry;
 use promql::{Budget, Evaluated, Params, Plan, Profile};
-use shard::{Mailboxes, ReadError, TenantStats};
+use shard::{ReadError, TenantStats};
 use tokio::time::{Instant, timeout_at};
 
 use crate::blocks::Look;
 use crate::error::Error;
-use crate::fanout::{self, Allowance, Canceled, Reach};
+use crate::fanout::{self, Allowance, Canceled, Holders, Reach, Wanted};
 use crate::federation::Part;
 use crate::inflight::{Inflight, Listed, Running, Written};
 use crate::judge::Asking;
@@ -33,7 +33,7 @@ use crate::workers::Workers;
 /// The read path of a node; shared by all gateway threads.
 #[derive(Debug)]
 pub struct Engine {
-    mailboxes: Mailboxes,
+    holders: Arc<dyn Holders>,
     pub(crate) options: Options,
     /// Of range queries; where any are kept.
     pub(crate) results: Option<Arc<Results>>,
@@ -160,7 +160,7 @@ pub struct Size {
 
 impl Engine {
     /// Starts the workers. Panics when `registry` holds an engine's metrics already.
-    pub fn start(options: Options, mailboxes: Mailboxes, registry: &Registry) -> Engine {
+    pub fn start(options: Options, holders: impl Holders + 'static, registry: &Registry) -> Engine {
         assert!(options.concurrent_max > 0, "no query could ever run");
         let metrics = Metrics::new(registry);
         let turns = Turns::new(options.concurrent_max, options.waiting_max);
@@ -172,7 +172,7 @@ impl Engine {
             .concurrent_max
             .set(i64::try_from(options.concurrent_max).unwrap_or(i64::MAX));
         Engine {
-            mailboxes,
+            holders: Arc::new(holders),
             workers: Workers::start(&options),
             turns,
             memory: Memory::new(options.memory_bytes_max, metrics.memory_bytes.clone()),
@@ -302,13 +302,13 @@ impl Engine {
 
     /// Counts of one tenant or of all, one entry per tenant and core.
     pub async fn stats(&self, tenant: Option<&TenantId>) -> Result<Vec<TenantStats>, Error> {
-        let answers = fanout::stats(&self.mailboxes, tenant).await?;
+        let answers = fanout::stats(&*self.holders, tenant).await?;
         Ok(answers.into_iter().flatten().collect())
     }
 
     /// Asks all cores to copy what they hold into blocks, at once; the future tells when they have, or why one has not.
     pub fn flush(&self) -> impl Future<Output = Result<(), String>> + Send + use<> {
-        fanout::flush(&self.mailboxes)
+        fanout::flush(&*self.holders)
     }
 
     pub(crate) fn params(&self, query: &Query) -> Params {
@@ -425,7 +425,7 @@ impl Engine {
             .map_err(|error| self.for_want_of_memory(error, allowance))
     }
 
-    async fn gather_within(
+    pub(crate) async fn gather_within(
         &self,
         caller: &Caller,
         reaches: Vec<Reach>,
@@ -445,8 +445,16 @@ impl Engine {
         for some in parts.chunks(SELECTORS_AT_ONCE) {
             let select = |(_, Part { caller, reach, .. }): &(usize, Part)| {
                 // An absurd offset, or data behind the floor: nothing can be of use.
-                (reach.min_time <= reach.max_time)
-                    .then(|| fanout::select(&self.mailboxes, caller, reach, true, allowance, turn))
+                (reach.min_time <= reach.max_time).then(|| {
+                    fanout::select(
+                        &*self.holders,
+                        caller,
+                        reach,
+                        Wanted::Chunks,
+                        allowance,
+                        turn,
+                    )
+                })
             };
             let pending: Vec<_> = some.iter().map(select).collect();
             for ((at, part), answers) in some.iter().zip(pending) {
@@ -457,7 +465,7 @@ impl Engine {
                 let select = move |look: &Look<'_>| look.select(true, allowance);
                 let blocks = self.in_blocks(&part.caller, &part.reach, turn, select);
                 answers.extend(blocks.await?);
-                let size = Size::of_lists(&answers, self.mailboxes.count());
+                let size = Size::of_lists(&answers, self.holders.count());
                 all.add(size);
                 allowance.check(all)?;
                 sizes[*at].add(size);
@@ -490,7 +498,10 @@ impl Engine {
         turn: &Turn,
         take_look: impl Fn(&Look<'_>) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, Error> {
-        let (tenant, catalog) = (caller.tenant.clone(), self.mailboxes.blocks().clone());
+        let Some(catalog) = self.holders.blocks().cloned() else {
+            return Ok(T::default());
+        };
+        let tenant = caller.tenant.clone();
         let store_after = i64::try_from(self.options.store_after.as_millis()).unwrap_or(i64::MAX);
         let is_recent = store_after > 0 && reach.min_time > caller.now_ms - store_after;
         let longterm = self.options.longterm.clone().filter(|_| !is_recent);
@@ -796,8 +807,8 @@ impl Engine {
         }
     }
 
-    pub(crate) fn mailboxes(&self) -> &Mailboxes {
-        &self.mailboxes
+    pub(crate) fn holders(&self) -> &dyn Holders {
+        &*self.holders
     }
 }
 

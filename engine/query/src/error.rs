@@ -163,6 +163,7 @@ impl Error {
             | Error::PatternTooWide { .. }
             | Error::ResponseTooLarge { .. } => Class::Limit,
             Error::Promql(e) => e.class(),
+            Error::Read(ReadError::Elsewhere { class, .. }) => *class,
             Error::Read(e) if e.is_limit() => Class::Limit,
             Error::TooLong { .. } | Error::QueryMemory { .. } => Class::Limit,
             Error::TooManyOutstanding { .. } => Class::Rate,

@@ -10,7 +10,7 @@ use model::{Exemplar, Labels, Matcher, Projection};
 
 use crate::engine::{Caller, Engine, Size, Turn};
 use crate::error::Error;
-use crate::fanout::{self, Reach};
+use crate::fanout::{self, Reach, Wanted};
 use crate::federation::Part;
 use crate::judge::Asking;
 use crate::options::SELECTORS_AT_ONCE;
@@ -65,7 +65,14 @@ impl Engine {
                 for some in parts.chunks(SELECTORS_AT_ONCE) {
                     let ask = |part: &Part| {
                         let Part { caller, reach, .. } = part;
-                        fanout::exemplars(self.mailboxes(), caller, reach, allowance, turn)
+                        fanout::select(
+                            self.holders(),
+                            caller,
+                            reach,
+                            Wanted::Exemplars,
+                            allowance,
+                            turn,
+                        )
                     };
                     let pending: Vec<_> = some.iter().map(ask).collect();
                     for (part, answers) in some.iter().zip(pending) {

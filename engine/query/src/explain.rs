@@ -128,7 +128,7 @@ impl Engine {
         let floor = self.floor(caller);
         let mut reports: Vec<SelectorReport> = Vec::new();
         for selector in plan.selectors() {
-            let cores = fanout::estimate(self.mailboxes(), caller, &selector.matchers);
+            let cores = fanout::estimate(self.holders(), caller, &selector.matchers);
             let cores = cores.all(turn).await?;
             let sum = |part: fn(&shard::Estimate) -> u64| cores.iter().map(part).sum();
             let texts: Vec<String> = selector

@@ -3,18 +3,53 @@
 //! Step 4 of the way of a query. A core answers on its own thread by a closure that hands over to a oneshot; here the answers are
 //! awaited. The flag of the query is shared with the cores: when the caller goes away, they stop between slices.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use block::Catalog;
 use model::{CoreId, Matcher, Projection, TenantId, TenantLimits};
 use shard::{
-    Cardinality, CardinalityQuery, Estimate, EstimateQuery, Hold, LabelQuery, Mailboxes, Message,
-    ReadError, Refusal, Select, SelectedSeries, StatsQuery, TenantStats,
+    Cardinality, CardinalityQuery, Changes, Estimate, EstimateQuery, Hold, LabelQuery, Mailboxes,
+    Message, ReadError, Refusal, Select, SelectedSeries, StatsQuery, TenantStats,
 };
 use tokio::sync::oneshot;
 
 use crate::engine::{Caller, Size, Turn};
 use crate::error::Error;
+
+/// Who holds the series: the cores of this node, or other nodes.
+pub trait Holders: Send + Sync + fmt::Debug {
+    /// How many there are; each is asked every question.
+    fn count(&self) -> u16;
+
+    /// Sends a read, whose reply is called once, whatever happens.
+    fn send(&self, holder: u16, message: Message);
+
+    /// The blocks of this node, which the holders do not look into themselves.
+    fn blocks(&self) -> Option<&Arc<Catalog>>;
+
+    /// What of the past changed, where that is known; without it no results are kept.
+    fn changes(&self) -> Option<&Arc<Changes>>;
+}
+
+impl Holders for Mailboxes {
+    fn count(&self) -> u16 {
+        Mailboxes::count(self)
+    }
+
+    fn send(&self, holder: u16, message: Message) {
+        Mailboxes::send(self, CoreId(holder), message);
+    }
+
+    fn blocks(&self) -> Option<&Arc<Catalog>> {
+        Some(Mailboxes::blocks(self))
+    }
+
+    fn changes(&self) -> Option<&Arc<Changes>> {
+        Some(Mailboxes::changes(self))
+    }
+}
 
 /// Which series, over which time (milliseconds, inclusive).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,66 +157,45 @@ fn hold(turn: &Turn) -> Hold {
 }
 
 fn ask<T: Send + 'static>(
-    mailboxes: &Mailboxes,
+    holders: &dyn Holders,
     message: impl Fn(Box<dyn FnOnce(Result<T, ReadError>) + Send>) -> Message,
 ) -> Pending<T> {
-    let ask_one = |core| {
+    let ask_one = |holder| {
         let (sender, receiver) = oneshot::channel();
         // A receiver that is gone means that nobody wants the answer.
         let reply = Box::new(move |answer| drop(sender.send(answer)));
-        mailboxes.send(CoreId(core), message(reply));
+        holders.send(holder, message(reply));
         receiver
     };
-    Pending((0..mailboxes.count()).map(ask_one).collect())
+    Pending((0..holders.count()).map(ask_one).collect())
 }
 
-/// Series and, `with_chunks`, their chunks.
+/// What is wanted of series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    Labels,
+    Chunks,
+    /// Of those that have exemplars in the range.
+    Exemplars,
+}
+
+/// Series, and of these what is wanted.
 pub(crate) fn select(
-    mailboxes: &Mailboxes,
+    holders: &dyn Holders,
     caller: &Caller,
     reach: &Reach,
-    with_chunks: bool,
+    wanted: Wanted,
     allowance: Allowance,
     turn: &Turn,
 ) -> Pending<Vec<SelectedSeries>> {
-    ask(mailboxes, |reply| {
+    ask(holders, |reply| {
         Message::Select(Select {
             tenant: caller.tenant.clone(),
             matchers: reach.matchers.clone(),
             min_time: reach.min_time,
             max_time: reach.max_time,
-            with_chunks,
-            projection: reach.projection.clone(),
-            newest: reach.newest,
-            with_exemplars: false,
-            with_starts: false,
-            series_max: allowance.series_max,
-            chunks_max: allowance.chunks_max,
-            bytes_max: allowance.bytes_max,
-            data_bytes_max: allowance.data_bytes_max,
-            hold: hold(turn),
-            canceled: turn.canceled.flag(),
-            reply,
-        })
-    })
-}
-
-/// Series that have exemplars in the range, with these.
-pub(crate) fn exemplars(
-    mailboxes: &Mailboxes,
-    caller: &Caller,
-    reach: &Reach,
-    allowance: Allowance,
-    turn: &Turn,
-) -> Pending<Vec<SelectedSeries>> {
-    ask(mailboxes, |reply| {
-        Message::Select(Select {
-            tenant: caller.tenant.clone(),
-            matchers: reach.matchers.clone(),
-            min_time: reach.min_time,
-            max_time: reach.max_time,
-            with_chunks: false,
-            with_exemplars: true,
+            with_chunks: wanted == Wanted::Chunks,
+            with_exemplars: wanted == Wanted::Exemplars,
             with_starts: false,
             projection: reach.projection.clone(),
             newest: reach.newest,
@@ -198,13 +212,13 @@ pub(crate) fn exemplars(
 
 /// Names of labels (`name` is `None`), or values of one; in no order.
 pub(crate) fn labels(
-    mailboxes: &Mailboxes,
+    holders: &dyn Holders,
     caller: &Caller,
     name: Option<&str>,
     reach: &Reach,
     turn: &Turn,
 ) -> Pending<Vec<String>> {
-    ask(mailboxes, |reply| {
+    ask(holders, |reply| {
         Message::Labels(LabelQuery {
             tenant: caller.tenant.clone(),
             name: name.map(str::to_owned),
@@ -220,12 +234,12 @@ pub(crate) fn labels(
 
 /// What labels there are: those of `names`, or all.
 pub(crate) fn cardinality(
-    mailboxes: &Mailboxes,
+    holders: &dyn Holders,
     caller: &Caller,
     names: &[String],
     turn: &Turn,
 ) -> Pending<Cardinality> {
-    ask(mailboxes, |reply| {
+    ask(holders, |reply| {
         Message::Cardinality(CardinalityQuery {
             tenant: caller.tenant.clone(),
             names: names.to_vec(),
@@ -238,11 +252,11 @@ pub(crate) fn cardinality(
 
 /// How many series a selector would read.
 pub(crate) fn estimate(
-    mailboxes: &Mailboxes,
+    holders: &dyn Holders,
     caller: &Caller,
     matchers: &Arc<[Matcher]>,
 ) -> Pending<Estimate> {
-    ask(mailboxes, |reply| {
+    ask(holders, |reply| {
         Message::Estimate(EstimateQuery {
             tenant: caller.tenant.clone(),
             matchers: matchers.clone(),
@@ -253,16 +267,16 @@ pub(crate) fn estimate(
 
 /// Has every core copy what it holds into blocks; the messages are sent by the call, not by the future.
 pub(crate) fn flush(
-    mailboxes: &Mailboxes,
+    holders: &dyn Holders,
 ) -> impl Future<Output = Result<(), String>> + Send + use<> {
-    let ask_one = |core| {
+    let ask_one = |holder| {
         let (sender, receiver) = oneshot::channel();
         // A receiver that is gone means that nobody wants the answer.
         let reply = Box::new(move |result| drop(sender.send(result)));
-        mailboxes.send(CoreId(core), Message::Flush(reply));
+        holders.send(holder, Message::Flush(reply));
         receiver
     };
-    let pending: Vec<_> = (0..mailboxes.count()).map(ask_one).collect();
+    let pending: Vec<_> = (0..holders.count()).map(ask_one).collect();
     async move {
         for receiver in pending {
             let ended = |_| Err("a core has ended".to_owned());
@@ -274,10 +288,10 @@ pub(crate) fn flush(
 
 /// Counts of one tenant or of all.
 pub(crate) async fn stats(
-    mailboxes: &Mailboxes,
+    holders: &dyn Holders,
     tenant: Option<&TenantId>,
 ) -> Result<Vec<Vec<TenantStats>>, ReadError> {
-    let pending = ask(mailboxes, |reply| {
+    let pending = ask(holders, |reply| {
         Message::Stats(StatsQuery {
             tenant: tenant.cloned(),
             reply,

@@ -7,7 +7,7 @@ use model::{Labels, Matcher, Projection};
 use crate::blocks::Look;
 use crate::engine::{Caller, Engine, Size, Turn};
 use crate::error::Error;
-use crate::fanout::{self, Allowance, Reach};
+use crate::fanout::{self, Allowance, Reach, Wanted};
 use crate::federation::Part;
 use crate::judge::Asking;
 use crate::memory::Account;
@@ -94,7 +94,14 @@ impl Engine {
             for some in parts.chunks(SELECTORS_AT_ONCE) {
                 let select = |part: &Part| {
                     let Part { caller, reach, .. } = part;
-                    fanout::select(self.mailboxes(), caller, reach, false, allowance, turn)
+                    fanout::select(
+                        self.holders(),
+                        caller,
+                        reach,
+                        Wanted::Labels,
+                        allowance,
+                        turn,
+                    )
                 };
                 let pending: Vec<_> = some.iter().map(select).collect();
                 for (part, answers) in some.iter().zip(pending) {
@@ -102,7 +109,7 @@ impl Engine {
                     let select = move |look: &Look<'_>| look.select(false, allowance);
                     let blocks = self.in_blocks(&part.caller, &part.reach, turn, select);
                     answers.extend(blocks.await?);
-                    size.add(Size::of_lists(&answers, self.mailboxes().count()));
+                    size.add(Size::of_lists(&answers, self.holders().count()));
                     allowance.check(size)?;
                     part.mark(&mut answers, turn)?;
                     let series = answers.into_iter().flatten();
@@ -160,7 +167,7 @@ impl Engine {
                 let labels = |part: &Part| {
                     let Part { caller, reach, .. } = part;
                     let name = inner(part);
-                    fanout::labels(self.mailboxes(), caller, name.as_deref(), reach, turn)
+                    fanout::labels(self.holders(), caller, name.as_deref(), reach, turn)
                 };
                 let pending: Vec<_> = some.iter().map(labels).collect();
                 for (part, answers) in some.iter().zip(pending) {

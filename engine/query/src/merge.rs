@@ -67,6 +67,11 @@ impl Fetched {
         chunks.any(|chunk| holds_histograms(&chunk.bytes))
     }
 
+    /// The series of the first list, where there is one.
+    pub(crate) fn into_list(self) -> Vec<SelectedSeries> {
+        self.lists.into_iter().next().unwrap_or_default()
+    }
+
     fn list(&self, selector: usize) -> &[SelectedSeries] {
         &self.lists[self.of_selector[selector]]
     }

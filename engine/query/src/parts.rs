@@ -45,7 +45,8 @@ impl Engine {
                     now_ms: caller.now_ms,
                     ttl_ms: millis(caller.limits.results_cache_ttl),
                 };
-                results.open(&request, &plan, self.mailboxes().changes())
+                let changes = self.holders().changes()?;
+                results.open(&request, &plan, changes)
             });
         let (steps, step) = (plan.steps(), plan.steps().step);
         let interval = interval_of(millis(self.options.split_interval), step);

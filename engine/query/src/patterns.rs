@@ -99,7 +99,7 @@ impl Engine {
             projection: Projection::All,
             newest: false,
         };
-        let cores = fanout::labels(self.mailboxes(), caller, Some(name), &reach, turn);
+        let cores = fanout::labels(self.holders(), caller, Some(name), &reach, turn);
         let cores = cores.all(turn).await?;
         let wanted = name.to_owned();
         let labels = move |look: &Look<'_>| look.labels(Some(&wanted));

@@ -13,7 +13,7 @@ use crate::cut::write::Outcome;
 use crate::purge::Purge;
 use crate::{ChunkBytes, Start};
 use model::{
-    Exemplar, HistogramSample, Labels, Matcher, Projection, SeriesId, SeriesKey, TenantId,
+    Class, Exemplar, HistogramSample, Labels, Matcher, Projection, SeriesId, SeriesKey, TenantId,
     TenantLimits,
 };
 
@@ -343,6 +343,9 @@ pub enum Refusal {
     /// The node is going down.
     #[error("shutting down")]
     Stopping,
+    /// The node that holds the series does not take it: which, and why.
+    #[error("{0}")]
+    Elsewhere(String),
 }
 
 /// Takes memory for what a read is about to hand over, in bytes; false when there is none, and the read ends with
@@ -583,6 +586,14 @@ pub enum ReadError {
     /// The node cannot read now.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// Another node, which holds the series, has no answer.
+    #[error("{reason}")]
+    Elsewhere {
+        /// Whose fault it is, as that node said.
+        class: Class,
+        /// Names the node, and what it said.
+        reason: String,
+    },
 }
 
 impl ReadError {

@@ -52,7 +52,7 @@ impl Quotas {
 }
 
 /// Tells how many series tenants have in memory, on all cores; cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct SeriesCounts(pub(crate) Arc<Quotas>);
 
 impl SeriesCounts {

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use gateway::alias::{AliasHash, AliasTable, Cursor, Secret, Target};
 use gateway::metadata::MetadataStore;
 use gateway::overrides::Overrides;
-use gateway::push::{Cores, PushOptions, PushService, Sleepers};
+use gateway::push::{Cores, PushOptions, PushService, Sleepers, Spread};
 use http::HeaderMap;
 use http_body_util::Full;
 use model::{CoreId, Generation, SeriesKey, SeriesRef, TenantId, TenantLimits};
@@ -32,8 +32,8 @@ struct Instantly {
 }
 
 impl Cores for Instantly {
-    fn count(&self) -> u16 {
-        1
+    fn spread(&self) -> Spread {
+        Spread::here(1)
     }
 
     fn wake(&self, _: CoreId) {}

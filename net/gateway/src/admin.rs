@@ -232,24 +232,28 @@ pub(crate) fn services(gateway: &Gateway) -> Response<Body> {
         Phase::Serving => "Running",
         Phase::Stopping => "Stopping",
     };
-    let cores = match gateway.services() {
+    let held = match gateway.services() {
         Ok(services) if (services.health)().is_err() => "Failed",
         _ => serving,
     };
+    let roles = gateway.options.roles;
     let mut text = "server => Running\n".to_owned();
     let writes = match gateway.mode.now() {
         Mode::Active => serving,
         _ => "Stopping",
     };
-    for (part, state) in [
-        ("runtime-config", "Running"),
-        ("cores", cores),
-        ("distributor", writes),
-        ("query-frontend", serving),
-        ("querier", serving),
-        ("compactor", serving),
+    for (part, is_here, state) in [
+        ("runtime-config", true, "Running"),
+        ("cores", roles.ingester, held),
+        ("distributor", roles.distributor, writes),
+        // In one process it stands before the querier.
+        ("query-frontend", roles.frontend || roles.querier, serving),
+        ("querier", roles.querier, serving),
+        ("compactor", roles.ingester, serving),
     ] {
-        let _ = writeln!(text, "{part} => {state}");
+        if is_here {
+            let _ = writeln!(text, "{part} => {state}");
+        }
     }
     reply::text(StatusCode::OK, text)
 }

@@ -34,7 +34,7 @@ use crate::connection::Received;
 use crate::frontend::flights::Shape;
 use crate::frontend::report;
 use crate::handle::Waited;
-use crate::metadata::MetadataStore;
+use crate::overrides::Overrides;
 use crate::params::Form;
 use crate::reply::{self, ApiError, Body};
 use crate::router::Endpoint;
@@ -53,7 +53,7 @@ pub(crate) async fn answer(
     let gzip = gateway.options.gzip && reply::accepts_gzip(request.headers());
     let client = Arc::new(client_of(request.headers()));
     let caller = |services: &Services| Caller {
-        limits: limits_of(services, &tenant),
+        limits: limits_of(&services.overrides, &tenant),
         tenant: tenant.clone(),
         now_ms: (gateway.options.now_ms)(),
         client: client.clone(),
@@ -114,7 +114,7 @@ impl Api<'_> {
             Endpoint::Labels => api.labels(None).await,
             Endpoint::LabelValues(name) => api.labels(Some(label_name::unescape(&name)?)).await,
             Endpoint::Series => api.series().await,
-            Endpoint::Metadata => api.metadata(),
+            Endpoint::Metadata => api.metadata().await,
             Endpoint::FormatQuery => api.format().await,
             Endpoint::ParseQuery => api.parse().await,
             Endpoint::BuildInfo => Ok(api.build_info()),
@@ -148,10 +148,8 @@ impl Api<'_> {
 }
 
 /// The limits of a tenant, or of several: of each limit the one that allows least.
-fn limits_of(services: &Services, tenant: &TenantId) -> Arc<TenantLimits> {
-    let mut all = tenant
-        .members()
-        .map(|member| services.overrides.limits(&member));
+pub(crate) fn limits_of(overrides: &Overrides, tenant: &TenantId) -> Arc<TenantLimits> {
+    let mut all = tenant.members().map(|member| overrides.limits(&member));
     let first = all.next().expect("a name has a member");
     all.fold(first, |least, limits| {
         Arc::new(least.most_restrictive(&limits))
@@ -159,19 +157,26 @@ fn limits_of(services: &Services, tenant: &TenantId) -> Arc<TenantLimits> {
 }
 
 /// Metadata of a tenant, or of several, put together by metric.
-fn metadata_of(
-    store: &MetadataStore,
+async fn metadata_of(
+    services: &Services,
     tenant: &TenantId,
     metric: Option<&str>,
     [limit, per_metric]: [usize; 2],
-) -> Vec<(String, Vec<Metadata>)> {
+) -> Result<Vec<(String, Vec<Metadata>)>, ApiError> {
+    let list = async |tenant: &TenantId| match &services.peers {
+        None => Ok(services.metadata.list(tenant, metric, limit, per_metric)),
+        Some(peers) => {
+            let list = peers.metadata(tenant, metric, limit, per_metric).await;
+            list.map_err(query::Error::from)
+        }
+    };
     if !tenant.is_joined() {
-        return store.list(tenant, metric, limit, per_metric);
+        return Ok(list(tenant).await?);
     }
     let most = |limit: usize| if limit == 0 { usize::MAX } else { limit };
     let mut all: BTreeMap<String, Vec<Metadata>> = BTreeMap::new();
     for member in tenant.members() {
-        for (name, records) in store.list(&member, metric, limit, per_metric) {
+        for (name, records) in list(&member).await? {
             let known = all.entry(name).or_default();
             let fresh = records.into_iter().filter(|r| !known.contains(r));
             let fresh: Vec<Metadata> = fresh.collect();
@@ -179,7 +184,7 @@ fn metadata_of(
             known.truncate(most(per_metric));
         }
     }
-    all.into_iter().take(most(limit)).collect()
+    Ok(all.into_iter().take(most(limit)).collect())
 }
 
 /// One request with everything that it needs.
@@ -267,20 +272,17 @@ impl Api<'_> {
         Ok(reply::json(self.gzip, held(pieces, found.account)))
     }
 
-    fn metadata(&self) -> Result<Response<Body>, ApiError> {
+    async fn metadata(&self) -> Result<Response<Body>, ApiError> {
         // Unlike elsewhere, no metrics at all where the limit is 0, and no limit where it is negative: as Prometheus.
         let limit = self.metadata_limit("limit")?;
         let per_metric = self.metadata_limit("limit_per_metric")?;
         let metric = self.form.first("metric").filter(|name| !name.is_empty());
-        let store = &self.services.metadata;
         let metrics = match limit {
             Some(0) => Vec::new(),
-            limit => metadata_of(
-                store,
-                &self.caller.tenant,
-                metric,
-                [limit, per_metric].map(|limit| limit.unwrap_or(0)),
-            ),
+            limit => {
+                let limits = [limit, per_metric].map(|limit| limit.unwrap_or(0));
+                metadata_of(self.services, &self.caller.tenant, metric, limits).await?
+            }
         };
         let metrics = metrics
             .iter()

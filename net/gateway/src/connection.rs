@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
@@ -170,8 +171,12 @@ impl AsyncWrite for Socket {
 
 /// The body of a request as it comes in, and whether all of it has.
 pub(crate) struct Received {
-    body: Incoming,
-    unread: Unread,
+    body: Source,
+}
+
+enum Source {
+    Incoming { body: Incoming, unread: Unread },
+    Whole(Full<Bytes>),
 }
 
 /// Whether something of the body of the request at work is still to come; shared by the requests of a connection, which come one after another.
@@ -180,7 +185,15 @@ pub(crate) type Unread = Rc<Cell<bool>>;
 impl Received {
     pub(crate) fn new(body: Incoming, unread: Unread) -> Received {
         unread.set(!body.is_end_stream());
-        Received { body, unread }
+        let body = Source::Incoming { body, unread };
+        Received { body }
+    }
+
+    /// A body that is there already.
+    pub(crate) fn whole(body: Bytes) -> Received {
+        Received {
+            body: Source::Whole(Full::new(body)),
+        }
     }
 }
 
@@ -192,19 +205,35 @@ impl Body for Received {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if frame.is_none() || self.body.is_end_stream() {
-            self.unread.set(false);
+        let (body, unread) = match &mut self.body {
+            Source::Incoming { body, unread } => (body, unread),
+            Source::Whole(body) => {
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                return Poll::Ready(frame.map(|frame| match frame {
+                    Ok(frame) => Ok(frame),
+                    Err(never) => match never {},
+                }));
+            }
+        };
+        let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+        if frame.is_none() || body.is_end_stream() {
+            unread.set(false);
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        match &self.body {
+            Source::Incoming { body, .. } => body.is_end_stream(),
+            Source::Whole(body) => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match &self.body {
+            Source::Incoming { body, .. } => body.size_hint(),
+            Source::Whole(body) => body.size_hint(),
+        }
     }
 }
 

@@ -18,6 +18,7 @@ pub(crate) mod others;
 pub(crate) mod outcome;
 pub(crate) mod rate;
 pub(crate) mod refused;
+pub(crate) mod spread;
 pub(crate) mod started;
 pub(crate) mod tenants;
 pub(crate) mod texts;

@@ -1,17 +1,23 @@
-//! The gRPC server: today the standard health service, so that probes and meshes can ask.
+//! The gRPC server: the standard health service, so that probes and meshes can ask, and what other nodes ask of this one: series
+//! ([`crate::peers`]), queries that wait ([`crate::pull`]).
 //!
 //! `SERVING` for the empty service name once the log is replayed, `NOT_SERVING` before, while stopping, and after the log failed.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rpc::frontend::frontend_server::FrontendServer;
+use rpc::ingester::ingester_server::IngesterServer;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tonic_health::ServingStatus;
 
+use crate::peers::serve::{IngesterService, Local};
+use crate::pull::serve::FrontendService;
 use crate::state::{Gateway, Phase};
 use crate::tls::Stream;
 
@@ -35,6 +41,8 @@ impl GrpcServer {
         let listener = std::net::TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
+        // Of this process: keys of series that others have been given are void in the next one.
+        let incarnation = RandomState::new().hash_one(address);
         let (stop, mut stopped) = watch::channel(false);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -42,7 +50,16 @@ impl GrpcServer {
         let thread = std::thread::Builder::new()
             .name("grpc".to_owned())
             .spawn(move || {
-                runtime.block_on(async move {
+                let local = tokio::task::LocalSet::new();
+                local.block_on(&runtime, async move {
+                    let (reads, run) = Local::new();
+                    let ingester = IngesterService::new(gateway.clone(), incarnation, reads);
+                    let ingester = IngesterServer::new(ingester)
+                        .max_decoding_message_size(rpc::MESSAGE_BYTES_MAX)
+                        .max_encoding_message_size(rpc::MESSAGE_BYTES_MAX);
+                    let frontend = FrontendServer::new(FrontendService::new(gateway.clone()))
+                        .max_decoding_message_size(rpc::MESSAGE_BYTES_MAX)
+                        .max_encoding_message_size(rpc::MESSAGE_BYTES_MAX);
                     let (reporter, service) = tonic_health::server::health_reporter();
                     let listener =
                         TcpListener::from_std(listener).expect("a listener of this runtime");
@@ -63,7 +80,11 @@ impl GrpcServer {
                         Some((Ok::<_, io::Error>(stream), receiver))
                     });
                     let serve = tonic::transport::Server::builder()
+                        .tcp_nodelay(true)
+                        .http2_adaptive_window(Some(true))
                         .add_service(service)
+                        .add_service(ingester)
+                        .add_service(frontend)
                         .serve_with_incoming_shutdown(Box::pin(incoming), until);
                     tokio::select! {
                         ended = serve => if let Err(error) = ended {
@@ -71,6 +92,7 @@ impl GrpcServer {
                         },
                         () = report => unreachable!("reports for ever"),
                         () = accept => unreachable!("accepts for ever"),
+                        () = run => unreachable!("the service holds the other end"),
                     }
                 });
             })?;

@@ -14,7 +14,7 @@ use crate::metrics::Metrics;
 use crate::push::{otlp, tell_nothing_written};
 use crate::reply::{self, ApiError, Body};
 use crate::router::{Endpoint, Route, route};
-use crate::state::{Gateway, Services, Thread};
+use crate::state::{Gateway, Roles, Services, Thread};
 use crate::tenant::NoTenant;
 use crate::told::trace_id;
 use crate::{admin, api};
@@ -54,7 +54,9 @@ async fn counted(thread: &Rc<Thread>, mut request: Request<Received>) -> Respons
     gateway
         .metrics
         .request_bytes(counted.method, counted.route, bytes);
-    let refused = match refusal(&matched.route, request.method()) {
+    let refused = refusal(&matched.route, request.method());
+    let refused = refused.or_else(|| elsewhere(gateway.options.roles, &matched.route));
+    let refused = match refused {
         Some(response) => Some(response),
         None => match admit(gateway, &matched.route, &mut request).await {
             Ok(()) => None,
@@ -115,6 +117,10 @@ fn tell(gateway: &Gateway, tenant: &str, counted: &Counted<'_>, response: &Respo
     }
 }
 
+/// On a request whose credentials another part of the cluster has checked; no client can set it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Admitted;
+
 /// Finds out who asks, where that is done here.
 async fn admit(
     gateway: &Gateway,
@@ -124,6 +130,9 @@ async fn admit(
     let Some(auth) = &gateway.options.auth else {
         return Ok(());
     };
+    if request.extensions().get::<Admitted>().is_some() {
+        return Ok(());
+    }
     let certificate = request.extensions().get::<CertificateName>().cloned();
     let tenancy = gateway.options.tenancy;
     let headers = request.headers_mut();
@@ -229,6 +238,26 @@ fn refusal(route: &Route, method: &Method) -> Option<Response<Body>> {
     Some(response)
 }
 
+/// 404 for what another part of a cluster does.
+fn elsewhere(roles: Roles, route: &Route) -> Option<Response<Body>> {
+    let (here, whose) = match route {
+        Route::Push | Route::Otlp => (roles.distributor || roles.ingester, "a distributor"),
+        Route::HaTracker => (roles.distributor, "a distributor"),
+        Route::Api(_) => (roles.querier || roles.frontend, "a querier or frontend"),
+        Route::AllQueries | Route::KillAny(_) => {
+            (roles.querier || roles.ingester, "a querier or ingester")
+        }
+        Route::Flush | Route::Shutdown => (roles.ingester, "an ingester"),
+        _ => (true, ""),
+    };
+    let text = || format!("this node is not {whose} (-target)\n");
+    match route {
+        _ if here => None,
+        Route::Api(_) => Some(ApiError::not_found(text().trim_end()).response()),
+        _ => Some(reply::text(StatusCode::NOT_FOUND, text())),
+    }
+}
+
 /// `Allow`.
 fn allowed(methods: &[Method]) -> HeaderValue {
     let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
@@ -247,10 +276,10 @@ async fn dispatch(thread: &Rc<Thread>, route: Route, request: Request<Received>)
         Route::Config => admin::config(gateway, request.uri().query().unwrap_or("")),
         Route::RuntimeConfig => admin::runtime_config(gateway, request.uri().query().unwrap_or("")),
         Route::UserLimits | Route::UserOverrides | Route::UserStats => {
-            of_tenant(gateway, &route, request.headers())
+            of_tenant(gateway, &route, request.headers()).await
         }
         Route::HaTracker => admin::ha_tracker(gateway, request.headers()),
-        Route::AllUserStats => admin::all_user_stats(gateway, request.headers()),
+        Route::AllUserStats => admin::all_user_stats(gateway, request.headers()).await,
         Route::Services => admin::services(gateway),
         Route::AllQueries => api::all_queries(gateway),
         Route::KillAny(id) => api::kill_any(gateway, id),
@@ -351,14 +380,14 @@ async fn tenant_deletion(gateway: &Gateway, route: &Route, headers: &HeaderMap) 
 }
 
 /// Pages that tell a tenant of itself.
-fn of_tenant(gateway: &Gateway, route: &Route, headers: &HeaderMap) -> Response<Body> {
+async fn of_tenant(gateway: &Gateway, route: &Route, headers: &HeaderMap) -> Response<Body> {
     let tenant = match gateway.options.tenancy.tenant_of(headers) {
         Ok(tenant) => tenant,
         Err(error) => return reply::text(error.status(), error.to_string()),
     };
     match (gateway.services(), route) {
         (Err(reason), _) => not_yet(reason),
-        (Ok(services), Route::UserStats) => admin::user_stats(services, &tenant),
+        (Ok(services), Route::UserStats) => admin::user_stats(services, &tenant).await,
         (Ok(services), Route::UserOverrides) => {
             admin::user_overrides(&gateway.options, services, &tenant)
         }
@@ -394,7 +423,21 @@ async fn in_api(
         }
         Err(error) => return ApiError::bad_data(error.to_string()).response(),
     };
-    match api::answer(gateway, tenant, endpoint, request).await {
+    let answered = match gateway.services() {
+        Ok(Services {
+            frontend: Some(frontend),
+            overrides,
+            ..
+        }) => {
+            let limits = api::limits_of(overrides, &tenant);
+            let waiting_max = limits.max_outstanding_requests_per_tenant;
+            frontend
+                .answer(options, &tenant, waiting_max, request)
+                .await
+        }
+        _ => api::answer(gateway, tenant, endpoint, request).await,
+    };
+    match answered {
         Ok(response) => response,
         Err(error) => error.response(),
     }

@@ -30,6 +30,8 @@ mod metrics;
 mod mode;
 pub mod overrides;
 pub mod params;
+pub mod peers;
+pub mod pull;
 pub mod push;
 pub mod relabel;
 mod reply;
@@ -44,6 +46,8 @@ mod told;
 pub use frontend::SlowerThan;
 pub use grpc::GrpcServer;
 pub use limit_metrics::LimitMetrics;
-pub use server::Server;
-pub use state::{ConfigPages, Gateway, LimitValue, LimitValues, Options, Phase, Services};
+pub use server::{Calls, Server};
+pub use state::{
+    ConfigPages, Gateway, Held, LimitValue, LimitValues, Options, Phase, Roles, Services,
+};
 pub use tenant_metrics::TenantMetrics;

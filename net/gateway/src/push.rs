@@ -62,6 +62,7 @@ use crate::ha::{Fate, Tracker};
 use crate::metadata::MetadataStore;
 use crate::overrides::Overrides;
 
+pub use crate::distributor::spread::Spread;
 pub use ::wire::otlp::Options as OtlpOptions;
 pub use error::{InstanceLimit, PushError};
 use gate::{Gate, fits};
@@ -76,8 +77,8 @@ pub type Sleepers = SmallVec<[CoreId; 16]>;
 
 /// What the gateway needs of the cores to write; `shard::Mailboxes`, or something simpler in tests.
 pub trait Cores: Send + Sync {
-    /// How many there are.
-    fn count(&self) -> u16;
+    /// How many there are, and where.
+    fn spread(&self) -> Spread;
 
     /// Takes credits of all the cores, then sends to all; or sends nothing. The numbers are bytes kept in memory.
     ///
@@ -89,11 +90,14 @@ pub trait Cores: Send + Sync {
 
     /// Bytes in the queue of a core, and how many there may be.
     fn queue(&self, core: CoreId) -> (u64, u64);
+
+    /// Hands on what senders say about metrics, where others have to know it; a loss does not matter, since it is said again.
+    fn tell(&self, _tenant: &TenantId, _records: &[(String, Metadata)]) {}
 }
 
 impl Cores for shard::Mailboxes {
-    fn count(&self) -> u16 {
-        shard::Mailboxes::count(self)
+    fn spread(&self) -> Spread {
+        Spread::here(self.count())
     }
 
     fn push(&self, parts: Vec<(CoreId, u32, Push)>) -> Result<Sleepers, Refusal> {
@@ -238,6 +242,7 @@ pub struct PushService {
 struct Shared {
     options: PushOptions,
     cores: Arc<dyn Cores>,
+    spread: Spread,
     tenants: Tenants,
     metadata: Arc<MetadataStore>,
     metrics: Metrics,
@@ -269,10 +274,12 @@ impl PushService {
         metrics.show_limits(&options);
         let secret = options.secret.clone();
         let gauges = metrics.gate.clone();
-        let tenants = Tenants::new(overrides, metrics.clone(), secret, cores.count());
+        let spread = cores.spread();
+        let tenants = Tenants::new(overrides, metrics.clone(), secret, spread.count());
         Ok(PushService::with(Arc::new(Shared {
             options,
             cores,
+            spread,
             tenants,
             metadata,
             metrics,
@@ -498,7 +505,7 @@ impl PushService {
             protocol,
             secret: settings.secret(protocol),
             times: TimeBounds::new(&settings.limits, now_ms),
-            core_count: self.shared.cores.count(),
+            spread: &self.shared.spread,
             text_bytes_max: self.shared.options.recv_bytes_max,
             refuser: tenant.refusals.refuser(),
             relabel: &settings.relabel,
@@ -809,6 +816,7 @@ impl PushService {
             return;
         }
         let records = std::mem::take(&mut assembly.metadata);
+        self.shared.cores.tell(&tenant.id, &records);
         let store = &self.shared.metadata;
         let dropped = store.record(&tenant.id, &settings.limits, now_ms, records);
         for (reason, count) in [

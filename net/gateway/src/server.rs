@@ -15,6 +15,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -23,12 +24,13 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
 use http_body::Frame;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 
@@ -45,8 +47,71 @@ const HEAD_BYTES_MAX: usize = 256 << 10;
 /// Stack of a gateway thread.
 const STACK_BYTES: usize = 4 << 20;
 
-/// A connection on its way to its thread, with its place among the open ones.
-type Accepted = (std::net::TcpStream, OwnedSemaphorePermit);
+/// What a thread gets to do.
+enum Given {
+    /// A connection, with its place among the open ones.
+    Connection(std::net::TcpStream, OwnedSemaphorePermit),
+    /// A request that came another way.
+    Call(Box<Call>),
+}
+
+struct Call {
+    request: Request<Bytes>,
+    bytes_max: usize,
+    answer: oneshot::Sender<Result<Response<Bytes>, CallError>>,
+}
+
+/// Why a request that came another way has no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    /// The threads have ended.
+    #[error("shutting down")]
+    Stopping,
+    /// The answer is larger than may be handed on.
+    #[error("the answer is larger than {0} bytes")]
+    TooLarge(usize),
+    /// It broke off while it was made.
+    #[error("the answer broke off: {0}")]
+    Broken(String),
+}
+
+impl CallError {
+    /// The status that says so.
+    pub(crate) fn status(&self) -> u32 {
+        match self {
+            CallError::Stopping => 503,
+            CallError::TooLarge(_) => 422,
+            CallError::Broken(_) => 500,
+        }
+    }
+}
+
+/// A way to the server's threads beside its sockets; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Calls {
+    ways: Arc<[mpsc::UnboundedSender<Given>]>,
+    turn: Arc<AtomicUsize>,
+}
+
+impl Calls {
+    /// Answers a request as if it had come over a socket, with at most so many bytes. Work ends when nobody waits for it.
+    pub(crate) async fn call(
+        &self,
+        request: Request<Bytes>,
+        bytes_max: usize,
+    ) -> Result<Response<Bytes>, CallError> {
+        let (answer, answered) = oneshot::channel();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let call = Box::new(Call {
+            request,
+            bytes_max,
+            answer,
+        });
+        let sent = self.ways[turn % self.ways.len()].send(Given::Call(call));
+        sent.map_err(|_| CallError::Stopping)?;
+        answered.await.map_err(|_| CallError::Stopping)?
+    }
+}
 
 /// The running server.
 #[derive(Debug)]
@@ -54,6 +119,7 @@ pub struct Server {
     address: SocketAddr,
     stop: watch::Sender<Option<Instant>>,
     threads: Vec<JoinHandle<()>>,
+    calls: Calls,
 }
 
 impl Server {
@@ -75,6 +141,10 @@ impl Server {
                 serve(gateway, receiver, stopped),
             )?);
         }
+        let calls = Calls {
+            ways: ways.clone().into(),
+            turn: Arc::default(),
+        };
         let places = Arc::new(Semaphore::new(gateway.options.connections_max.max(1)));
         threads.push(spawn(
             "acceptor".to_owned(),
@@ -85,7 +155,13 @@ impl Server {
             address,
             stop,
             threads,
+            calls,
         })
+    }
+
+    /// A way to its threads beside the sockets.
+    pub fn calls(&self) -> Calls {
+        self.calls.clone()
     }
 
     /// Where it listens; the port is real also where 0 was asked for.
@@ -126,7 +202,7 @@ fn spawn<F: Future<Output = ()>>(
 
 fn accept(
     listener: std::net::TcpListener,
-    ways: Vec<mpsc::UnboundedSender<Accepted>>,
+    ways: Vec<mpsc::UnboundedSender<Given>>,
     places: Arc<Semaphore>,
     mut stopped: watch::Receiver<Option<Instant>>,
 ) -> impl FnOnce() -> Pin<Box<dyn Future<Output = ()>>> + Send {
@@ -143,7 +219,7 @@ fn accept(
                     _ = stopped.changed() => return,
                 };
                 // A thread that has ended is stopping, and so are we.
-                let _ = way.send((stream, place));
+                let _ = way.send(Given::Connection(stream, place));
             }
         })
     }
@@ -168,7 +244,7 @@ async fn take(listener: &TcpListener) -> std::net::TcpStream {
 
 fn serve(
     gateway: Arc<Gateway>,
-    mut accepted: mpsc::UnboundedReceiver<Accepted>,
+    mut given: mpsc::UnboundedReceiver<Given>,
     mut stopped: watch::Receiver<Option<Instant>>,
 ) -> impl FnOnce() -> Pin<Box<dyn Future<Output = ()>>> + Send {
     move || {
@@ -177,9 +253,14 @@ fn serve(
             let mut connections = tokio::task::JoinSet::new();
             loop {
                 tokio::select! {
-                    Some((stream, place)) = accepted.recv() => {
+                    Some(given) = given.recv() => {
                         let (thread, stopped) = (thread.clone(), stopped.clone());
-                        connections.spawn_local(connection(thread, stream, place, stopped));
+                        match given {
+                            Given::Connection(stream, place) => {
+                                connections.spawn_local(connection(thread, stream, place, stopped))
+                            }
+                            Given::Call(call) => connections.spawn_local(called(thread, *call)),
+                        };
                     }
                     // So that those that have ended are not kept.
                     Some(_) = connections.join_next() => {}
@@ -240,7 +321,8 @@ async fn connection(
         used.set(true);
         let (thread, phase, unread) = (thread.clone(), phase.clone(), unread.clone());
         async move {
-            let mut response = guarded(&thread, request, unread).await;
+            let request = request.map(|body| Received::new(body, unread.clone()));
+            let mut response = guarded(&thread, request, &unread).await;
             let of = response.extensions_mut().remove::<handle::Sized>();
             Ok::<_, Infallible>(response.map(|body| Sent {
                 body,
@@ -273,18 +355,46 @@ async fn connection(
     drop(place);
 }
 
+/// Serves a request that came another way.
+async fn called(thread: Rc<Thread>, call: Call) {
+    let Call {
+        request,
+        bytes_max,
+        mut answer,
+    } = call;
+    let mut request = request.map(Received::whole);
+    // By the frontend that it comes from.
+    request.extensions_mut().insert(handle::Admitted);
+    let work = async {
+        let (head, body) = guarded(&thread, request, &Unread::default())
+            .await
+            .into_parts();
+        let body = Limited::new(body, bytes_max).collect().await;
+        let body = body.map_err(|error| match error.downcast::<LengthLimitError>() {
+            Ok(_) => CallError::TooLarge(bytes_max),
+            Err(error) => CallError::Broken(error.to_string()),
+        })?;
+        Ok(Response::from_parts(head, body.to_bytes()))
+    };
+    let done = tokio::select! {
+        done = work => done,
+        () = answer.closed() => return,
+    };
+    // Nobody may wait any more.
+    let _ = answer.send(done);
+}
+
 /// Serves one request; a panic is a counted 500. When the client goes away, hyper drops this and with it the work.
 ///
 /// Whoever was answered before all of his body was read is told that the connection ends with the answer, as it then does: otherwise a client would
 /// send its next request into a closed connection.
 async fn guarded(
     thread: &Rc<Thread>,
-    request: Request<Incoming>,
-    unread: Unread,
+    request: Request<Received>,
+    unread: &Unread,
 ) -> Response<Body> {
     let metrics = &thread.gateway.metrics;
     let _inflight = Up::new(&metrics.inflight);
-    let request = request.map(|body| Received::new(body, unread.clone()));
     let answered = AssertUnwindSafe(handle::request(thread, request)).catch_unwind();
     let (mut response, panicked) = match answered.await {
         Ok(response) => (response, false),

@@ -22,7 +22,9 @@ use crate::metadata::MetadataStore;
 use crate::metrics::Metrics;
 use crate::mode::{Mode, Switch};
 use crate::overrides::Overrides;
-use crate::push::PushService;
+use crate::peers::Peers;
+use crate::pull::Frontend;
+use crate::push::{Cores, PushService};
 use crate::tenant::{Federation, Tenancy};
 use crate::tls::Tls;
 use crate::told::Told;
@@ -76,6 +78,31 @@ pub struct Options {
     pub heap_profile: fn() -> Result<Vec<u8>, String>,
     /// Of the binary, for `/api/v1/status/buildinfo`.
     pub version: &'static str,
+    /// What this node does.
+    pub roles: Roles,
+}
+
+/// Which parts of Myelin a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Roles {
+    /// Takes pushes of clients.
+    pub distributor: bool,
+    /// Holds series.
+    pub ingester: bool,
+    /// Answers queries.
+    pub querier: bool,
+    /// Keeps queries for queriers.
+    pub frontend: bool,
+}
+
+impl Roles {
+    /// All in one process; queries are evaluated where they arrive, without a frontend.
+    pub const ALL: Roles = Roles {
+        distributor: true,
+        ingester: true,
+        querier: true,
+        frontend: false,
+    };
 }
 
 /// The page `/config`, or `/runtime_config`: YAML.
@@ -136,6 +163,18 @@ pub struct Services {
     pub compact: Box<dyn Fn() + Send + Sync>,
     /// Why the cores cannot take traffic now, if so.
     pub health: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// What this node holds, for others who ask; `None` where the series are elsewhere.
+    pub held: Option<Held>,
+    /// Who holds the series where this node does not.
+    pub peers: Option<Peers>,
+    /// Where queries wait for queriers, if they are not evaluated here.
+    pub frontend: Option<Arc<Frontend>>,
+}
+
+/// The cores of this node.
+pub struct Held {
+    /// Where to write.
+    pub cores: Arc<dyn Cores>,
 }
 
 /// Shared by all threads of the gateway.
@@ -308,6 +347,7 @@ pub(crate) mod tests {
             query_stats: false,
             heap_profile: || Err("none here".to_owned()),
             version: "0",
+            roles: Roles::ALL,
         }
     }
 

@@ -19,7 +19,7 @@ mod sources;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use gateway::SlowerThan;
+use gateway::{Roles, SlowerThan};
 use model::TenantLimits;
 
 pub(crate) use credentials::read as read_credentials;
@@ -35,7 +35,7 @@ pub(crate) use sources::{Request, read};
 /// Everything an operator can set.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Config {
-    /// The parts that run; only `all` is built.
+    /// The parts that run, separated by commas.
     pub(crate) target: String,
     /// Whether `X-Scope-OrgID` names the tenant.
     pub(crate) auth_enabled: bool,
@@ -51,6 +51,10 @@ pub(crate) struct Config {
     pub(crate) distributor: Distributor,
     /// Bounds of the read path.
     pub(crate) querier: Querier,
+    /// The nodes that hold series, where this one does not.
+    pub(crate) ingester_client: IngesterClient,
+    /// Where a querier pulls queries.
+    pub(crate) frontend_worker: FrontendWorker,
     /// What requests of the query API go through.
     pub(crate) frontend: Frontend,
     /// Queries over several tenants.
@@ -186,6 +190,24 @@ pub(crate) struct Querier {
     pub(crate) active_query_tracker_dir: String,
 }
 
+/// See [`Config::ingester_client`].
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct IngesterClient {
+    pub(crate) addresses: Vec<String>,
+    pub(crate) remote_timeout: Duration,
+}
+
+/// See [`Config::frontend_worker`].
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct FrontendWorker {
+    /// Empty: it pulls none.
+    pub(crate) frontend_address: String,
+    pub(crate) dns_lookup_duration: Duration,
+    pub(crate) parallelism: usize,
+    pub(crate) match_max_concurrent: bool,
+    pub(crate) id: String,
+}
+
 /// See [`Distributor::ha_tracker`].
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct HaTracker {
@@ -234,6 +256,7 @@ pub(crate) struct QueryRange {
     pub(crate) align_queries_with_step: bool,
     pub(crate) cache_results: bool,
     pub(crate) results_cache_max_size_bytes: ByteSize,
+    pub(crate) max_retries: u32,
 }
 
 /// See [`Config::blocks`].
@@ -368,6 +391,18 @@ impl Config {
                 align_queries_with_step: false,
                 cache_results: true,
                 results_cache_max_size_bytes: ByteSize(128 << 20),
+                max_retries: 5,
+            },
+            ingester_client: IngesterClient {
+                addresses: Vec::new(),
+                remote_timeout: Duration::from_secs(30),
+            },
+            frontend_worker: FrontendWorker {
+                frontend_address: String::new(),
+                dns_lookup_duration: Duration::from_secs(10),
+                parallelism: 10,
+                match_max_concurrent: true,
+                id: String::new(),
             },
             limits: if auth_enabled {
                 TenantLimits::cortex()
@@ -424,12 +459,7 @@ impl Config {
     ///
     /// Errors: a sentence that names the key.
     pub(crate) fn validate(&self) -> Result<(), String> {
-        if self.target != "all" {
-            return Err(format!(
-                "target: {:?} is not built yet, only \"all\" is",
-                self.target
-            ));
-        }
+        self.validate_target()?;
         for (key, prefix) in [
             ("http_prefix", &self.http_prefix),
             (
@@ -560,6 +590,88 @@ impl Config {
                         distributor.max_recv_msg_size twice, packed and unpacked"
                     .to_owned(),
             );
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    /// Which parts of Myelin this node is.
+    ///
+    /// Errors: a word that is none.
+    pub(crate) fn roles(&self) -> Result<Roles, String> {
+        let mut roles = Roles {
+            distributor: false,
+            ingester: false,
+            querier: false,
+            frontend: false,
+        };
+        for word in self.target.split(',').map(str::trim) {
+            match word {
+                "all" => {
+                    roles.distributor = true;
+                    roles.ingester = true;
+                    roles.querier = true;
+                }
+                "distributor" => roles.distributor = true,
+                "ingester" => roles.ingester = true,
+                "querier" => roles.querier = true,
+                "query-frontend" => roles.frontend = true,
+                other => {
+                    return Err(format!(
+                        "{other:?} is none of all, distributor, ingester, querier, query-frontend"
+                    ));
+                }
+            }
+        }
+        Ok(roles)
+    }
+
+    fn validate_target(&self) -> Result<(), String> {
+        let roles = self.roles().map_err(|e| format!("target: {e}"))?;
+        if roles.frontend && roles.querier {
+            return Err(
+                "target: a query-frontend keeps queries for queriers in other processes; where \
+                 queries are evaluated in the same one it has nothing to do"
+                    .to_owned(),
+            );
+        }
+        let has_addresses = !self.ingester_client.addresses.is_empty();
+        if roles.ingester && has_addresses {
+            return Err(
+                "ingester_client.addresses: an ingester writes to and reads from its own cores"
+                    .to_owned(),
+            );
+        }
+        let asks = roles.distributor || roles.querier;
+        if !roles.ingester && asks && !has_addresses {
+            return Err(
+                "ingester_client.addresses: must name the ingesters (host:port of their gRPC \
+                 servers), since this node is none"
+                    .to_owned(),
+            );
+        }
+        let addresses = &self.ingester_client.addresses;
+        for (at, address) in addresses.iter().enumerate() {
+            if addresses[..at].contains(address) {
+                let reason = format!("{address:?} stands there twice");
+                return Err(format!("ingester_client.addresses: {reason}"));
+            }
+        }
+        let pulls = !self.frontend_worker.frontend_address.is_empty();
+        if pulls && !roles.querier {
+            return Err(
+                "frontend_worker.frontend_address: only a querier pulls queries".to_owned(),
+            );
+        }
+        if self.frontend_worker.dns_lookup_duration.is_zero() {
+            return Err("frontend_worker.dns_lookup_duration: must be above zero".to_owned());
+        }
+        if self.frontend_worker.parallelism == 0 {
+            return Err("frontend_worker.parallelism: must be above zero".to_owned());
+        }
+        if self.ingester_client.remote_timeout.is_zero() {
+            return Err("ingester_client.remote_timeout: must be above zero".to_owned());
         }
         Ok(())
     }

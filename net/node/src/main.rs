@@ -20,6 +20,7 @@ mod process;
 mod runtime_config;
 mod security;
 mod self_scrape;
+mod series;
 mod storage;
 mod tool;
 

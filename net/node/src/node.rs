@@ -2,15 +2,16 @@
 //!
 //! 1. The servers listen, so that probes and clients get an answer at once; until the log is replayed it is 503 with
 //!    `Retry-After`, and `/ready` tells how far the replay is.
-//! 2. The cores start, on their own threads, and replay.
-//! 3. Read path and write path are made over their mailboxes, and the gateway serves.
-//! 4. The compactor starts, on a thread of its own.
+//! 2. The cores start, on their own threads, and replay; or, where this node holds no series (`-target`), those that do are asked who they are.
+//! 3. Read path and write path are made over their mailboxes, or over the other nodes, and the gateway serves.
+//! 4. The compactor starts, on a thread of its own; on a querier of a cluster the worker that pulls queries from frontends.
 //! 5. From then on this thread waits for signals, watches the health of the cores, and writes the node's own metrics.
 //!
 //! A signal stops in the opposite order: no new connections, requests in flight finish within the grace, then the cores finish what
 //! they have taken. A second signal ends the process at once, which loses nothing acknowledged. A log that failed ends the
 //! process with an error once the cores have answered reads for long enough.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
@@ -25,10 +26,13 @@ use gateway::ha::kv::InMemory;
 use gateway::ha::{HaOptions, Tracker};
 use gateway::metadata::MetadataStore;
 use gateway::overrides::Overrides;
+use gateway::peers::{Nobody, PeerOptions, Peers};
+use gateway::pull::worker::{Worker, WorkerOptions};
+use gateway::pull::{Frontend, FrontendOptions};
 use gateway::push::{OtlpOptions, PushOptions, PushService};
 use gateway::tenant::{Federation, Tenancy};
 use gateway::{
-    ConfigPages, Gateway, GrpcServer, LimitMetrics, Phase, Server, Services, TenantMetrics,
+    ConfigPages, Gateway, GrpcServer, Held, LimitMetrics, Phase, Server, Services, TenantMetrics,
 };
 use longterm::Longterm;
 use model::TenantId;
@@ -48,6 +52,7 @@ use crate::process::{Process, give_memory_back, raise_open_files};
 use crate::runtime_config::RuntimeConfig;
 use crate::security::Security;
 use crate::self_scrape::SelfScrape;
+use crate::series::Series;
 use crate::storage::Storage;
 use crate::{VERSION, banner, memory};
 
@@ -62,6 +67,9 @@ const PURGE: Duration = Duration::from_secs(60);
 
 /// How often elections that nobody writes any more are looked for.
 const CLEAN: Duration = Duration::from_secs(30 * 60);
+
+/// For a connection to an ingester.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The part of the memory that queries may hold where nothing is configured: the rest is for what they read.
 const QUERY_MEMORY_PART: u64 = 4;
@@ -118,36 +126,43 @@ async fn live(config: &Config) -> anyhow::Result<()> {
     notify.tell("STATUS=replaying the log");
     let memory = memory::watch(config.memory_limit.0, &registry)?;
     let runtime = RuntimeConfig::start(config, &registry)?;
-    let cores = tokio::select! {
-        cores = start_cores(config, &memory, runtime.retentions(), &gateway, &notify) => cores?,
+    let series = tokio::select! {
+        series = find_series(config, &memory, runtime.retentions(), &gateway, &notify) => series?,
         () = signals.next() => {
-            tracing::info!("stopped during the replay");
+            tracing::info!("stopped before it served");
             gateway.set_phase(Phase::Stopping);
             return Ok(());
         }
     };
     let overrides = Arc::new(Overrides::new(config.limits.clone()));
-    runtime.apply(&gateway, &overrides, cores.mailboxes());
-    let storage = start_storage(config, &registry, &cores, overrides.clone())?;
+    runtime.apply(&gateway, &overrides, series.mailboxes());
+    let storage = start_storage(config, &registry, series.cores(), overrides.clone())?;
     let longterm = storage.as_ref().map(|storage| storage.longterm.clone());
-    let made = (&cores, &overrides, longterm);
-    let compaction = start_compaction(config, &registry, &cores, overrides.clone())?;
-    let compact = Box::new(compaction.waker());
+    let made = (&series, &overrides, longterm);
+    let compaction = start_compaction(config, &registry, series.cores(), overrides.clone())?;
+    let compact: Box<dyn Fn() + Send + Sync> = match &compaction {
+        Some(compaction) => Box::new(compaction.waker()),
+        None => Box::new(|| ()),
+    };
     let push = assemble(config, &memory, &gateway, &registry, made, compact)?;
-    let background = (compaction, storage);
-    tracing::info!(http = %servers.http.address(), "serving");
+    let worker = start_worker(config, &servers)?;
+    let background = (compaction, storage, worker);
+    tracing::info!(http = %servers.http.address(), target = config.target, "serving");
     notify.tell(&format!(
         "READY=1\nSTATUS=serving on {}",
         servers.http.address()
     ));
-    let disk = Disk::watch(&config.data_dir, &registry)?;
-    let watch = watch(&cores, disk, &notify);
+    let disk = match series.cores() {
+        Some(cores) => Some((Disk::watch(&config.data_dir, &registry)?, cores)),
+        None => None,
+    };
+    let watch = watch(disk, &notify);
     let runtime = (runtime, overrides, security);
     let attend = attend(
         config,
         &gateway,
         &servers,
-        &cores,
+        &series,
         &push,
         runtime,
         &mut signals,
@@ -161,40 +176,42 @@ async fn live(config: &Config) -> anyhow::Result<()> {
     match failed {
         // What is in memory cannot be synced any more: the log has the truth.
         Some(reason) => bail!("the write-ahead log failed: {reason}"),
-        None => stop(config, servers, cores, background, signals).await,
+        None => stop(config, servers, series, background, signals).await,
     }
 }
 
-/// Makes both paths over the cores and lets the gateway serve.
+/// Makes both paths over the cores, or over the nodes that have them, and lets the gateway serve.
 fn assemble(
     config: &Config,
     memory: &Memory,
     gateway: &Gateway,
     registry: &Registry,
-    (cores, overrides, longterm): (&Cores, &Arc<Overrides>, Option<Longterm>),
+    (series, overrides, longterm): (&Series, &Arc<Overrides>, Option<Longterm>),
     compact: Box<dyn Fn() + Send + Sync>,
 ) -> anyhow::Result<Arc<PushService>> {
-    gateway.show(cores.registry().clone());
     registry.register(Box::new(LimitMetrics::new(overrides.clone(), limit_values)))?;
     let metadata = Arc::new(MetadataStore::default());
-    let tenants = TenantMetrics::new(cores.series_counts(), metadata.clone());
+    let tenants = TenantMetrics::new(series.counts(), metadata.clone());
     registry.register(Box::new(tenants))?;
-    let mailboxes = cores.mailboxes().clone();
-    let ha = ha_tracker(config, registry)?;
+    let roles = config.roles().map_err(|e| anyhow!("target: {e}"))?;
+    let options = PushOptions {
+        ha: ha_tracker(config, registry)?,
+        ..push_options(config, memory)?
+    };
+    let store = metadata.clone();
     let push = PushService::new(
-        PushOptions {
-            ha,
-            ..push_options(config, memory)?
-        },
-        Arc::new(mailboxes.clone()),
+        options,
+        series.writes(),
         Arc::clone(overrides),
-        metadata.clone(),
+        store,
         registry,
         Arc::new(now_ms),
     );
     let push = Arc::new(push.map_err(|e| anyhow!("write path: {e}"))?);
-    let watch = cores.watch();
-    let (journal, at_last_crash) = active_queries(config);
+    let (journal, at_last_crash) = match roles.querier || roles.ingester {
+        true => active_queries(config),
+        false => (None, Vec::new()),
+    };
     let unfinished = prometheus::IntGauge::new(
         "myelin_query_unfinished_at_start",
         "Queries that were at work when the node last ended without a stop.",
@@ -206,33 +223,87 @@ fn assemble(
         longterm,
         ..query_options(config, memory)
     };
+    // Of a frontend the queue is what its metrics are about, not an engine that evaluates nothing.
+    let unseen = Registry::new();
+    let shown = if roles.frontend { &unseen } else { registry };
+    let engine = match series {
+        Series::Here(cores) => Engine::start(options, cores.mailboxes().clone(), shown),
+        Series::Elsewhere(peers) => Engine::start(options, peers.clone(), shown),
+        Series::Nowhere => Engine::start(options, Nobody, shown),
+    };
+    let frontend = match roles.frontend {
+        true => Some(Arc::new(Frontend::new(frontend_options(config), registry)?)),
+        false => None,
+    };
+    if let Some(cores) = series.cores() {
+        gateway.show(cores.registry().clone());
+    }
     gateway.serve(Services {
-        engine: Arc::new(Engine::start(options, mailboxes, registry)),
+        engine: Arc::new(engine),
         at_last_crash,
         push: push.clone(),
         overrides: overrides.clone(),
         metadata,
-        series: cores.series_counts(),
+        series: series.counts(),
         compact,
-        health: Box::new(move || {
-            let health = watch.health();
-            match health.poisoned {
-                Some(refusal) => Err(refusal.to_string()),
-                None if !health.ready => Err("a core does not serve".to_owned()),
-                None => Ok(()),
-            }
+        health: series.health(frontend.clone()),
+        held: series.cores().map(|_| Held {
+            cores: series.writes(),
         }),
+        peers: match series {
+            Series::Elsewhere(peers) => Some(peers.clone()),
+            Series::Here(_) | Series::Nowhere => None,
+        },
+        frontend,
     });
     Ok(push)
+}
+
+/// Queries are pulled from frontends, where that is configured.
+fn start_worker(config: &Config, servers: &Servers) -> anyhow::Result<Option<Worker>> {
+    let worker = &config.frontend_worker;
+    if worker.frontend_address.is_empty() {
+        return Ok(None);
+    }
+    let parallelism = match worker.match_max_concurrent {
+        true => config.querier.max_concurrent,
+        false => worker.parallelism,
+    };
+    let options = WorkerOptions {
+        frontend: worker.frontend_address.clone(),
+        parallelism,
+        is_shared: worker.match_max_concurrent,
+        lookup_period: worker.dns_lookup_duration,
+        name: match worker.id.as_str() {
+            "" => servers.http.address().to_string(),
+            id => id.to_owned(),
+        },
+    };
+    let worker = Worker::start(options, servers.http.calls());
+    Ok(Some(worker.map_err(|e| {
+        anyhow!("frontend_worker.frontend_address: {e}")
+    })?))
+}
+
+fn frontend_options(config: &Config) -> FrontendOptions {
+    FrontendOptions {
+        body_bytes_max: usize::try_from(config.frontend.max_body_size.0).unwrap_or(usize::MAX),
+        retries_max: config.query_range.max_retries,
+        // A querier gives up itself; its answer needs time to arrive.
+        timeout: config.querier.timeout + Duration::from_secs(5),
+    }
 }
 
 /// Merges the blocks of the cores from now on.
 fn start_compaction(
     config: &Config,
     registry: &Registry,
-    cores: &Cores,
+    cores: Option<&Cores>,
     overrides: Arc<Overrides>,
-) -> anyhow::Result<Compaction> {
+) -> anyhow::Result<Option<Compaction>> {
+    let Some(cores) = cores else {
+        return Ok(None);
+    };
     let options = compactor::Options {
         ranges: config.compactor.block_ranges.clone(),
         interval: config.compactor.compaction_interval,
@@ -247,16 +318,20 @@ fn start_compaction(
     let compactor = Compactor::new(options, catalog, Box::new(policy), registry)
         .map_err(|e| anyhow!("compactor: {e}"))?;
     let interval = config.compactor.compaction_interval;
-    Compaction::start(compactor, interval, io(config)).context("the thread of the compactor")
+    let compaction = Compaction::start(compactor, interval, io(config));
+    Ok(Some(compaction.context("the thread of the compactor")?))
 }
 
 /// Uploads begin, where there is a bucket.
 fn start_storage(
     config: &Config,
     registry: &Registry,
-    cores: &Cores,
+    cores: Option<&Cores>,
     overrides: Arc<Overrides>,
 ) -> anyhow::Result<Option<Storage>> {
+    let Some(cores) = cores else {
+        return Ok(None);
+    };
     let catalog = cores.mailboxes().blocks().clone();
     let retention = move |tenant: &TenantId| overrides.limits(tenant).retention_ms();
     Storage::start(config, io(config), catalog, retention, registry)
@@ -305,7 +380,7 @@ async fn attend(
     config: &Config,
     gateway: &Arc<Gateway>,
     servers: &Servers,
-    cores: &Cores,
+    series: &Series,
     push: &PushService,
     (mut runtime, overrides, mut security): (RuntimeConfig, Arc<Overrides>, Security),
     signals: &mut Signals,
@@ -338,13 +413,13 @@ async fn attend(
             _ = clean.tick() => push.clean_elections(now_ms()).await,
             _ = reload.tick() => {
                 if runtime.look() {
-                    runtime.apply(gateway, &overrides, cores.mailboxes());
+                    runtime.apply(gateway, &overrides, series.mailboxes());
                 }
             }
             _ = secure.tick() => security.look(),
             never = scrape.as_mut() => match never {},
             _ = look.tick() => {
-                let health = cores.health();
+                let Some(health) = series.cores().map(Cores::health) else { continue };
                 let Some(refusal) = health.poisoned else { continue };
                 if health.linger_over {
                     return Some(refusal.to_string());
@@ -359,8 +434,8 @@ async fn attend(
     }
 }
 
-/// Looks at the disk, and tells the service manager that we are alive.
-async fn watch(cores: &Cores, mut disk: Disk, notify: &Notify) -> Infallible {
+/// Looks at the disk of the cores, and tells the service manager that we are alive.
+async fn watch(mut disk: Option<(Disk, &Cores)>, notify: &Notify) -> Infallible {
     let mut look = interval(LOOK_AT_DISK);
     // Without a watchdog it is not heard.
     let mut alive = interval(notify.watchdog.unwrap_or(LOOK_AT_DISK));
@@ -369,7 +444,9 @@ async fn watch(cores: &Cores, mut disk: Disk, notify: &Notify) -> Infallible {
     }
     loop {
         tokio::select! {
-            _ = look.tick() => disk.look(&cores.registry().gather()),
+            _ = look.tick() => if let Some((disk, cores)) = &mut disk {
+                disk.look(&cores.registry().gather());
+            },
             _ = alive.tick() => notify.tell("WATCHDOG=1"),
         }
     }
@@ -378,20 +455,28 @@ async fn watch(cores: &Cores, mut disk: Disk, notify: &Notify) -> Infallible {
 async fn stop(
     config: &Config,
     servers: Servers,
-    cores: Cores,
-    (compaction, storage): (Compaction, Option<Storage>),
+    series: Series,
+    (compaction, storage, worker): (Option<Compaction>, Option<Storage>, Option<Worker>),
     mut signals: Signals,
 ) -> anyhow::Result<()> {
     tracing::info!("stopping; a second signal ends the process at once");
     let grace = config.server.graceful_shutdown_timeout;
     let (done, stopped) = oneshot::channel();
     let stop = move || {
+        // First: what it has pulled is answered by the server's threads.
+        if let Some(worker) = worker {
+            worker.stop(grace);
+        }
         servers.stop(grace);
-        compaction.stop();
+        if let Some(compaction) = compaction {
+            compaction.stop();
+        }
         if let Some(storage) = storage {
             storage.stop();
         }
-        cores.stop();
+        if let Series::Here(cores) = series {
+            cores.stop();
+        }
         // Without a receiver the process is ending already.
         let _ = done.send(());
     };
@@ -407,6 +492,42 @@ async fn stop(
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Starts the cores, or waits for the nodes that have them.
+async fn find_series(
+    config: &Config,
+    memory: &Memory,
+    retentions: Arc<Retentions>,
+    gateway: &Arc<Gateway>,
+    notify: &Arc<Notify>,
+) -> anyhow::Result<Series> {
+    let roles = config.roles().map_err(|e| anyhow!("target: {e}"))?;
+    if roles.ingester {
+        let cores = start_cores(config, memory, retentions, gateway, notify).await?;
+        return Ok(Series::Here(Box::new(cores)));
+    }
+    if !roles.distributor && !roles.querier {
+        return Ok(Series::Nowhere);
+    }
+    let client = &config.ingester_client;
+    let options = PeerOptions {
+        addresses: client.addresses.clone(),
+        queue_bytes_max: config.distributor.max_inflight_bytes.0,
+        push_timeout: client.remote_timeout,
+        connect_timeout: CONNECT_TIMEOUT,
+    };
+    let told = Cell::new(None);
+    let waits_for = |whom: &str| {
+        notify.tell(&format!("STATUS=waiting for {whom}"));
+        if told.replace(Some(whom.to_owned())).as_deref() != Some(whom) {
+            tracing::warn!("waiting for ingester {whom}");
+        }
+    };
+    let peers = Peers::connect(options, waits_for).await;
+    Ok(Series::Elsewhere(
+        peers.map_err(|e| anyhow!("ingester_client.addresses: {e}"))?,
+    ))
 }
 
 /// Replays and starts the cores, on a thread of its own.
@@ -606,6 +727,7 @@ fn gateway_options(config: &Config) -> anyhow::Result<gateway::Options> {
         query_stats: config.frontend.query_stats_enabled,
         heap_profile: crate::process::heap_profile,
         version: VERSION,
+        roles: config.roles().map_err(|e| anyhow!("target: {e}"))?,
     })
 }
 

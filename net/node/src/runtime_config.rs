@@ -78,13 +78,20 @@ impl RuntimeConfig {
     }
 
     /// Puts what holds now into force.
-    pub(crate) fn apply(&self, gateway: &Gateway, overrides: &Overrides, mailboxes: &Mailboxes) {
+    pub(crate) fn apply(
+        &self,
+        gateway: &Gateway,
+        overrides: &Overrides,
+        mailboxes: Option<&Mailboxes>,
+    ) {
         let own: HashMap<TenantId, TenantLimits> = self.overridden.0.clone().into_iter().collect();
         overrides.replace(self.process.limits.clone(), own);
         let retentions = self.retentions();
-        for core in 0..mailboxes.count() {
-            let message = Message::Retentions(retentions.clone());
-            mailboxes.send(CoreId(core), message);
+        if let Some(mailboxes) = mailboxes {
+            for core in 0..mailboxes.count() {
+                let message = Message::Retentions(retentions.clone());
+                mailboxes.send(CoreId(core), message);
+            }
         }
         if self.path.is_some() {
             gateway.show_runtime_config(ConfigPages {

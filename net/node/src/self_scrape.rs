@@ -43,8 +43,13 @@ impl SelfScrape {
             }
             false => TenantId::fake(),
         };
+        // A querier or a frontend writes nothing: whoever scrapes it does.
+        let writes = config.roles().is_ok_and(|r| r.distributor || r.ingester);
         SelfScrape {
-            interval: config.self_scrape.interval,
+            interval: match writes {
+                true => config.self_scrape.interval,
+                false => Duration::ZERO,
+            },
             tenant,
             instance: address.to_string(),
             gateway,

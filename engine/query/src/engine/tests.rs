@@ -1,5 +1,7 @@
 //! Admission, deadline, quarantine; over mailboxes that nobody empties, so that only the engine itself is looked at.
 
+use shard::Mailboxes;
+
 use super::*;
 
 /// An engine over mailboxes that nobody empties.

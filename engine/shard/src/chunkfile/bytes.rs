@@ -55,6 +55,12 @@ enum Repr {
     },
     /// On a page of a block.
     Packed(HeldRun),
+    /// From another node, which told its place in the order of logging.
+    Told {
+        bytes: Arc<[u8]>,
+        order: u64,
+        late: bool,
+    },
 }
 
 impl From<HeldRun> for ChunkBytes {
@@ -86,9 +92,14 @@ impl ChunkBytes {
         ChunkBytes { late: rank, ..self }
     }
 
+    /// Sealed bytes that another node has read, with its [`ChunkBytes::order`] and [`ChunkBytes::is_late`].
+    pub fn told(bytes: Arc<[u8]>, order: u64, late: bool) -> ChunkBytes {
+        ChunkBytes::of(Repr::Told { bytes, order, late })
+    }
+
     /// Whether these are late samples.
     pub fn is_late(&self) -> bool {
-        self.late > 0
+        self.late > 0 || matches!(self.repr, Repr::Told { late: true, .. })
     }
 
     fn held(block: Arc<[u8]>, from: u32, len: u32) -> ChunkBytes {
@@ -105,12 +116,13 @@ impl ChunkBytes {
         match &self.repr {
             Repr::Held { len, .. } | Repr::Stored { len, .. } => *len as usize,
             Repr::Packed(run) => run.len(),
+            Repr::Told { bytes, .. } => bytes.len(),
         }
     }
 
     /// Whether the bytes are in memory of their own.
     pub(crate) fn is_held(&self) -> bool {
-        matches!(self.repr, Repr::Held { .. })
+        matches!(self.repr, Repr::Held { .. } | Repr::Told { .. })
     }
 
     /// The run of a block that this is, if it is one.
@@ -124,8 +136,13 @@ impl ChunkBytes {
     /// Place in the order of logging: of two samples of one series and time that of the greater order counts. What comes from a core was
     /// logged later than what lies in blocks, and late samples later than those in order.
     pub fn order(&self) -> u64 {
-        let in_head = u64::MAX - u64::from(u32::MAX) + u64::from(self.late);
-        self.packed().map_or(in_head, HeldRun::order)
+        match &self.repr {
+            Repr::Packed(run) => run.order(),
+            Repr::Told { order, .. } => *order,
+            Repr::Held { .. } | Repr::Stored { .. } => {
+                u64::MAX - u64::from(u32::MAX) + u64::from(self.late)
+            }
+        }
     }
 
     /// The bytes; read from their file, with one system call, where they are not in memory.
@@ -142,6 +159,7 @@ impl ChunkBytes {
                 Ok(Cow::Owned(bytes))
             }
             Repr::Packed(run) => Ok(Cow::Owned(seal(run)?)),
+            Repr::Told { bytes, .. } => Ok(Cow::Borrowed(bytes)),
         }
     }
 
@@ -159,6 +177,7 @@ impl ChunkBytes {
             Repr::Held { .. } => ReadError::Chunk(format!("a chunk in memory: {reason}")),
             Repr::Stored { file, offset, .. } => damaged(file, u64::from(*offset), &reason),
             Repr::Packed(_) => ReadError::Block(reason),
+            Repr::Told { .. } => ReadError::Chunk(format!("a chunk of another node: {reason}")),
         }
     }
 }

@@ -57,22 +57,49 @@ fn put_limits(out: &mut Vec<u8>, values: Vec<(&'static str, LimitValue)>) {
 }
 
 /// Series and rates of a tenant. There is no ruler yet, so nothing comes from one.
-pub(crate) fn user_stats(services: &Services, tenant: &TenantId) -> Response<Body> {
+pub(crate) async fn user_stats(services: &Services, tenant: &TenantId) -> Response<Body> {
+    let series = match &services.peers {
+        None => services.series.of(tenant),
+        Some(_) => match series_elsewhere(services, Some(tenant)).await {
+            Ok(series) => series.get(tenant).copied().unwrap_or_default(),
+            Err(error) => return reply::text(StatusCode::SERVICE_UNAVAILABLE, error),
+        },
+    };
     let stats = Stats {
-        series: services.series.of(tenant),
+        series,
         rate: services.push.rate_of(tenant),
     };
     json(|out| put_stats(out, None, stats))
 }
 
+/// Series of a tenant or of all, where they are on other nodes.
+async fn series_elsewhere(
+    services: &Services,
+    tenant: Option<&TenantId>,
+) -> Result<HashMap<TenantId, u64>, String> {
+    let stats = services.engine.stats(tenant).await;
+    let mut series: HashMap<TenantId, u64> = HashMap::new();
+    for stats in stats.map_err(|error| format!("{error}\n"))? {
+        *series.entry(stats.tenant).or_default() += stats.series;
+    }
+    Ok(series)
+}
+
 /// The same of all tenants, those with most series first; JSON for those who ask for it.
-pub(crate) fn all_user_stats(gateway: &Gateway, headers: &HeaderMap) -> Response<Body> {
+pub(crate) async fn all_user_stats(gateway: &Gateway, headers: &HeaderMap) -> Response<Body> {
     let services = match gateway.services() {
         Ok(services) => services,
         Err(reason) => return reply::text(StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
     };
     let mut all: HashMap<TenantId, Stats> = HashMap::new();
-    for (tenant, series) in services.series.all() {
+    let series = match &services.peers {
+        None => services.series.all().into_iter().collect(),
+        Some(_) => match series_elsewhere(services, None).await {
+            Ok(series) => series,
+            Err(error) => return reply::text(StatusCode::SERVICE_UNAVAILABLE, error),
+        },
+    };
+    for (tenant, series) in series {
         all.entry(tenant).or_default().series = series;
     }
     for (tenant, rate) in services.push.rates() {

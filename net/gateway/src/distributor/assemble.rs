@@ -26,6 +26,7 @@ use super::names::{Names, Other, Rest, Series, SymbolTable};
 use super::others::{self, placed};
 use super::outcome;
 use super::refused::Cause;
+use super::spread::Spread;
 use super::started::Started;
 use super::validate::{self, Invalid, Pairs, Reason, TimeBounds, Unusable};
 use crate::alias::{AliasHash, AliasTable, Cursor, Refuser, Secret, Target};
@@ -48,7 +49,7 @@ pub(crate) struct Rules<'a> {
     pub(crate) protocol: Protocol,
     pub(crate) secret: &'a Secret,
     pub(crate) times: TimeBounds,
-    pub(crate) core_count: u16,
+    pub(crate) spread: &'a Spread,
     /// Bytes that the labels of a version 2 body and the metadata of either may take, written out.
     pub(crate) text_bytes_max: usize,
     /// Whose refused series they are, see [`super::refused`].
@@ -337,7 +338,7 @@ pub(crate) fn assemble(
     aliases: &mut AliasTable,
     scratch: &mut Scratch,
 ) -> Result<Assembly, Error> {
-    let out = Assembly::new(rules.core_count, &mut scratch.room);
+    let out = Assembly::new(rules.spread.count(), &mut scratch.room);
     let out = with_names(
         body,
         rules,
@@ -386,7 +387,7 @@ pub(crate) fn assemble_again(
     aliases: &mut AliasTable,
     scratch: &mut Scratch,
 ) -> Result<Assembly, Error> {
-    let out = Assembly::new(rules.core_count, &mut vec![]);
+    let out = Assembly::new(rules.spread.count(), &mut vec![]);
     with_names(body, rules, aliases, scratch, out, |assembler| {
         for &at in offsets {
             assembler.take_again(body, at)?;
@@ -1094,7 +1095,7 @@ impl<'a> Assembler<'a, '_> {
         let id = identity::series_id(self.rules.tenant, packed, hashed);
         let placement =
             identity::placement_of_pairs(self.rules.tenant, pairs.iter().copied(), hashed);
-        let core = identity::core_of(placement, self.rules.core_count);
+        let core = self.rules.spread.place(placement);
         let Share {
             fresh,
             others: of_share,

@@ -161,6 +161,7 @@ impl PushError {
             PushError::Refused(Refusal::NoSpace(_)) => Some("no_space"),
             PushError::Refused(Refusal::NoMemory) => Some("memory"),
             PushError::Refused(Refusal::Poisoned { .. }) => Some("poisoned"),
+            PushError::Refused(Refusal::Elsewhere(_)) => Some("ingester"),
             PushError::Refused(_) => Some("stopping"),
             _ => None,
         }

@@ -337,6 +337,11 @@ impl OverCores {
         let failed = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let seen = failed.clone();
         gateway.serve(crate::state::Services {
+            held: Some(crate::state::Held {
+                cores: Arc::new(cores.mailboxes().clone()),
+            }),
+            peers: None,
+            frontend: None,
             at_last_crash: Vec::new(),
             engine: Arc::new(query::Engine::start(
                 query::Options::new(1),

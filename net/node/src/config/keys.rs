@@ -113,7 +113,59 @@ fn process() -> Vec<Key> {
             "target",
             target,
             "ingester",
-            "Which parts run. Only `all`, the whole node, is built."
+            "Which parts run, separated by commas. `all` is a whole node: `distributor,ingester,querier` in one process. `ingester` holds series and is \
+             written to and read from by gRPC; `distributor` takes pushes; `querier` answers queries; `query-frontend` keeps queries until a querier pulls them."
+        ),
+        key!(
+            "ingester_client.addresses",
+            "ingester.client.addresses",
+            ingester_client.addresses,
+            "ingester-1:9095",
+            "The gRPC servers of the ingesters, `host:port`, for distributors and queriers that are none: all the same list in the same order. Where a \
+             series lies follows from it, so it cannot be changed without losing sight of what was written before."
+        ),
+        key!(
+            "ingester_client.remote_timeout",
+            "ingester.client.remote-timeout",
+            ingester_client.remote_timeout,
+            "5s",
+            "How long a distributor waits for an ingester to store its part of a push; then the sender is told to repeat it."
+        ),
+        key!(
+            "frontend_worker.frontend_address",
+            "querier.frontend-address",
+            frontend_worker.frontend_address,
+            "frontend.service.local",
+            "Where a querier pulls queries: `host:port` of the gRPC server of a query-frontend (all addresses of that host), or a name whose SRV records tell \
+             them. Empty: it only answers requests of its own."
+        ),
+        key!(
+            "frontend_worker.dns_lookup_duration",
+            "querier.dns-lookup-period",
+            frontend_worker.dns_lookup_duration,
+            "1s",
+            "How often that name is looked up."
+        ),
+        key!(
+            "frontend_worker.match_max_concurrent",
+            "querier.worker-match-max-concurrent",
+            frontend_worker.match_max_concurrent,
+            "false",
+            "Whether a querier pulls as many queries at once, over all frontends, as it evaluates (`querier.max_concurrent`), at least one from each."
+        ),
+        key!(
+            "frontend_worker.parallelism",
+            "querier.worker-parallelism",
+            frontend_worker.parallelism,
+            "4",
+            "How many queries a querier pulls at once from each frontend, where `match_max_concurrent` is off."
+        ),
+        key!(
+            "frontend_worker.id",
+            "querier.id",
+            frontend_worker.id,
+            "querier-1",
+            "Names the querier to frontends. Empty: its address."
         ),
         key!(
             "auth_enabled",
@@ -503,6 +555,13 @@ fn paths() -> Vec<Key> {
             "false",
             "Whether results of range queries are kept in memory, so that the same query evaluates only what is new. Samples that come late make \
              void what they touch. A request with `Cache-Control: no-store` or `stats` goes past it."
+        ),
+        key!(
+            "query_range.max_retries",
+            "querier.max-retries-per-request",
+            query_range.max_retries,
+            "2",
+            "How often a query-frontend gives a query to another querier when one went away with it."
         ),
         key!(
             "query_range.results_cache.cache.fifocache.max_size_bytes",

@@ -136,7 +136,8 @@ impl RequestV2 {
     }
 }
 
-pub(crate) fn histogram_message(time: i64, histogram: &HistogramSample) -> Vec<u8> {
+/// A native histogram at a time (milliseconds): the message that a series has for it.
+pub fn histogram_message(time: i64, histogram: &HistogramSample) -> Vec<u8> {
     let mut out = Vec::new();
     match histogram {
         HistogramSample::Int(h) => {

@@ -8,6 +8,7 @@ use shard::{OtherValue, Push, PushOutcome, Refusal, RejectReason, Rejection, Zer
 
 use super::super::{Cores, Sleepers};
 use crate::distributor::texts;
+use crate::push::Spread;
 
 #[derive(Default)]
 struct Series {
@@ -137,8 +138,8 @@ impl FakeCores {
 }
 
 impl Cores for FakeCores {
-    fn count(&self) -> u16 {
-        self.count
+    fn spread(&self) -> Spread {
+        Spread::here(self.count)
     }
 
     fn wake(&self, core: CoreId) {

@@ -86,6 +86,7 @@ fn every_key_can_be_set_by_flag_and_by_file_and_changes_its_own_field_only() {
             "blocks_storage.s3.sse.kms_key_id",
             "blocks_storage.s3.sse.kms_encryption_context",
             "distributor.ha_tracker.kvstore.store",
+            "ingester_client.addresses",
             "limits.accept_ha_samples",
         ];
         if alone.contains(&key.yaml) || key.yaml.contains("_tls_config.") {
@@ -309,7 +310,12 @@ fn parts_of_cortex_that_are_not_built_say_so() {
             "distributor: {ha_tracker: {enable_startup_sync: true}}\n",
             "this part of the HA tracker is not built yet",
         ),
-        ("target: ingester\n", "not built yet"),
+        ("target: ruler\n", "\"ruler\" is none of all, distributor"),
+        ("target: querier\n", "ingester_client.addresses: must name"),
+        (
+            "target: query-frontend,querier\n",
+            "queriers in other processes",
+        ),
     ] {
         let error = file(text).unwrap_err();
         assert!(error.contains(part), "{text}: {error}");

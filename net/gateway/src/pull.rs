@@ -1,0 +1,277 @@
+//! The query frontend: queries wait here until a querier has time for them.
+//!
+//! A frontend evaluates nothing. It takes requests of the query API, keeps those of every tenant in a line of its own, and queriers pull: each
+//! opens streams to every frontend ([`worker`]), and a stream that has no query takes the next one, of another tenant each time. So a tenant
+//! with many queries delays its own, and a querier gets what it can do.
+//!
+//! - The line of a tenant has `max_outstanding_requests_per_tenant` places; beyond that it is answered 429.
+//! - A query whose querier has gone goes to another one, at most [`FrontendOptions::retries_max`] times.
+//! - When the client has gone its stream ends, and with that the work on the querier.
+//! - Without a querier nothing is answered, and the frontend is not ready.
+
+pub(crate) mod queue;
+pub(crate) mod serve;
+mod targets;
+pub mod worker;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use model::TenantId;
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
+use rpc::frontend as proto;
+use tokio::time::Instant;
+
+use crate::connection::{BodyError, Received, TimedBody};
+use crate::reply::{ApiError, Body};
+use crate::state::Options;
+use crate::tenant::TENANT_HEADER;
+use queue::{Lost, Queue};
+
+/// Bounds of a frontend.
+#[derive(Debug, Clone)]
+pub struct FrontendOptions {
+    /// Largest body of a request.
+    pub body_bytes_max: usize,
+    /// How often a query is given to another querier.
+    pub retries_max: u32,
+    /// From the request to its answer.
+    pub timeout: Duration,
+}
+
+/// Queries on their way to queriers.
+#[derive(Debug)]
+pub struct Frontend {
+    options: FrontendOptions,
+    queue: Arc<Queue>,
+    metrics: Metrics,
+}
+
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    pub(crate) queue_length: IntGaugeVec,
+    pub(crate) waited: Histogram,
+    pub(crate) queriers: IntGauge,
+    retries: Histogram,
+    discarded: prometheus::IntCounterVec,
+    lost: IntCounter,
+}
+
+impl Metrics {
+    fn register(registry: &Registry) -> prometheus::Result<Metrics> {
+        let metrics = Metrics {
+            queue_length: IntGaugeVec::new(
+                Opts::new(
+                    "cortex_query_frontend_queue_length",
+                    "Queries that wait for a querier.",
+                ),
+                &["user"],
+            )?,
+            waited: Histogram::with_opts(HistogramOpts::new(
+                "cortex_query_frontend_queue_duration_seconds",
+                "How long queries waited for a querier.",
+            ))?,
+            queriers: IntGauge::new(
+                "cortex_query_frontend_connected_clients",
+                "Streams of queriers.",
+            )?,
+            retries: Histogram::with_opts(
+                HistogramOpts::new(
+                    "cortex_query_frontend_retries",
+                    "How often a query was given to another querier.",
+                )
+                .buckets(vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0]),
+            )?,
+            discarded: prometheus::IntCounterVec::new(
+                Opts::new(
+                    "cortex_query_frontend_discarded_requests_total",
+                    "Queries refused because too many of the tenant wait.",
+                ),
+                &["user"],
+            )?,
+            lost: IntCounter::new(
+                "myelin_query_frontend_lost_queriers_total",
+                "Queriers that went away with a query.",
+            )?,
+        };
+        registry.register(Box::new(metrics.queue_length.clone()))?;
+        registry.register(Box::new(metrics.waited.clone()))?;
+        registry.register(Box::new(metrics.queriers.clone()))?;
+        registry.register(Box::new(metrics.retries.clone()))?;
+        registry.register(Box::new(metrics.discarded.clone()))?;
+        registry.register(Box::new(metrics.lost.clone()))?;
+        Ok(metrics)
+    }
+}
+
+/// Headers of one connection, which are not handed on.
+const OF_CONNECTION: [HeaderName; 7] = [
+    header::CONNECTION,
+    header::TRANSFER_ENCODING,
+    header::CONTENT_LENGTH,
+    header::HOST,
+    header::UPGRADE,
+    header::TE,
+    header::TRAILER,
+];
+
+impl Frontend {
+    /// Errors: a registry that has these metrics already.
+    pub fn new(options: FrontendOptions, registry: &Registry) -> prometheus::Result<Frontend> {
+        Ok(Frontend {
+            options,
+            queue: Arc::default(),
+            metrics: Metrics::register(registry)?,
+        })
+    }
+
+    /// Whether anybody would take a query.
+    pub fn health(&self) -> Result<(), String> {
+        match self.metrics.queriers.get() {
+            0 => Err("no querier is connected".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Has a querier answer a request of a tenant, of which at most so many (0: any number) may wait.
+    pub(crate) async fn answer(
+        &self,
+        options: &Options,
+        tenant: &TenantId,
+        outstanding_max: usize,
+        request: Request<Received>,
+    ) -> Result<Response<Body>, ApiError> {
+        let request = self.message(options, tenant, request).await?;
+        let deadline = Instant::now() + self.options.timeout;
+        let answered = self.ask(tenant, outstanding_max, &request);
+        let answered = tokio::time::timeout_at(deadline, answered).await;
+        let response = answered.map_err(|_| ApiError {
+            status: StatusCode::GATEWAY_TIMEOUT,
+            kind: "timeout",
+            message: format!(
+                "no querier has answered within {} s",
+                self.options.timeout.as_secs_f64()
+            ),
+        })??;
+        Ok(answer_of(response))
+    }
+
+    async fn ask(
+        &self,
+        tenant: &TenantId,
+        outstanding_max: usize,
+        request: &proto::HttpRequest,
+    ) -> Result<proto::HttpResponse, ApiError> {
+        let length = self
+            .metrics
+            .queue_length
+            .with_label_values(&[tenant.as_str()]);
+        for retry in 0..=self.options.retries_max {
+            let enqueued = self.queue.put(tenant, outstanding_max, request.clone());
+            let ticket = enqueued.map_err(|waiting| {
+                let discarded = &self.metrics.discarded;
+                discarded.with_label_values(&[tenant.as_str()]).inc();
+                ApiError {
+                    status: StatusCode::TOO_MANY_REQUESTS,
+                    kind: "too_many_requests",
+                    message: format!(
+                        "too many outstanding requests: {waiting} of this tenant wait for a querier \
+                         (limit: {outstanding_max}; max_outstanding_requests_per_tenant)"
+                    ),
+                }
+            })?;
+            length.set(self.queue.waiting(tenant));
+            let answered = ticket.answer().await;
+            length.set(self.queue.waiting(tenant));
+            match answered {
+                Ok(response) => {
+                    self.metrics.retries.observe(f64::from(retry));
+                    return Ok(response);
+                }
+                Err(Lost) => self.metrics.lost.inc(),
+            }
+        }
+        self.metrics
+            .retries
+            .observe(f64::from(self.options.retries_max));
+        Err(ApiError::unavailable(format!(
+            "{} queriers went away with the query",
+            self.options.retries_max + 1
+        )))
+    }
+
+    /// A request as it is handed on, with all of its body.
+    async fn message(
+        &self,
+        options: &Options,
+        tenant: &TenantId,
+        request: Request<Received>,
+    ) -> Result<proto::HttpRequest, ApiError> {
+        let (head, body) = request.into_parts();
+        let max = self.options.body_bytes_max;
+        let body = Limited::new(TimedBody::new(body, options.read_timeout), max);
+        let body = body.collect().await;
+        let body = body.map_err(|error| match error.downcast::<BodyError>() {
+            Ok(error) => ApiError::bad_data(error.to_string()),
+            Err(_) => ApiError {
+                status: StatusCode::PAYLOAD_TOO_LARGE,
+                kind: "bad_data",
+                message: format!("the body is larger than {max} bytes"),
+            },
+        })?;
+        let mut headers = headers_to(&head.headers);
+        // Who asks has been found out here; credentials go no further.
+        let mine = [TENANT_HEADER, header::AUTHORIZATION.as_str()];
+        headers.retain(|header| !mine.contains(&header.key.as_str()));
+        headers.push(proto::Header {
+            key: TENANT_HEADER.to_owned(),
+            value: tenant.as_str().to_owned().into(),
+        });
+        Ok(proto::HttpRequest {
+            method: head.method.as_str().to_owned(),
+            url: head
+                .uri
+                .path_and_query()
+                .map(|path| path.as_str().to_owned())
+                .unwrap_or_default(),
+            headers,
+            body: body.to_bytes(),
+        })
+    }
+}
+
+pub(crate) fn headers_to(headers: &HeaderMap) -> Vec<proto::Header> {
+    let mine = headers
+        .iter()
+        .filter(|(name, _)| !OF_CONNECTION.contains(name));
+    mine.map(|(name, value)| proto::Header {
+        key: name.as_str().to_owned(),
+        value: bytes::Bytes::copy_from_slice(value.as_bytes()),
+    })
+    .collect()
+}
+
+/// Those that are headers.
+pub(crate) fn headers_of(headers: Vec<proto::Header>) -> HeaderMap {
+    let mut all = HeaderMap::with_capacity(headers.len());
+    for header in headers {
+        let name = HeaderName::try_from(header.key.as_str());
+        let value = HeaderValue::from_maybe_shared(header.value);
+        if let (Ok(name), Ok(value)) = (name, value)
+            && !OF_CONNECTION.contains(&name)
+        {
+            all.append(name, value);
+        }
+    }
+    all
+}
+
+fn answer_of(response: proto::HttpResponse) -> Response<Body> {
+    let code = u16::try_from(response.code).unwrap_or_default();
+    let mut answer = Response::new(Body::whole(response.body));
+    *answer.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *answer.headers_mut() = headers_of(response.headers);
+    answer
+}

@@ -1,0 +1,183 @@
+//! A node taken apart: distributor, ingesters, queriers and frontend as processes of their own answer as one does, and outlive each other.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tests::{Cluster, Server, unix_now, wait_until};
+
+use super::places::{ASKED, SCRAPE, SCRAPES, accepted, answers, assert_equal, metadata, request};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn first_scrape() -> i64 {
+    (unix_now() - SCRAPES * SCRAPE / 1000 - 60) * 1000
+}
+
+/// Series of the tenant in the memory of a node.
+fn series(server: &Server) -> u64 {
+    let stats = server.admin().get("/api/v1/user_stats", &[]);
+    stats.json()["numSeries"].as_u64().expect("a number")
+}
+
+#[test]
+fn parts_of_a_node_answer_as_a_whole_one_also_after_an_ingester_was_killed() {
+    let start = first_scrape();
+    let Some(whole) = Server::plain() else { return };
+    let Some(mut cluster) = Cluster::start("", 2, 2) else {
+        return;
+    };
+    for body in [request(start, 0..ASKED), metadata()] {
+        accepted(&whole, &body);
+        accepted(&cluster.distributor, &body);
+    }
+    let wanted = answers(&whole, start);
+    assert_equal("parts", &answers(&cluster.frontend, start), &wanted);
+    assert_equal("a querier", &answers(&cluster.queriers[0], start), &wanted);
+    let held: Vec<u64> = cluster.ingesters.iter().map(series).collect();
+    assert!(held.iter().all(|count| *count > 5), "{held:?}");
+    for part in [&cluster.distributor, &cluster.queriers[1]] {
+        assert_eq!(series(part), held.iter().sum::<u64>());
+    }
+
+    // What lies in blocks comes from there.
+    for ingester in &cluster.ingesters {
+        let flushed = ingester.admin().get("/ingester/flush", &[("wait", "true")]);
+        assert_eq!(flushed.status, 204, "{}", flushed.text());
+    }
+    assert_equal("in blocks", &answers(&cluster.frontend, start), &wanted);
+
+    // One that does not answer makes writes and reads fail, by its name; nothing is answered in part.
+    cluster.ingesters[1].kill();
+    let refused = super::series::push(&cluster.distributor, None, &request(start, ASKED..SCRAPES));
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    let name = cluster.ingesters[1].grpc_address();
+    assert!(refused.text().contains(&name), "{}", refused.text());
+    assert!(refused.header("retry-after").is_some());
+    let failed = cluster
+        .frontend
+        .api(None)
+        .get("/api/v1/query", &[("query", "requests_total")]);
+    assert_eq!(failed.status, 503, "{}", failed.text());
+    assert!(failed.text().contains(&name), "{}", failed.text());
+
+    // The keys that the distributor knows are of a process that is no more.
+    cluster.ingesters[1].restart();
+    wait_until("the ingester to be written to again", PATIENCE, || {
+        let pushed =
+            super::series::push(&cluster.distributor, None, &request(start, ASKED..SCRAPES));
+        assert!([200, 503].contains(&pushed.status), "{}", pushed.text());
+        pushed.status == 200
+    });
+    accepted(&whole, &request(start, ASKED..SCRAPES));
+    for server in [&whole, &cluster.distributor] {
+        accepted(server, &metadata());
+    }
+    let end = (start + SCRAPES * SCRAPE) as f64 / 1000.0;
+    let all = |server: &Server| {
+        let mut found = server.api(None).query("{__name__=~\".+\"}[2h]", end);
+        let list = found.as_array_mut().expect("a matrix");
+        list.sort_by_key(|one| one["metric"].to_string());
+        found
+    };
+    assert_eq!(all(&cluster.frontend), all(&whole));
+    assert_equal(
+        "after a restart",
+        &answers(&cluster.frontend, start),
+        &wanted,
+    );
+}
+
+#[test]
+fn each_part_does_its_own_work_and_no_other() {
+    let Some(cluster) = Cluster::start("", 1, 1) else {
+        return;
+    };
+    let query = [("query", "1")];
+    for (part, what) in [
+        (&cluster.distributor, "a querier or frontend"),
+        (&cluster.ingesters[0], "a querier or frontend"),
+    ] {
+        let refused = part.api(None).get("/api/v1/query", &query);
+        assert_eq!(refused.status, 404, "{}", refused.text());
+        assert!(refused.text().contains(what), "{}", refused.text());
+    }
+    let body = request(first_scrape(), 0..40);
+    for part in [&cluster.frontend, &cluster.queriers[0]] {
+        let refused = super::series::push(part, None, &body);
+        assert_eq!(refused.status, 404, "{}", refused.text());
+        assert!(refused.text().contains("-target"), "{}", refused.text());
+    }
+    // An ingester is a place to write to for those who must, as Cortex' is.
+    assert_eq!(
+        super::series::push(&cluster.ingesters[0], None, &body).status,
+        200
+    );
+    for (part, shown) in [
+        (&cluster.distributor, "distributor => Running"),
+        (&cluster.ingesters[0], "cores => Running"),
+        (&cluster.queriers[0], "querier => Running"),
+        (&cluster.frontend, "query-frontend => Running"),
+    ] {
+        let services = part.admin().get("/services", &[]).text();
+        assert!(services.contains(shown), "{services}");
+    }
+}
+
+/// Which querier has a query at work.
+fn at_work(queriers: &[Server]) -> Option<usize> {
+    queriers.iter().position(|querier| {
+        let running = querier.admin().get("/querier/queries", &[]).json();
+        let running = running["data"]["running"].as_array().map(Vec::len);
+        running.is_some_and(|count| count > 0)
+    })
+}
+
+#[test]
+fn a_querier_that_is_killed_costs_a_retry_and_no_error() {
+    let Some(mut cluster) = Cluster::start("", 1, 2) else {
+        return;
+    };
+    let start = first_scrape();
+    accepted(&cluster.distributor, &request(start, 0..ASKED));
+    let end = ((start + ASKED * SCRAPE) / 1000).to_string();
+    // Some seconds of work.
+    let heavy =
+        "sum(count_over_time((count({__name__=~\".+\"}) + count({__name__=~\".+\"}))[6h:200ms]))";
+    let ask = |server: &Server| {
+        let params = [("query", heavy), ("time", &*end), ("nocache", "1")];
+        server.api(None).get("/api/v1/query", &params)
+    };
+    let (answer, victim) = std::thread::scope(|scope| {
+        let frontend = &cluster.frontend;
+        let asked = scope.spawn(move || ask(frontend));
+        let mut victim = None;
+        wait_until("a querier to be at work", PATIENCE, || {
+            victim = at_work(&cluster.queriers);
+            victim.is_some() || asked.is_finished()
+        });
+        let victim = victim.expect("the query is not over before anybody could look");
+        // By its number, since the others are still borrowed.
+        cluster.queriers[victim].signal_kill();
+        (asked.join().expect("no panic"), victim)
+    });
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let lost = |name: &str| {
+        let text = cluster.frontend.admin().get("/metrics", &[]).text();
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(name))
+            .map(str::to_owned);
+        line.and_then(|line| line.split(' ').next_back()?.parse::<f64>().ok())
+    };
+    assert_eq!(
+        lost("myelin_query_frontend_lost_queriers_total "),
+        Some(1.0)
+    );
+    // The one that is left answers alone, and the other is used again when it is back.
+    let one = cluster.frontend.api(None).query("1 + 1", 0.0);
+    assert_eq!(one, Value::from(vec![Value::from(0), Value::from("2")]));
+    cluster.queriers[victim].restart();
+    wait_until("both to be connected", PATIENCE, || {
+        lost("cortex_query_frontend_connected_clients ") >= Some(20.0)
+    });
+}
