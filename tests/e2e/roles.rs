@@ -48,7 +48,8 @@ fn parts_of_a_node_answer_as_a_whole_one_also_after_an_ingester_was_killed() {
 
     // One that does not answer makes writes and reads fail, by its name; nothing is answered in part.
     cluster.ingesters[1].kill();
-    let refused = super::series::push(&cluster.distributor, None, &request(start, ASKED..SCRAPES));
+    let next = request(start, ASKED..ASKED + 12);
+    let refused = super::series::push(&cluster.distributor, None, &next);
     assert_eq!(refused.status, 503, "{}", refused.text());
     let name = cluster.ingesters[1].grpc_address();
     assert!(refused.text().contains(&name), "{}", refused.text());
@@ -63,13 +64,13 @@ fn parts_of_a_node_answer_as_a_whole_one_also_after_an_ingester_was_killed() {
     // The keys that the distributor knows are of a process that is no more.
     cluster.ingesters[1].restart();
     wait_until("the ingester to be written to again", PATIENCE, || {
-        let pushed =
-            super::series::push(&cluster.distributor, None, &request(start, ASKED..SCRAPES));
+        let pushed = super::series::push(&cluster.distributor, None, &next);
         assert!([200, 503].contains(&pushed.status), "{}", pushed.text());
         pushed.status == 200
     });
-    accepted(&whole, &request(start, ASKED..SCRAPES));
+    accepted(&whole, &next);
     for server in [&whole, &cluster.distributor] {
+        accepted(server, &request(start, ASKED + 12..SCRAPES));
         accepted(server, &metadata());
     }
     let end = (start + SCRAPES * SCRAPE) as f64 / 1000.0;
