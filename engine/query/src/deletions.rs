@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use block::Catalog;
-use model::{CoreId, Matcher, TenantId};
+use model::{Matcher, TenantId};
 use shard::{Delete, DeleteError, Message};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -80,6 +80,13 @@ impl Engine {
             .await
     }
 
+    /// The blocks of this node. Errors: the series are on other nodes.
+    fn held(&self) -> Result<Arc<Catalog>, Error> {
+        let reason = "this node holds no series: ask each of its ingesters";
+        let elsewhere = || Error::Delete(DeleteError::Invalid(reason.to_owned()));
+        self.holders().blocks().cloned().ok_or_else(elsewhere)
+    }
+
     async fn delete(
         &self,
         tenant: &TenantId,
@@ -98,9 +105,10 @@ impl Engine {
             canceled: canceled.clone(),
             reply: Box::new(move |result| drop(sender.send(result))),
         };
+        self.held()?;
         let user = [self.metrics.user(tenant)];
         self.metrics.deletes.with_label_values(&user).inc();
-        self.mailboxes().send(CoreId(0), Message::Delete(delete));
+        self.holders().send(0, Message::Delete(delete));
         let unavailable = |reason: String| Err(Error::Delete(DeleteError::Unavailable(reason)));
         let result = match timeout(WAIT, receiver).await {
             Ok(Ok(result)) => result.map_err(Error::Delete),
@@ -121,7 +129,7 @@ impl Engine {
     ///
     /// Errors: the bucket, where there is one, does not tell what it has.
     pub async fn deletions(&self, tenant: &TenantId) -> Result<Vec<Deletion>, Error> {
-        let catalog = self.mailboxes().blocks().clone();
+        let catalog = self.held()?;
         let longterm = self.options.longterm.clone();
         let tenant = tenant.clone();
         let list = move || -> Result<Vec<Deletion>, Error> {
@@ -153,7 +161,7 @@ impl Engine {
 
     /// Whether nothing that was stored before a tenant was deleted is left in blocks; also true of one that was not deleted and has none.
     pub async fn is_tenant_deleted(&self, tenant: &TenantId) -> Result<bool, Error> {
-        let catalog = self.mailboxes().blocks().clone();
+        let catalog = self.held()?;
         let longterm = self.options.longterm.clone();
         let tenant = tenant.clone();
         let look = move || -> Result<bool, Error> {

@@ -12,8 +12,8 @@ use query::{Catalog, Holders};
 use rpc::ingester::ingester_client::IngesterClient;
 use rpc::ingester::{self as proto, MetadataRequest, PushRequest, StatsRequest};
 use shard::{
-    Cardinality, Changes, Estimate, Message, NameCardinality, Push, ReadError, Refusal, Select,
-    SelectedSeries, TenantStats,
+    Cardinality, Changes, DeleteError, Estimate, Message, NameCardinality, Push, ReadError,
+    Refusal, Select, SelectedSeries, TenantStats,
 };
 use smallvec::SmallVec;
 use tokio::runtime::Handle;
@@ -433,8 +433,12 @@ impl Holders for Peers {
                     reply(Err("it is asked of the ingesters themselves".to_owned()));
                 }
                 Message::Push(push) => (push.reply)(convert::refused(&node.address, "no read")),
+                Message::Delete(delete) => {
+                    let reason = "it is asked of the ingesters themselves".to_owned();
+                    (delete.reply)(Err(DeleteError::Invalid(reason)));
+                }
                 Message::Stop(reply) => reply(),
-                Message::Retentions(_) | Message::Blocks(_) => {}
+                Message::Retentions(_) | Message::Blocks(_) | Message::Purge(_) => {}
             }
         });
     }
