@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 
 use super::convert;
 use crate::push::Spread;
-use crate::state::{Gateway, Held, Services};
+use crate::state::{Gateway, Held, Roles, Services};
 
 /// Series of one message, at most, and bytes from which on another one begins. Source: Cortex.
 const BATCH_SERIES: usize = 128;
@@ -90,6 +90,12 @@ impl IngesterService {
     }
 
     fn cores(&self) -> Result<(&Services, &Held), Status> {
+        // Nobody needs to ask a whole node, and whoever asks here names any tenant.
+        if self.gateway.options.roles == Roles::ALL {
+            return Err(Status::unimplemented(
+                "a whole node is asked by HTTP (-target)",
+            ));
+        }
         let services = self.services()?;
         let held = services.held.as_ref();
         let held = held.ok_or_else(|| Status::unimplemented("this node holds no series"))?;
@@ -374,7 +380,8 @@ impl Ingester for IngesterService {
     ) -> Result<Response<proto::MetadataReply>, Status> {
         let request = request.into_inner();
         let tenant = tenant_of(&request.tenant)?;
-        let metadata = &self.services()?.metadata;
+        let (services, _) = self.cores()?;
+        let metadata = &services.metadata;
         let most = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
         let (limit, of_metric) = (most(request.limit), most(request.limit_per_metric));
         let list = metadata.list(&tenant, request.metric.as_deref(), limit, of_metric);
