@@ -243,6 +243,11 @@ fn elsewhere(roles: Roles, route: &Route) -> Option<Response<Body>> {
     let (here, whose) = match route {
         Route::Push | Route::Otlp => (roles.distributor || roles.ingester, "a distributor"),
         Route::HaTracker => (roles.distributor, "a distributor"),
+        Route::DeleteTenant
+        | Route::DeleteTenantStatus
+        | Route::Api(Endpoint::DeleteSeries | Endpoint::CancelDelete | Endpoint::CleanTombstones) => {
+            (roles.ingester, "an ingester")
+        }
         Route::Api(_) => (roles.querier || roles.frontend, "a querier or frontend"),
         Route::AllQueries | Route::KillAny(_) => {
             (roles.querier || roles.ingester, "a querier or ingester")

@@ -658,6 +658,12 @@ impl Config {
                 return Err(format!("ingester_client.addresses: {reason}"));
             }
         }
+        if roles != Roles::ALL && !self.server.grpc_tls.cert_file.is_empty() {
+            return Err(
+                "server.grpc_tls_config.cert_file: nodes that are parts of one do not talk TLS to each other"
+                    .to_owned(),
+            );
+        }
         let pulls = !self.frontend_worker.frontend_address.is_empty();
         if pulls && !roles.querier {
             return Err(
