@@ -4,8 +4,8 @@
 //! ([`query::Holders`]): columns of known keys, chunks as they lie in memory. So everything above works as if the cores were here. [`serve`] is the
 //! other side; `convert` has the messages, which are those of `rpc::ingester`.
 //!
-//! - A key of a series means something to the process that gave it out. A push names the incarnation that it thinks it talks to; another one
-//!   answers all keys dead, and their series are sent again with labels.
+//! - A key of a series means something to the process that gave it out, and carries its seal (`convert::Seal`); another process finds it
+//!   dead, as a core does one of a series that has left, and the series is sent again with labels.
 //! - A push is acknowledged when every node has said that its part is durable. If one cannot be asked, the whole push is 503 and is repeated; what others
 //!   have stored is found there then.
 //! - How many cores a node has is fixed while a distributor runs: where a series lies depends on it. A node that comes back with another

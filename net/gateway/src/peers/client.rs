@@ -61,7 +61,7 @@ struct Shared {
 struct Node {
     address: String,
     client: IngesterClient<Channel>,
-    /// Whose keys the aliases have.
+    /// Of whom it was last heard.
     incarnation: AtomicU64,
     cores: u16,
     /// It came back with another number of cores.
@@ -246,7 +246,7 @@ impl Node {
         )
     }
 
-    /// Another process has answered: from now on keys are its own.
+    /// Looks whether another process that has answered has as many cores.
     async fn meet(&self, incarnation: u64) {
         if self.incarnation.swap(incarnation, Ordering::Relaxed) == incarnation {
             return;
@@ -275,7 +275,6 @@ impl Node {
         }
         let request = PushRequest {
             tenant: tenant.as_str().to_owned(),
-            incarnation: self.incarnation.load(Ordering::Relaxed),
             parts: messages,
             metadata: Vec::new(),
         };
@@ -384,7 +383,6 @@ impl Cores for Peers {
         let node = self.shared.nodes[usize::from(node.0)].clone();
         let request = PushRequest {
             tenant: tenant.as_str().to_owned(),
-            incarnation: node.incarnation.load(Ordering::Relaxed),
             parts: Vec::new(),
             metadata: records.iter().map(to).collect(),
         };

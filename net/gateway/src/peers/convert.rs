@@ -23,16 +23,30 @@ pub(super) type Wrong = String;
 /// Of a series that was refused.
 const NO_KEY: u64 = u64::MAX;
 
-fn key_to(key: SeriesKey) -> u64 {
-    u64::from(key.series.0) << 32 | u64::from(key.generation.0)
-}
+/// What makes keys of this process its own: generations that leave it are mixed with a number that another process does not have, so that a key
+/// of another one, kept by a distributor over a restart, is of a generation that there is not. The side that only keeps keys has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Seal(u32);
 
-fn key_of(key: u64) -> SeriesKey {
-    SeriesKey {
-        series: SeriesRef((key >> 32) as u32),
-        generation: model::Generation(key as u32),
+impl Seal {
+    pub(super) fn of(incarnation: u64) -> Seal {
+        Seal((incarnation ^ (incarnation >> 32)) as u32)
+    }
+
+    fn key_to(self, key: SeriesKey) -> u64 {
+        u64::from(key.series.0) << 32 | u64::from(key.generation.0 ^ self.0)
+    }
+
+    fn key_of(self, key: u64) -> SeriesKey {
+        SeriesKey {
+            series: SeriesRef((key >> 32) as u32),
+            generation: model::Generation(key as u32 ^ self.0),
+        }
     }
 }
+
+/// Of a distributor: keys as they came.
+const AS_GIVEN: Seal = Seal(0);
 
 /// The samples of a push for one core, as a message.
 pub(super) fn part_to(core: u16, credits: u32, push: Push) -> proto::PushPart {
@@ -46,7 +60,7 @@ pub(super) fn part_to(core: u16, credits: u32, push: Push) -> proto::PushPart {
     proto::PushPart {
         core: u32::from(core),
         credits,
-        keys: known.keys.iter().map(|key| key_to(*key)).collect(),
+        keys: known.keys.iter().map(|key| AS_GIVEN.key_to(*key)).collect(),
         times: known.times,
         values: known.values,
         labels_end: ends(|series| series.labels_end),
@@ -57,7 +71,14 @@ pub(super) fn part_to(core: u16, credits: u32, push: Push) -> proto::PushPart {
         known_others: others
             .known
             .into_iter()
-            .map(|other| other_to(key_to(other.series), other.before, other.time, other.value))
+            .map(|other| {
+                other_to(
+                    AS_GIVEN.key_to(other.series),
+                    other.before,
+                    other.time,
+                    other.value,
+                )
+            })
             .collect(),
         fresh_others: others
             .fresh
@@ -130,12 +151,10 @@ pub(super) struct Samples {
 }
 
 /// The samples of a part, checked; `place` tells the core of a placement hash.
-///
-/// Without `with_keys`, since they are of another process, what has one is left out.
 pub(super) fn part_of(
     tenant: &TenantId,
     part: proto::PushPart,
-    with_keys: bool,
+    seal: Seal,
     place: impl Fn(u64) -> u16,
 ) -> Result<Samples, Wrong> {
     let columns = [part.keys.len(), part.times.len(), part.values.len()];
@@ -148,10 +167,9 @@ pub(super) fn part_of(
         return Err("columns of new series of different lengths".to_owned());
     }
     let fresh = fresh_of(tenant, &part, place)?;
-    let known_others = match with_keys {
-        true => others_of(&part.known_others, part.keys.len(), |key| Ok(key_of(key)))?,
-        false => Vec::new(),
-    };
+    let known_others = others_of(&part.known_others, part.keys.len(), |key| {
+        Ok(seal.key_of(key))
+    })?;
     if !known_others.is_sorted_by_key(|other| other.before) {
         return Err("histograms of known series are not in order".to_owned());
     }
@@ -164,13 +182,10 @@ pub(super) fn part_of(
     if !fresh_others.is_sorted_by_key(|other| (other.series, other.before)) {
         return Err("histograms of new series are not in order".to_owned());
     }
-    let known = match with_keys {
-        true => KnownSamples {
-            keys: part.keys.iter().map(|key| key_of(*key)).collect(),
-            times: part.times,
-            values: part.values,
-        },
-        false => KnownSamples::default(),
+    let known = KnownSamples {
+        keys: part.keys.iter().map(|key| seal.key_of(*key)).collect(),
+        times: part.times,
+        values: part.values,
     };
     Ok(Samples {
         known,
@@ -300,12 +315,8 @@ const DROPPED: [&str; 5] = [
     "exemplar_out_of_order",
 ];
 
-/// What became of a part. `dead`: how many keys, of samples and of others, were left out because they are of another process.
-pub(super) fn outcome_to(outcome: PushOutcome, dead: [usize; 2]) -> proto::PartOutcome {
-    let all_dead = |dead: Vec<u32>, count: usize| match count {
-        0 => dead,
-        count => (0..count as u32).collect(),
-    };
+/// What became of a part.
+pub(super) fn outcome_to(outcome: PushOutcome, seal: Seal) -> proto::PartOutcome {
     let rejected = |rejection: &Rejection| {
         let (labels, time, value) = &rejection.first;
         proto::Rejection {
@@ -315,8 +326,7 @@ pub(super) fn outcome_to(outcome: PushOutcome, dead: [usize; 2]) -> proto::PartO
             time: *time,
             value: *value,
             limit: rejection.limit,
-            // It counts from the known samples on, which the sender has and we had not.
-            first_index: rejection.first_index + dead[0] as u32,
+            first_index: rejection.first_index,
         }
     };
     let (refused_series, reasons): (Vec<u32>, Vec<i32>) = (outcome.refused_series.iter())
@@ -337,10 +347,10 @@ pub(super) fn outcome_to(outcome: PushOutcome, dead: [usize; 2]) -> proto::PartO
         starts_ignored: outcome.starts_ignored,
         exemplars_dropped: outcome.exemplars_dropped.iter().map(dropped).collect(),
         rejected: outcome.rejected.iter().map(rejected).collect(),
-        dead: all_dead(outcome.dead, dead[0]),
-        dead_others: all_dead(outcome.dead_others, dead[1]),
+        dead: outcome.dead,
+        dead_others: outcome.dead_others,
         keys: (outcome.keys.iter())
-            .map(|key| key.map_or(NO_KEY, key_to))
+            .map(|key| key.map_or(NO_KEY, |key| seal.key_to(key)))
             .collect(),
         refused_series,
         refused_reasons: reasons,
@@ -385,7 +395,7 @@ pub(super) fn outcome_of(
         return Err("an answer that does not fit what was sent".to_owned());
     }
     let keys = outcome.keys.iter();
-    let keys = keys.map(|key| (*key != NO_KEY).then(|| key_of(*key)));
+    let keys = keys.map(|key| (*key != NO_KEY).then(|| AS_GIVEN.key_of(*key)));
     let reasons = outcome
         .refused_reasons
         .iter()

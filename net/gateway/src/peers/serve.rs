@@ -15,7 +15,7 @@ use shard::{Push, PushOutcome, SelectedSeries};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Status};
 
-use super::convert;
+use super::convert::{self, Seal};
 use crate::push::Spread;
 use crate::state::{Gateway, Held, Roles, Services};
 
@@ -213,20 +213,16 @@ impl Ingester for IngesterService {
             services.metadata.record(&tenant, &limits, now_ms, records);
         }
         let spread = held.cores.spread();
-        let with_keys = request.incarnation == self.incarnation;
+        let seal = Seal::of(self.incarnation);
         let mut parts: Vec<(CoreId, u32, Push)> = Vec::with_capacity(request.parts.len());
         let mut waiting = Vec::with_capacity(request.parts.len());
         for part in request.parts {
             let core = core_of(&spread, part.core, &parts)?;
             let credits = part.credits;
-            let dead = match with_keys {
-                true => [0, 0],
-                false => [part.keys.len(), part.known_others.len()],
-            };
             let place = |hash| spread.place(hash).0;
-            let samples = convert::part_of(&tenant, part, with_keys, place).map_err(wrong)?;
+            let samples = convert::part_of(&tenant, part, seal, place).map_err(wrong)?;
             let (sender, receiver) = oneshot::channel();
-            waiting.push((dead, receiver));
+            waiting.push(receiver);
             let push = Push {
                 tenant: tenant.clone(),
                 limits: limits.clone(),
@@ -245,11 +241,11 @@ impl Ingester for IngesterService {
             held.cores.wake(core);
         }
         let mut outcomes = Vec::with_capacity(waiting.len());
-        for (dead, receiver) in waiting {
+        for receiver in waiting {
             let outcome: PushOutcome = receiver
                 .await
                 .map_err(|_| Status::unavailable("a core is gone"))?;
-            outcomes.push(convert::outcome_to(outcome, dead));
+            outcomes.push(convert::outcome_to(outcome, seal));
         }
         Ok(Response::new(PushReply {
             incarnation: self.incarnation,
