@@ -4,7 +4,7 @@
 //! opens streams to every frontend ([`worker`]), and a stream that has no query takes the next one, of another tenant each time. So a tenant
 //! with many queries delays its own, and a querier gets what it can do.
 //!
-//! - The line of a tenant has `max_outstanding_requests_per_tenant` places; beyond that it is answered 429.
+//! - The line of a tenant has `max_outstanding_requests_per_tenant` places; beyond that it is answered 429. All lines have `querier.max_waiting`; beyond that 503.
 //! - A query whose querier has gone goes to another one, at most [`FrontendOptions::retries_max`] times.
 //! - When the client has gone its stream ends, and with that the work on the querier.
 //! - Without a querier nothing is answered, and the frontend is not ready.
@@ -28,13 +28,15 @@ use crate::connection::{BodyError, Received, TimedBody};
 use crate::reply::{ApiError, Body};
 use crate::state::Options;
 use crate::tenant::TENANT_HEADER;
-use queue::{Lost, Queue};
+use queue::{Bounds, Full, Lost, Queue};
 
 /// Bounds of a frontend.
 #[derive(Debug, Clone)]
 pub struct FrontendOptions {
     /// Largest body of a request.
     pub body_bytes_max: usize,
+    /// Queries of all tenants that may wait.
+    pub waiting_max: usize,
     /// How often a query is given to another querier.
     pub retries_max: u32,
     /// From the request to its answer.
@@ -169,18 +171,15 @@ impl Frontend {
             .queue_length
             .with_label_values(&[tenant.as_str()]);
         for retry in 0..=self.options.retries_max {
-            let enqueued = self.queue.put(tenant, outstanding_max, request.clone());
-            let ticket = enqueued.map_err(|waiting| {
+            let bounds = Bounds {
+                of_tenant: outstanding_max,
+                of_all: self.options.waiting_max,
+            };
+            let enqueued = self.queue.put(tenant, bounds, request.clone());
+            let ticket = enqueued.map_err(|full| {
                 let discarded = &self.metrics.discarded;
                 discarded.with_label_values(&[tenant.as_str()]).inc();
-                ApiError {
-                    status: StatusCode::TOO_MANY_REQUESTS,
-                    kind: "too_many_requests",
-                    message: format!(
-                        "too many outstanding requests: {waiting} of this tenant wait for a querier \
-                         (limit: {outstanding_max}; max_outstanding_requests_per_tenant)"
-                    ),
-                }
+                refusal(&full, outstanding_max)
             })?;
             length.set(self.queue.waiting(tenant));
             let answered = ticket.answer().await;
@@ -239,6 +238,22 @@ impl Frontend {
             headers,
             body: body.to_bytes(),
         })
+    }
+}
+
+fn refusal(full: &Full, outstanding_max: usize) -> ApiError {
+    match full {
+        Full::OfTenant(waiting) => ApiError {
+            status: StatusCode::TOO_MANY_REQUESTS,
+            kind: "too_many_requests",
+            message: format!(
+                "too many outstanding requests: {waiting} of this tenant wait for a querier \
+                 (limit: {outstanding_max}; max_outstanding_requests_per_tenant)"
+            ),
+        },
+        Full::OfAll(waiting) => ApiError::unavailable(format!(
+            "too many outstanding requests: {waiting} wait for a querier (querier.max_waiting)"
+        )),
     }
 }
 

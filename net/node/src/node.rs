@@ -288,6 +288,7 @@ fn start_worker(config: &Config, servers: &Servers) -> anyhow::Result<Option<Wor
 fn frontend_options(config: &Config) -> FrontendOptions {
     FrontendOptions {
         body_bytes_max: usize::try_from(config.frontend.max_body_size.0).unwrap_or(usize::MAX),
+        waiting_max: config.querier.max_waiting,
         retries_max: config.query_range.max_retries,
         // A querier gives up itself; its answer needs time to arrive.
         timeout: config.querier.timeout + Duration::from_secs(5),

@@ -39,6 +39,9 @@ pub struct PeerOptions {
 /// How often somebody who has gone is looked for while another node works for him.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// For the answer to a small question.
+const SMALL: Duration = Duration::from_secs(10);
+
 /// Between two attempts to reach a node at start.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -138,7 +141,7 @@ impl Peers {
             let asked = self
                 .shared
                 .runtime
-                .spawn(async move { client.metadata(request).await });
+                .spawn(async move { in_time(client.metadata(request)).await });
             let reply = asked
                 .await
                 .map_err(|error| elsewhere(Class::Internal, &node.address, &error.to_string()))?
@@ -192,10 +195,17 @@ fn channel(address: &str, options: &PeerOptions) -> Result<Channel, String> {
     Ok(endpoint
         .connect_timeout(options.connect_timeout)
         .tcp_nodelay(true)
+        .http2_adaptive_window(true)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
         .keep_alive_while_idle(true)
         .connect_lazy())
+}
+
+/// A small question, which has no deadline of a query.
+async fn in_time<T>(asked: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    let late = |_| Status::deadline_exceeded("no answer in time");
+    tokio::time::timeout(SMALL, asked).await.map_err(late)?
 }
 
 fn elsewhere(class: Class, address: &str, reason: &str) -> ReadError {
@@ -602,7 +612,7 @@ impl Node {
             matchers: convert::matchers_to(matchers),
         };
         let mut client = self.client.clone();
-        let reply = client.estimate(request).await;
+        let reply = in_time(client.estimate(request)).await;
         let reply = reply.map_err(|status| self.failed(&status))?.into_inner();
         Ok(Estimate {
             candidates: reply.candidates,
@@ -618,7 +628,7 @@ impl Node {
                 .unwrap_or_default(),
         };
         let mut client = self.client.clone();
-        let reply = client.stats(request).await;
+        let reply = in_time(client.stats(request)).await;
         let reply = reply.map_err(|status| self.failed(&status))?.into_inner();
         let stats = |stats: proto::TenantStats| {
             Ok(TenantStats {

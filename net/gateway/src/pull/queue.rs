@@ -12,6 +12,20 @@ use tokio::time::Instant;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Lost;
 
+/// As many queries wait as may; how many do.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Full {
+    OfTenant(usize),
+    OfAll(usize),
+}
+
+/// How many queries may wait, of one tenant and of all; 0: any number.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    pub(crate) of_tenant: usize,
+    pub(crate) of_all: usize,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
@@ -25,6 +39,8 @@ struct Lines {
     of_tenant: HashMap<TenantId, VecDeque<Waiting>>,
     /// Tenants with a line, that whose turn it is first.
     turns: VecDeque<TenantId>,
+    /// In all lines.
+    count: usize,
     /// Of tickets, so that one that goes takes its own place with it.
     last: u64,
 }
@@ -53,17 +69,22 @@ impl Queue {
     pub(crate) fn put(
         self: &Arc<Queue>,
         tenant: &TenantId,
-        waiting_max: usize,
+        bounds: Bounds,
         request: HttpRequest,
-    ) -> Result<Ticket, usize> {
+    ) -> Result<Ticket, Full> {
         let (reply, answer) = oneshot::channel();
         let number = {
             let lines = &mut *self.lines();
-            lines.last += 1;
+            let is_full = |waiting: usize, max: usize| max > 0 && waiting >= max;
             let waiting = lines.of_tenant.get(tenant).map_or(0, VecDeque::len);
-            if waiting_max > 0 && waiting >= waiting_max {
-                return Err(waiting);
+            if is_full(waiting, bounds.of_tenant) {
+                return Err(Full::OfTenant(waiting));
             }
+            if is_full(lines.count, bounds.of_all) {
+                return Err(Full::OfAll(lines.count));
+            }
+            lines.last += 1;
+            lines.count += 1;
             if waiting == 0 {
                 lines.turns.push_back(tenant.clone());
             }
@@ -113,6 +134,7 @@ impl Lines {
         let line = self.of_tenant.get_mut(&tenant);
         let line = line.expect("a tenant with a turn has a line");
         let waiting = line.pop_front().expect("a line has somebody");
+        self.count -= 1;
         match line.is_empty() {
             true => drop(self.of_tenant.remove(&tenant)),
             false => self.turns.push_back(tenant),
@@ -134,7 +156,9 @@ impl Drop for Ticket {
         let Some(line) = lines.of_tenant.get_mut(&self.tenant) else {
             return;
         };
+        let before = line.len();
         line.retain(|waiting| waiting.number != self.number);
+        lines.count -= before - line.len();
         if line.is_empty() {
             lines.of_tenant.remove(&self.tenant);
             lines.turns.retain(|tenant| *tenant != self.tenant);
@@ -157,6 +181,13 @@ mod tests {
         }
     }
 
+    fn bounds(of_tenant: usize) -> Bounds {
+        Bounds {
+            of_tenant,
+            of_all: 6,
+        }
+    }
+
     #[tokio::test]
     async fn a_tenant_with_many_queries_delays_its_own() {
         let queue = Arc::new(Queue::default());
@@ -164,14 +195,21 @@ mod tests {
         for n in 0..4 {
             tickets.push(
                 queue
-                    .put(&tenant("a"), 4, request(&format!("a{n}")))
+                    .put(&tenant("a"), bounds(4), request(&format!("a{n}")))
                     .unwrap(),
             );
         }
-        assert_eq!(queue.put(&tenant("a"), 4, request("a4")).unwrap_err(), 4);
+        assert_eq!(
+            queue
+                .put(&tenant("a"), bounds(4), request("a4"))
+                .unwrap_err(),
+            Full::OfTenant(4)
+        );
         for id in ["b", "c"] {
-            tickets.push(queue.put(&tenant(id), 4, request(id)).unwrap());
+            tickets.push(queue.put(&tenant(id), bounds(4), request(id)).unwrap());
         }
+        let other = queue.put(&tenant("d"), bounds(4), request("d"));
+        assert_eq!(other.unwrap_err(), Full::OfAll(6));
         let mut order = Vec::new();
         for _ in 0..6 {
             order.push(queue.take().await.request.url);
@@ -186,10 +224,12 @@ mod tests {
     #[tokio::test]
     async fn whoever_goes_leaves_the_line() {
         let queue = Arc::new(Queue::default());
-        let gone = queue.put(&tenant("a"), 1, request("gone")).unwrap();
+        let gone = queue.put(&tenant("a"), bounds(1), request("gone")).unwrap();
         drop(gone);
         assert_eq!(queue.waiting(&tenant("a")), 0);
-        let stays = queue.put(&tenant("a"), 1, request("stays")).unwrap();
+        let stays = queue
+            .put(&tenant("a"), bounds(1), request("stays"))
+            .unwrap();
         let waiting = queue.take().await;
         assert_eq!(waiting.request.url, "stays");
         waiting
