@@ -114,14 +114,16 @@ impl Compactor {
     }
 
     fn retire(&self, reactor: &mut Reactor, tenant: &TenantId) -> Result<(), Error> {
+        // What is made behind this may apply to blocks that are not in the list.
+        let last = self.catalog.deletions().last_order(tenant);
         let list = self.catalog.list();
         let ids: HashSet<u128> = list.iter().map(|block| block.meta().info.id).collect();
         let ended = self.catalog.deletions().retire(
             reactor,
             tenant,
             &|of, deletion| {
-                let mut blocks = list.iter();
-                blocks.any(|block| of.applies_to(deletion, tenant, block))
+                let (is_new, mut blocks) = (deletion.order > last, list.iter());
+                is_new || blocks.any(|block| of.applies_to(deletion, tenant, block))
             },
             &|id| ids.contains(&id),
         )?;

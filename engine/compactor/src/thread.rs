@@ -35,9 +35,12 @@ impl Compaction {
         let body = move || {
             // Where this is refused, merges compete on equal terms, which costs latency only.
             let _ = rustix::process::nice(NICENESS);
-            while woken.recv_timeout(interval) != Err(RecvTimeoutError::Disconnected)
-                && !stopped.load(Ordering::Relaxed)
-            {
+            while woken.recv_timeout(interval) != Err(RecvTimeoutError::Disconnected) {
+                // However often it was asked for, one run does.
+                while woken.try_recv().is_ok() {}
+                if stopped.load(Ordering::Relaxed) {
+                    return;
+                }
                 attempt(&mut compactor, io, &stopped);
             }
         };

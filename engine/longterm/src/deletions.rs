@@ -141,7 +141,8 @@ impl Uploader {
             kind: FileKind::Block,
             level: entry.level.max(1),
             order: entry.order,
-            created_ms: reactor.wall_ms(),
+            // It is as old as what it takes the place of, also for whoever asks whether it may leave the disk.
+            created_ms: entry.created_ms,
             origin: String::new(),
             core: 0,
             sources,
@@ -206,10 +207,14 @@ impl Uploader {
         let list = self.catalog.list();
         let made = list.iter().find(|block| block.meta().info.id == id);
         let made: Arc<_> = Arc::clone(made.expect("added above"));
-        self.settle(&made, reactor.wall_ms()).map(drop)
+        self.settle(&made, reactor.wall_ms())?;
+        // Else all that a tenant has in the bucket would come to the disk.
+        self.remove_local(reactor).map(drop)
     }
 
     fn retire(&self, reactor: &mut Reactor, tenant: &TenantId) -> Result<(), Error> {
+        // What is made behind this may apply to blocks that are not in the list.
+        let last = self.catalog.deletions().last_order(tenant);
         // The disk first: what leaves it meanwhile is in the index.
         let list = self.catalog.list();
         let known = self.indexes.load(tenant, reactor.wall_ms())?;
@@ -219,6 +224,9 @@ impl Uploader {
             reactor,
             tenant,
             &|of, deletion| {
+                if deletion.order > last {
+                    return true;
+                }
                 let mut there = known.index.blocks.iter();
                 list.iter()
                     .any(|block| of.applies_to(deletion, tenant, block))

@@ -162,10 +162,11 @@ impl Uploader {
                 Err(error) => return Err(error),
             }
         }
-        self.apply_deletions(reactor, stop)?;
+        // When it fails, for want of space perhaps, the rest is done all the same.
+        let applied = self.apply_deletions(reactor, stop);
         pass.removed = self.remove_local(reactor)?;
         pass.deleted = self.clean(reactor.wall_ms(), stop)?;
-        Ok(pass)
+        applied.map(|()| pass)
     }
 
     /// Blocks that could not be read, or whose index could not, are tried again where all their indexes can be read.
@@ -325,7 +326,7 @@ impl Uploader {
     }
 
     /// Removes from the disk what is old enough and in the bucket for all its tenants.
-    fn remove_local(&mut self, reactor: &mut Reactor) -> Result<u64, Error> {
+    pub(crate) fn remove_local(&mut self, reactor: &mut Reactor) -> Result<u64, Error> {
         if self.options.local_retention.is_zero() {
             return Ok(0);
         }

@@ -377,7 +377,11 @@ impl Engine {
 
     /// What a query may fetch: what its tenant may, and less while memory is tight.
     pub(crate) fn allowance(&self, caller: &Caller) -> Allowance {
-        let own = Allowance::of(&caller.limits);
+        self.for_now(Allowance::of(&caller.limits))
+    }
+
+    /// Less while memory is tight.
+    pub(crate) fn for_now(&self, own: Allowance) -> Allowance {
         if !self.options.memory.is_tight() {
             return own;
         }

@@ -113,9 +113,11 @@ impl Engine {
                 let (reach, allowance) = (selection.reach(), selection.allowance());
                 let series = match selection.wanted() {
                     Wanted::Chunks => {
+                        let allowance = self.for_now(allowance);
                         let catch = self
                             .gather_within(caller, vec![reach], vec![0], allowance, turn)
-                            .await?;
+                            .await
+                            .map_err(|error| self.for_want_of_memory(error, allowance))?;
                         let fetched = self.join(caller, catch, turn).await?;
                         self.run(move || in_memory(fetched.into_list())).await??
                     }

@@ -117,6 +117,12 @@ impl Checkpoints {
         self.running.is_some()
     }
 
+    /// Whether one has rows to write: what it says of them may have been logged behind its begin, so nothing may be deleted now.
+    pub(crate) fn is_walking(&self) -> bool {
+        let running = self.running.as_ref();
+        running.is_some_and(|running| matches!(running.walk, Walk::Row(_)))
+    }
+
     /// How many had begun when the last one began that is durable, itself included.
     pub(crate) fn done(&self) -> u64 {
         self.done

@@ -176,7 +176,7 @@ impl ChunkFiles {
         files.block_bytes = CHUNK_BLOCK_BYTES.min(file_bytes as usize / 8);
         for number in list(reactor, dir)? {
             files.add(number, name(dir, number), core, number);
-            files.open_early(reactor, number);
+            files.open_early(reactor, number)?;
             files.tail.file = files.tail.file.max(number + 1);
         }
         (files.written, files.synced, files.wanted) = (files.tail, files.tail, files.tail);
@@ -313,24 +313,26 @@ impl ChunkFiles {
         (end <= *len).then(|| ChunkBytes::stored(stored.clone(), place.offset, place.len))
     }
 
-    /// Opens a file of a former life for what replay has to read of it. One that cannot be opened is found by [`ChunkFiles::check`].
-    fn open_early(&mut self, reactor: &mut Reactor, key: u32) {
+    /// Opens a file of a former life for what replay has to read of it. One that is missing is found by [`ChunkFiles::check`]. Errors: the disk.
+    fn open_early(&mut self, reactor: &mut Reactor, key: u32) -> Result<(), Error> {
         let file = self.files.get_mut(&key).expect("the caller has it");
         let path = file.path.clone();
         let open = Op::Open {
             path: path.clone(),
             mode: OpenMode::read_only(),
         };
-        let Ok(opened) = reactor.run(open) else {
-            return;
+        let opened = match reactor.run(open) {
+            Ok(done) => done.file(),
+            Err(failure) if failure.is_not_found() => return Ok(()),
+            Err(failure) => return Err(wal::Error::from(failure).into()),
         };
-        let opened = opened.file();
         let reader = reactor.reader(opened);
-        if let Ok(stat) = reactor.run(Op::Stat { path: path.clone() }) {
-            file.early = Some((Arc::new(StoredFile::new(path, reader)), stat.stat().len));
-        }
+        let stat = reactor.run(Op::Stat { path: path.clone() });
+        let len = stat.map_err(wal::Error::from)?.stat().len;
+        file.early = Some((Arc::new(StoredFile::new(path, reader)), len));
         // It was opened to be read: nothing can be lost.
         let _ = reactor.run(Op::Close { file: opened });
+        Ok(())
     }
 
     /// Makes the files of another generation known before its log is replayed.
@@ -342,7 +344,7 @@ impl ChunkFiles {
     ) -> Result<(), Error> {
         for number in list(reactor, dir)? {
             let key = self.foreign(dir, core, number);
-            self.open_early(reactor, key);
+            self.open_early(reactor, key)?;
         }
         Ok(())
     }

@@ -302,6 +302,8 @@ impl Keeper {
     /// Lets the lock go; the cores have stopped.
     fn release(self) {
         let Keeper { thread, orders } = self;
+        // It comes behind all that the cores have sent; without a receiver the keeper has ended.
+        let _ = orders.send(Order::Stop);
         drop(orders);
         // A panic would have been met by `conclude`.
         let _ = thread.join();

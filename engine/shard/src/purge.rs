@@ -109,13 +109,14 @@ impl Core {
             None => 0,
         };
         let full = matches!(self.log.admit(bytes), Err(Error::QueueFull { .. }));
-        !full && !self.memtable.chunks.is_behind() && !self.is_sweeping()
+        let walks = self.checkpoints.is_walking();
+        !full && !self.memtable.chunks.is_behind() && !self.is_sweeping() && !walks
     }
 
     /// Does a slice of the deletion under way.
     pub(crate) fn slice_purge(&mut self) {
-        // It goes on when the collection is over.
-        if self.is_sweeping() {
+        // It goes on when the collection is over, or the walk of a checkpoint: replay could not tell what that names from what was there before.
+        if self.is_sweeping() || self.checkpoints.is_walking() {
             return;
         }
         if self.purges.active.is_none() {
@@ -127,7 +128,7 @@ impl Core {
                 begun: false,
                 selector: 0,
                 stage: Stage::Begin,
-                read: self.reads.next(),
+                read: self.reads.take_number(),
                 changed: 0,
             });
         }

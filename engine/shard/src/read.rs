@@ -231,6 +231,12 @@ impl Reads {
         self.next
     }
 
+    /// Takes the number of a read, for what holds candidates as one does.
+    pub(crate) fn take_number(&mut self) -> u64 {
+        self.next += 1;
+        self.next - 1
+    }
+
     /// Does a slice of the read whose turn it is; returns its answer if that was the last.
     pub(crate) fn slice(&mut self, memtable: &mut Memtable, hidden: &Hidden) -> Option<Answer> {
         while self.active.len() < GATHERS_MAX

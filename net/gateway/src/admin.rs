@@ -138,10 +138,7 @@ pub(crate) async fn profile(gateway: &Gateway, profile: Profile) -> Response<Bod
             reply::text(StatusCode::OK, page)
         }
         Profile::Cpu => reply::text(StatusCode::NOT_IMPLEMENTED, NO_CPU_PROFILE),
-        Profile::CommandLine => {
-            let args: Vec<String> = std::env::args().map(|arg| shown(&arg)).collect();
-            reply::text(StatusCode::OK, args.join("\0"))
-        }
+        Profile::CommandLine => reply::text(StatusCode::OK, shown(std::env::args()).join("\0")),
         Profile::Heap => {
             let profile = tokio::task::spawn_blocking(gateway.options.heap_profile).await;
             match profile {
@@ -155,18 +152,22 @@ pub(crate) async fn profile(gateway: &Gateway, profile: Profile) -> Response<Bod
     }
 }
 
-/// An argument without what may be a secret.
-fn shown(arg: &str) -> String {
-    match arg.split_once('=') {
-        Some((name, _))
-            if ["secret", "password", "token", "key"]
-                .iter()
-                .any(|w| name.contains(w)) =>
-        {
-            format!("{name}=********")
+/// Arguments without what may be a secret, also where it stands behind its flag.
+fn shown(args: impl Iterator<Item = String>) -> Vec<String> {
+    let is_secret = |name: &str| {
+        let words = ["secret", "password", "token", "key"];
+        name.starts_with('-') && words.iter().any(|word| name.contains(word))
+    };
+    let mut hide = false;
+    args.map(|arg| {
+        let hidden = std::mem::replace(&mut hide, is_secret(&arg) && !arg.contains('='));
+        match arg.split_once('=') {
+            _ if hidden => "********".to_owned(),
+            Some((name, _)) if is_secret(name) => format!("{name}=********"),
+            _ => arg,
         }
-        _ => arg.to_owned(),
-    }
+    })
+    .collect()
 }
 
 async fn flushed(gateway: &Arc<Gateway>) -> Response<Body> {
@@ -311,4 +312,26 @@ pub(crate) fn index(gateway: &Gateway) -> Response<Body> {
     }
     page.push_str("</body></html>\n");
     reply::typed(StatusCode::OK, "text/html; charset=utf-8", page)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Story: a secret in an argument of its own was shown.
+    #[test]
+    fn arguments_are_shown_without_secrets() {
+        let args = [
+            "m",
+            "-s3.secret-access-key",
+            "geheim",
+            "--x.token=geheim",
+            "-a=b",
+        ];
+        let shown = shown(args.iter().map(|arg| (*arg).to_owned())).join(" ");
+        assert!(
+            !shown.contains("geheim") && shown.ends_with("-a=b"),
+            "{shown}"
+        );
+    }
 }

@@ -11,7 +11,7 @@
 //! *Cost.* A password is hashed so that guessing it is slow; this must neither be paid for each request nor stall a thread that serves others. What
 //! was verified is remembered by a hash of the header under a key of this process, so that memory holds no password; the first time is computed
 //! on a thread for blocking work, [`AT_ONCE_MAX`] at once, and only [`WAITING_MAX`] requests wait for it, [`WAITING_OF_ONE_MAX`] of them for one
-//! name: whoever guesses keeps nobody else from being served. Another file of credentials forgets everything that was verified.
+//! name: whoever guesses at a name keeps none but its own user waiting. Another file of credentials forgets everything that was verified.
 
 mod cache;
 mod credentials;
@@ -36,7 +36,7 @@ pub use credentials::{Identity, Scope, Tenants};
 /// Passwords that are computed at once; each takes some 20 MiB and a CPU for tens of milliseconds.
 const AT_ONCE_MAX: usize = 2;
 
-/// Requests that wait for a password to be computed; further ones are answered 503.
+/// Requests that wait for a password to be computed; further ones are answered 503, but for the first of each name.
 const WAITING_MAX: usize = 64;
 
 /// Of them, those of one user name.
@@ -272,13 +272,15 @@ impl Authenticator {
         if values.next().is_some() || value.len() > HEADER_BYTES_MAX {
             return Err(Denied::Wrong);
         }
-        let key = current.verified().key(value.as_bytes());
-        if let Some(identity) = current.verified().get(&key) {
-            return Ok(identity);
-        }
         let text = value.to_str().map_err(|_| Denied::Wrong)?;
         let (kind, secret) = text.split_once(' ').ok_or(Denied::Wrong)?;
         let secret = secret.trim();
+        // However it is written: else whoever has one secret could fill the memory, and all would be forgotten.
+        let one = format!("{} {secret}", kind.to_ascii_lowercase());
+        let key = current.verified().key(one.as_bytes());
+        if let Some(identity) = current.verified().get(&key) {
+            return Ok(identity);
+        }
         let identity = if kind.eq_ignore_ascii_case("bearer") {
             current.credentials.by_token(secret).ok_or(Denied::Wrong)?
         } else if kind.eq_ignore_ascii_case("basic") {
@@ -343,7 +345,8 @@ impl<'a> Waiting<'a> {
         let waiting = &mut *of.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let all: usize = waiting.values().sum();
         let own = waiting.get(name).copied().unwrap_or(0);
-        if all >= WAITING_MAX || own >= WAITING_OF_ONE_MAX {
+        // The first of a name always gets in: guesses at other names must not keep it out.
+        if own >= WAITING_OF_ONE_MAX || (own > 0 && all >= WAITING_MAX) {
             return None;
         }
         waiting.insert(name.to_owned(), own + 1);

@@ -165,7 +165,9 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        // TLS says goodbye, and the client may not take it.
+        let poll = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.written(cx, poll)
     }
 }
 

@@ -24,6 +24,9 @@ use crate::tls::Stream;
 /// How often the state of the node is looked at.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// A connection that is silent for that long is asked whether it lives: one that does not holds queries and what was read for them.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
 /// Connections that are not served yet.
 const HANDSHAKES_MAX: usize = 256;
 
@@ -82,6 +85,8 @@ impl GrpcServer {
                     let serve = tonic::transport::Server::builder()
                         .tcp_nodelay(true)
                         .http2_adaptive_window(Some(true))
+                        .http2_keepalive_interval(Some(KEEP_ALIVE))
+                        .http2_keepalive_timeout(Some(KEEP_ALIVE))
                         .add_service(service)
                         .add_service(ingester)
                         .add_service(frontend)
@@ -125,9 +130,10 @@ impl GrpcServer {
 async fn accept(listener: TcpListener, gateway: Arc<Gateway>, ready: mpsc::Sender<Stream>) {
     let options = &gateway.options;
     let mut shaking = tokio::task::JoinSet::new();
+    let mut begun = std::collections::VecDeque::<tokio::task::AbortHandle>::new();
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept(), if shaking.len() < HANDSHAKES_MAX => accepted,
+            accepted = listener.accept() => accepted,
             Some(_) = shaking.join_next() => continue,
         };
         let stream = match accepted {
@@ -141,7 +147,13 @@ async fn accept(listener: TcpListener, gateway: Arc<Gateway>, ready: mpsc::Sende
         let _ = stream.set_nodelay(true);
         let (tls, ready) = (options.grpc_tls.clone(), ready.clone());
         let patience = options.read_timeout;
-        shaking.spawn(async move {
+        // Whoever says nothing must not keep others out: the oldest gives way, long done as a rule.
+        if begun.len() >= HANDSHAKES_MAX
+            && let Some(oldest) = begun.pop_front()
+        {
+            oldest.abort();
+        }
+        let shake = async move {
             let stream = match &tls {
                 None => Stream::Plain(stream),
                 Some(tls) => match tls.accept(stream, patience).await {
@@ -151,7 +163,8 @@ async fn accept(listener: TcpListener, gateway: Arc<Gateway>, ready: mpsc::Sende
             };
             // Without a receiver the server is stopping.
             let _ = ready.send(stream).await;
-        });
+        };
+        begun.push_back(shaking.spawn(shake));
     }
 }
 

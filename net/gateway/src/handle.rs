@@ -50,7 +50,8 @@ async fn counted(thread: &Rc<Thread>, mut request: Request<Received>) -> Respons
     let shared =
         matches!(matched.route, Route::Api(_)) && request.headers().contains_key(header::ORIGIN);
     let querying = matches!(matched.route, Route::Api(_));
-    let bytes = header_number(request.headers(), &header::CONTENT_LENGTH);
+    // A client may promise anything.
+    let bytes = header_number(request.headers(), &header::CONTENT_LENGTH).min(u32::MAX.into());
     gateway
         .metrics
         .request_bytes(counted.method, counted.route, bytes);

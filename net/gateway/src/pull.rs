@@ -166,11 +166,10 @@ impl Frontend {
         outstanding_max: usize,
         request: &proto::HttpRequest,
     ) -> Result<proto::HttpResponse, ApiError> {
-        let length = self
-            .metrics
-            .queue_length
-            .with_label_values(&[tenant.as_str()]);
+        let _shown = Shown(self, tenant);
         for retry in 0..=self.options.retries_max {
+            // One that had its turn is not refused for those that came meanwhile.
+            let outstanding_max = if retry == 0 { outstanding_max } else { 0 };
             let bounds = Bounds {
                 of_tenant: outstanding_max,
                 of_all: self.options.waiting_max,
@@ -181,10 +180,8 @@ impl Frontend {
                 discarded.with_label_values(&[tenant.as_str()]).inc();
                 refusal(&full, outstanding_max)
             })?;
-            length.set(self.queue.waiting(tenant));
-            let answered = ticket.answer().await;
-            length.set(self.queue.waiting(tenant));
-            match answered {
+            self.show_length(tenant);
+            match ticket.answer().await {
                 Ok(response) => {
                     self.metrics.retries.observe(f64::from(retry));
                     return Ok(response);
@@ -199,6 +196,16 @@ impl Frontend {
             "{} queriers went away with the query",
             self.options.retries_max + 1
         )))
+    }
+
+    /// Shows how many queries of a tenant wait; one without any leaves the page.
+    pub(crate) fn show_length(&self, tenant: &TenantId) {
+        let (length, user) = (&self.metrics.queue_length, [tenant.as_str()]);
+        match self.queue.waiting(tenant) {
+            // It may not be there.
+            0 => drop(length.remove_label_values(&user)),
+            waiting => length.with_label_values(&user).set(waiting),
+        }
     }
 
     /// A request as it is handed on, with all of its body.
@@ -238,6 +245,15 @@ impl Frontend {
             headers,
             body: body.to_bytes(),
         })
+    }
+}
+
+/// Shows the length of a line again when somebody goes, with an answer or without.
+struct Shown<'a>(&'a Frontend, &'a TenantId);
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        self.0.show_length(self.1);
     }
 }
 

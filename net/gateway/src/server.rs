@@ -292,12 +292,16 @@ async fn connection(
     let options = &gateway.options;
     let stream = match &options.http_tls {
         None => Stream::Plain(stream),
-        Some(tls) => match tls.accept(stream, options.read_timeout).await {
-            Ok(stream) => stream,
-            Err(error) => {
-                tracing::debug!(%error, "no TLS");
-                return;
-            }
+        Some(tls) => tokio::select! {
+            shaken = tls.accept(stream, options.read_timeout) => match shaken {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tracing::debug!(%error, "no TLS");
+                    return;
+                }
+            },
+            // It has no request yet.
+            _ = stopped.changed() => return,
         },
     };
     let certificate = stream

@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gateway::Gateway;
 use gateway::push::PushService;
+use gateway::{Gateway, Roles};
 use model::{Labels, LabelsBuilder, METRIC_NAME, Metadata, MetricType, TenantId};
 use prometheus::proto;
 use tokio::time::{MissedTickBehavior, interval};
@@ -32,6 +32,17 @@ pub(crate) struct SelfScrape {
     gateway: Arc<Gateway>,
 }
 
+/// The address, with the name of the host where it says nothing of it: all parts of a node write to one place.
+fn told_apart(address: SocketAddr) -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match host.trim() {
+        host if address.ip().is_unspecified() && !host.is_empty() => {
+            format!("{host}:{}", address.port())
+        }
+        _ => address.to_string(),
+    }
+}
+
 /// One sample, and its series.
 type Sample = (Labels, i64, f64);
 
@@ -44,14 +55,18 @@ impl SelfScrape {
             false => TenantId::fake(),
         };
         // A querier or a frontend writes nothing: whoever scrapes it does.
-        let writes = config.roles().is_ok_and(|r| r.distributor || r.ingester);
+        let roles = config.roles();
+        let writes = roles.as_ref().is_ok_and(|r| r.distributor || r.ingester);
         SelfScrape {
             interval: match writes {
                 true => config.self_scrape.interval,
                 false => Duration::ZERO,
             },
             tenant,
-            instance: address.to_string(),
+            instance: match roles == Ok(Roles::ALL) {
+                true => address.to_string(),
+                false => told_apart(address),
+            },
             gateway,
         }
     }

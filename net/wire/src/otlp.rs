@@ -106,5 +106,11 @@ pub fn translate(body: &[u8], options: &Options) -> Result<Translated, Error> {
     Ok(points::translate(body, options)?)
 }
 
+/// The begin of a text, for an error.
+fn short(text: &str) -> &str {
+    let end = text.char_indices().nth(200);
+    &text[..end.map_or(text.len(), |(end, _)| end)]
+}
+
 #[cfg(test)]
 mod tests;

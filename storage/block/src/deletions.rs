@@ -248,6 +248,12 @@ impl Deletions {
         live.map(|(tenant, _)| tenant.clone()).collect()
     }
 
+    /// The place of the last deletion of a tenant that lives; 0: none does.
+    pub fn last_order(&self, tenant: &TenantId) -> u64 {
+        let tombstones = self.tombstones(tenant);
+        tombstones.iter().map(|one| one.order).max().unwrap_or(0)
+    }
+
     /// How many live, of all tenants.
     pub fn live_count(&self) -> u64 {
         let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner);

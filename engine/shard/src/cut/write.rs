@@ -45,6 +45,8 @@ pub(crate) enum Order {
     Delete(Box<(Delete, Sender<Order>)>),
     /// A core has deleted, or has not.
     Purged(Result<u64, String>),
+    /// The cores have ended.
+    Stop,
     /// All cores have recovered (`recovery`); nothing of the above comes before it.
     Conclude {
         logs: Vec<super::Replayed>,
@@ -228,6 +230,7 @@ impl Blocks {
                 self.delete(delete, orders);
             }
             Order::Purged(result) => self.purged(reactor, result),
+            Order::Stop => self.end_deletes(),
             Order::Conclude { .. } => unreachable!("concluded by the node"),
         }
     }
@@ -264,6 +267,14 @@ impl Blocks {
         });
         self.waiting.push_back(Turn::Delete);
         self.next_turn();
+    }
+
+    /// Those that wait hold a way to order, with which the keeper would never end.
+    fn end_deletes(&mut self) {
+        for Deleting { delete, .. } in self.deletes.drain(..) {
+            let reason = "the node stops".to_owned();
+            (delete.reply)(Err(DeleteError::Unavailable(reason)));
+        }
     }
 
     /// What a deletion is in the file of its tenant.

@@ -156,3 +156,36 @@ fn a_deletion_waits_for_the_sweep_of_a_collection() {
     assert!(swept > 0, "no sweep was met");
     assert!(all(&mut one, &tenant).is_empty());
 }
+
+/// Story: a checkpoint that had begun before a deletion named what was written behind it; replay deleted that and took its records for known.
+#[test]
+fn what_is_written_behind_a_deletion_stays_while_a_checkpoint_is_under_way() {
+    let tenant = TenantId::new("a").unwrap();
+    let mut one = One::new();
+    let now = one.node.cores[0].reactor.wall_ms();
+    // Many slices of a checkpoint's walk before the row that is deleted from.
+    for some in (0..100_000).collect::<Vec<_>>().chunks(1000) {
+        let series: Vec<Labels> = (some.iter())
+            .map(|i| labels(&[("__name__", "other"), ("i", &i.to_string())]))
+            .collect();
+        one.push(|r| fresh("b", &series, now, unlimited(), r));
+    }
+    let series = [labels(&[("__name__", "up"), ("i", "x")])];
+    for time in [now - 2000, now] {
+        one.push(|r| fresh("a", &series, time, unlimited(), r));
+    }
+    let (sender, checkpoint) = channel();
+    let reply = Box::new(move |result| sender.send(result).unwrap_or_default());
+    let message = Message::Checkpoint(reply);
+    one.node.mailboxes.send(CoreId(0), message);
+    one.node.turn_until(1, || false);
+    delete(&mut one, &tenant, "x", (now - 1000, now + 1000));
+    for time in [now, now + 5000] {
+        one.push(|r| fresh("a", &series, time, unlimited(), r));
+    }
+    one.wait(&checkpoint).unwrap();
+    let mut one = one.restart();
+    let found = all(&mut one, &tenant);
+    let times: Vec<i64> = found[&series[0]].keys().copied().collect();
+    assert_eq!(times, [now - 2000, now, now + 5000]);
+}

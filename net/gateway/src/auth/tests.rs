@@ -364,3 +364,15 @@ fn what_the_tool_writes_is_what_the_file_takes() {
     assert!(credentials.by_password("n", "geheim ").is_none());
     assert!(credentials.by_token(&token).is_some());
 }
+
+/// Story: every spelling of one token was a secret of its own, and enough of them made everybody's be forgotten.
+#[tokio::test]
+async fn a_secret_is_remembered_once_however_it_is_written() {
+    let of = authenticator();
+    for spaces in 1..50 {
+        let authorization = format!("bEaRer{}ops-token", " ".repeat(spaces));
+        assert!(admit(&of, Route::Config, &authorization, "").await.is_ok());
+    }
+    let current = of.current();
+    assert_eq!(format!("{:?}", current.verified()), "Cache(1 entries)");
+}

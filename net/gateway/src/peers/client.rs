@@ -81,7 +81,11 @@ impl Peers {
         let runtime = spawn_runtime().map_err(|error| error.to_string())?;
         let mut nodes = Vec::with_capacity(options.addresses.len());
         for address in &options.addresses {
-            let channel = channel(address, &options)?;
+            // What drives a connection is spawned where the channel is made.
+            let channel = {
+                let _peers = runtime.enter();
+                channel(address, &options)?
+            };
             let mut client = IngesterClient::new(channel.clone())
                 .max_decoding_message_size(rpc::MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(rpc::MESSAGE_BYTES_MAX);
@@ -159,7 +163,7 @@ impl Peers {
         Ok(all.into_iter().take(most).collect())
     }
 
-    /// Whether every node answers, and as the one that it was.
+    /// Whether every node, as far as it was heard of, has the cores that it had.
     pub fn health(&self) -> Result<(), String> {
         let changed = |node: &&Arc<Node>| node.is_changed.load(Ordering::Relaxed);
         match self.shared.nodes.iter().find(changed) {
@@ -258,16 +262,23 @@ impl Node {
 
     /// Looks whether another process that has answered has as many cores.
     async fn meet(&self, incarnation: u64) {
-        if self.incarnation.swap(incarnation, Ordering::Relaxed) == incarnation {
-            return;
+        if self.incarnation.load(Ordering::Relaxed) != incarnation {
+            self.look().await;
         }
+    }
+
+    /// Asks who is there now.
+    async fn look(&self) {
         let mut client = self.client.clone();
         let Ok(hello) = client.hello(proto::HelloRequest {}).await else {
             return; // The next push meets it again.
         };
-        let cores = hello.into_inner().cores;
+        let proto::HelloReply { incarnation, cores } = hello.into_inner();
         let is_changed = cores != u32::from(self.cores);
         self.is_changed.store(is_changed, Ordering::Relaxed);
+        if self.incarnation.swap(incarnation, Ordering::Relaxed) == incarnation {
+            return; // Met already, and told.
+        }
         match is_changed {
             true => tracing::error!(cores, "{}", self.changed()),
             false => tracing::info!(ingester = self.address, "was started anew"),
@@ -291,7 +302,13 @@ impl Node {
         let mut client = self.client.clone();
         let answered = match tokio::time::timeout(timeout, client.push(request)).await {
             Ok(Ok(reply)) => Ok(reply.into_inner()),
-            Ok(Err(status)) => Err(told(&status)),
+            Ok(Err(status)) => {
+                // What is wrong may be our idea of its cores.
+                if status.code() == Code::InvalidArgument {
+                    self.look().await;
+                }
+                Err(told(&status))
+            }
             Err(_) => Err(format!("no answer within {} s", timeout.as_secs_f64())),
         };
         let answered = match answered {
@@ -391,16 +408,30 @@ impl Cores for Peers {
         let hash = xxhash_rust::xxh3::xxh3_64(tenant.as_str().as_bytes());
         let node = model::identity::core_of(hash, self.shared.spread.nodes());
         let node = self.shared.nodes[usize::from(node.0)].clone();
+        let text = |(metric, metadata): &(String, Metadata)| {
+            (metric.len() + metadata.help.len() + metadata.unit.len() + 128) as u64
+        };
+        let bytes: u64 = records.iter().map(text).sum();
+        let before = node.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let on_the_way = OnTheWay(node, bytes);
+        if before + bytes > self.shared.options.queue_bytes_max {
+            return; // It is said again.
+        }
+        let timeout = self.shared.options.push_timeout;
         let request = PushRequest {
             tenant: tenant.as_str().to_owned(),
             parts: Vec::new(),
             metadata: records.iter().map(to).collect(),
         };
         self.shared.runtime.spawn(async move {
+            let node = &on_the_way.0;
             let mut client = node.client.clone();
-            if let Err(status) = client.push(request).await {
-                tracing::debug!(ingester = node.address, %status, "metadata was not handed on");
-            }
+            let status = match tokio::time::timeout(timeout, client.push(request)).await {
+                Ok(Ok(_)) => return,
+                Ok(Err(status)) => status,
+                Err(_) => Status::deadline_exceeded("no answer"),
+            };
+            tracing::debug!(ingester = node.address, %status, "metadata was not handed on");
         });
     }
 }

@@ -49,6 +49,7 @@ struct Lines {
 #[derive(Debug)]
 pub(crate) struct Waiting {
     number: u64,
+    pub(crate) tenant: TenantId,
     pub(crate) request: HttpRequest,
     /// Dropped without an answer: [`Lost`].
     pub(crate) reply: oneshot::Sender<HttpResponse>,
@@ -91,6 +92,7 @@ impl Queue {
             let line = lines.of_tenant.entry(tenant.clone()).or_default();
             line.push_back(Waiting {
                 number: lines.last,
+                tenant: tenant.clone(),
                 request,
                 reply,
                 since: Instant::now(),

@@ -79,6 +79,7 @@ async fn serve(
             _ = answers.message() => return,
             waiting = frontend.queue.take() => waiting,
         };
+        frontend.show_length(&waiting.tenant);
         frontend
             .metrics
             .waited

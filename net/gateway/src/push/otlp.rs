@@ -193,11 +193,11 @@ impl PushService {
 
 /// A JSON request as protobuf. The text is off the account when this returns, and what came of it on it.
 fn protobuf(text: &[u8], max: usize, inflight: &mut Inflight<'_>) -> Result<Vec<u8>, PushError> {
-    let reserved = text.len() as u64;
+    let reserved = text.len().saturating_mul(4).min(max) as u64;
     inflight.add(reserved)?;
     let mut request = Vec::new();
     otlp::to_protobuf(text, max, &mut request)?;
-    inflight.sub(2 * reserved);
+    inflight.sub(text.len() as u64 + reserved);
     inflight.add(request.len() as u64)?;
     Ok(request)
 }

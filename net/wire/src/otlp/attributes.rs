@@ -16,6 +16,9 @@ use crate::proto::Malformed;
 /// An array in an array in an array: deeper values are refused.
 const DEPTH_MAX: usize = 32;
 
+/// Bytes of a list or map that is shown as JSON.
+const JSON_BYTES_MAX: usize = 1 << 20;
+
 /// What the name of a label takes when it is remembered by the key it comes from.
 const KEY_BYTES: usize = 64;
 
@@ -58,7 +61,10 @@ impl<'a> Keys<'a> {
         };
         name.ok_or_else(|| {
             let key = String::from_utf8_lossy(key);
-            Unusable::Refused(format!("attribute {key:?} cannot be the name of a label"))
+            Unusable::Refused(format!(
+                "attribute {:?} cannot be the name of a label",
+                super::short(&key)
+            ))
         })
     }
 
@@ -195,6 +201,11 @@ fn put_text(value: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
     })?;
     match text {
         Some(text) => out.extend_from_slice(text),
+        // Escaped it may be six times as long, and no label is.
+        None if value.len() > JSON_BYTES_MAX => {
+            let max = JSON_BYTES_MAX;
+            return Err(Malformed::TooMuchText { max });
+        }
         None => put_json(value, out, 0, false)?,
     }
     Ok(())

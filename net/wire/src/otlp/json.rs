@@ -476,7 +476,10 @@ impl<'de> Visitor<'de> for Content<'_> {
 
     fn visit_str<E: serde::de::Error>(mut self, text: &str) -> Result<(), E> {
         let name = self.field.name;
-        let wrong = |what: &str| E::custom(format!("{text:.40?} is no {what} ({name})"));
+        let wrong = |what: &str| {
+            let shown: String = text.chars().take(40).collect();
+            E::custom(format!("{shown:?} is no {what} ({name})"))
+        };
         match self.field.kind {
             Kind::Text => self.delimited(|out, _| {
                 out.extend_from_slice(text.as_bytes());
@@ -504,7 +507,8 @@ impl<'de> Visitor<'de> for Content<'_> {
                 },
             },
             Kind::Message(_) | Kind::Messages(_) | Kind::Bool => {
-                Err(E::invalid_type(serde::de::Unexpected::Str(text), &self))
+                let got = serde::de::Unexpected::Other("a text");
+                Err(E::invalid_type(got, &self))
             }
             _ => {
                 if let Ok(number) = text.parse::<u64>() {

@@ -69,10 +69,13 @@ pub(super) fn metric(name: &str, unit: &str, kind: Kind, suffixes: bool) -> Resu
     };
     match named.as_str() {
         "" => Err(format!(
-            "normalization for metric {name:?} resulted in empty name"
+            "normalization for metric {:?} resulted in empty name",
+            super::short(name)
         )),
         _ if named != name && named.bytes().all(|b| b == b'_') => Err(format!(
-            "normalization for metric {name:?} resulted in invalid name {named:?}"
+            "normalization for metric {:?} resulted in invalid name {:?}",
+            super::short(name),
+            super::short(&named)
         )),
         _ => Ok(named),
     }

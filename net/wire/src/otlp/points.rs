@@ -12,6 +12,7 @@
 //! tells a difference since the last point (delta) is refused, or stored as it is where that is allowed; then its type is unknown.
 //! A resource that has more than its identity is described by `target_info`, over the time of its points.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 
 use model::{
@@ -122,6 +123,8 @@ struct Metric<'a> {
     /// What its points tell began somewhere.
     counts: bool,
     delta: bool,
+    /// The symbols of the names of its series, by their ends.
+    symbols: RefCell<Vec<(&'static str, Symbol)>>,
 }
 
 /// The times of a resource's points, milliseconds.
@@ -356,7 +359,8 @@ impl<'a> Translation<'a, '_> {
             self.refuse(points, || {
                 let what = if temporality == DELTA { "delta" } else { "no" };
                 format!(
-                    "invalid temporality and type combination for metric {name:?}: {what} temporality; only cumulative points are taken"
+                    "invalid temporality and type combination for metric {:?}: {what} temporality; only cumulative points are taken",
+                    super::short(&name)
                 )
             });
             return Ok(());
@@ -392,6 +396,7 @@ impl<'a> Translation<'a, '_> {
             },
             counts: kind != GAUGE && (kind != SUM || monotonic),
             delta,
+            symbols: RefCell::default(),
         };
         children(data, 1, |point| {
             let taken = match kind {
@@ -404,7 +409,9 @@ impl<'a> Translation<'a, '_> {
                 Ok(()) => Ok(()),
                 Err(Unusable::Malformed(what)) => Err(what),
                 Err(Unusable::Refused(text)) => {
-                    self.refuse(1, || format!("metric {:?}: {text}", metric.name));
+                    self.refuse(1, || {
+                        format!("metric {:?}: {text}", super::short(metric.name))
+                    });
                     Ok(())
                 }
             }
@@ -426,21 +433,22 @@ impl<'a> Translation<'a, '_> {
             range.first = range.first.min(time);
             range.last = range.last.max(time);
         }
-        let family = self.out.symbol(metric.family.as_bytes())?;
+        let (_, family) = self.named(metric, "")?;
         if self.told.insert(family) {
             encode::put_metadata(&mut self.out.metadata, &metric.family, &metric.metadata);
         }
         Ok(labels)
     }
 
-    /// The label of the metric's name with that end.
-    fn named(&mut self, metric: &Metric<'_>, end: &str) -> Result<Label, Malformed> {
-        let name = match end {
-            "" => self.out.symbol(metric.family.as_bytes())?,
-            end => self
-                .out
-                .symbol(format!("{}{end}", metric.family).as_bytes())?,
-        };
+    /// The label of the metric's name with that end. A long name is looked for once, not for each point.
+    fn named(&mut self, metric: &Metric<'_>, end: &'static str) -> Result<Label, Malformed> {
+        let mut symbols = metric.symbols.borrow_mut();
+        if let Some((_, name)) = symbols.iter().find(|(known, _)| *known == end) {
+            return Ok((self.words.name, *name));
+        }
+        let text = format!("{}{end}", metric.family);
+        let name = self.out.symbol(text.as_bytes())?;
+        symbols.push((end, name));
         Ok((self.words.name, name))
     }
 
