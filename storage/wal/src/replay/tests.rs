@@ -367,7 +367,7 @@ fn the_log_of_another_core_and_a_later_version_are_refused() {
     );
 
     let mut block = sim.live(segment(1)).unwrap()[..BLOCK as usize].to_vec();
-    block[16] = 4;
+    block[16] = 5;
     let checksum = xxhash_rust::xxh3::xxh3_64(&block[8..]);
     block[..8].copy_from_slice(&checksum.to_le_bytes());
     overwrite(&sim, &segment(1), 0, &block);
