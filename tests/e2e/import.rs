@@ -156,7 +156,8 @@ fn what_promtool_made_answers_as_prometheus_does_and_goes_back() {
     };
     let temporary = tempfile::tempdir().unwrap();
     let place = temporary.path();
-    let from = (unix_now() / HOUR - 3 * 24) * HOUR;
+    // At a fixed hour, for how many blocks are left depends on it: two for the middle day, and those of the last hours, whose window may go on.
+    let from = (unix_now() / (24 * HOUR) - 3) * 24 * HOUR + 6 * HOUR;
     let times = (from, from + 48 * HOUR);
     std::fs::write(place.join("metrics.txt"), open_metrics(from)).unwrap();
     let blocks = place.join("blocks");

@@ -20,7 +20,10 @@ use crate::told::trace_id;
 use crate::{admin, api};
 
 /// Answers one request, counts it, and has what is logged of it name its trace.
-pub(crate) async fn request(thread: &Rc<Thread>, request: Request<Received>) -> Response<Body> {
+pub(crate) async fn request(
+    thread: &Rc<Thread>,
+    request: Request<Received>,
+) -> (Response<Body>, Sized) {
     // Of the level that is always logged; a request without a trace costs none.
     let span =
         trace_id(request.headers()).map(|trace_id| tracing::error_span!("request", %trace_id));
@@ -30,7 +33,7 @@ pub(crate) async fn request(thread: &Rc<Thread>, request: Request<Received>) -> 
     }
 }
 
-async fn counted(thread: &Rc<Thread>, mut request: Request<Received>) -> Response<Body> {
+async fn counted(thread: &Rc<Thread>, mut request: Request<Received>) -> (Response<Body>, Sized) {
     let gateway = &thread.gateway;
     let matched = route(&gateway.options, request.uri().path());
     let mut counted = Counted {
@@ -82,18 +85,18 @@ async fn counted(thread: &Rc<Thread>, mut request: Request<Received>) -> Respons
     if let Some(tenant) = tenant.filter(|_| counted.status >= 400) {
         tell(gateway, &tenant, &counted, &response);
     }
-    response.extensions_mut().insert(Sized {
+    let of = Sized {
         method: counted.method,
         route: counted.route,
-    });
-    response
+    };
+    (response, of)
 }
 
 /// How long a query waited for its turn; goes with its answer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Waited(pub(crate) Duration);
 
-/// Whose answer it is, to count its bytes; goes with it.
+/// Whose answer it is, to count its bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sized {
     pub(crate) method: &'static str,

@@ -15,6 +15,8 @@ pub(crate) struct Metrics {
     queries: HistogramVec,
     request_bytes: HistogramVec,
     response_bytes: HistogramVec,
+    /// Of these two, pushes by path.
+    push_bytes: [[OnceLock<Histogram>; 2]; 2],
     pub(crate) inflight: IntGauge,
     pub(crate) connections: IntGauge,
     pub(crate) panics: IntCounter,
@@ -46,6 +48,7 @@ impl Metrics {
         let metrics = Metrics {
             requests: HistogramVec::new(requests, &labels).expect("a valid metric"),
             pushes: Default::default(),
+            push_bytes: Default::default(),
             queries: HistogramVec::new(queries, &labels).expect("a valid metric"),
             request_bytes: bytes(
                 "cortex_request_message_bytes",
@@ -110,14 +113,28 @@ impl Metrics {
 
     /// Counts the bytes of a request's body.
     pub(crate) fn request_bytes(&self, method: &str, route: &str, bytes: u64) {
-        let histogram = self.request_bytes.with_label_values(&[method, route]);
-        histogram.observe(bytes as f64);
+        let [of_pushes, _] = &self.push_bytes;
+        observe_bytes(&self.request_bytes, of_pushes, (method, route), bytes);
     }
 
     /// Counts the bytes of an answer's body.
     pub(crate) fn response_bytes(&self, method: &str, route: &str, bytes: u64) {
-        let histogram = self.response_bytes.with_label_values(&[method, route]);
-        histogram.observe(bytes as f64);
+        let [_, of_pushes] = &self.push_bytes;
+        observe_bytes(&self.response_bytes, of_pushes, (method, route), bytes);
+    }
+}
+
+fn observe_bytes(
+    all: &HistogramVec,
+    of_pushes: &[OnceLock<Histogram>; 2],
+    (method, route): (&str, &str),
+    bytes: u64,
+) {
+    let resolve = || all.with_label_values(&[method, route]);
+    match (method, route) {
+        ("POST", "api_v1_push") => of_pushes[0].get_or_init(resolve).observe(bytes as f64),
+        ("POST", "api_prom_push") => of_pushes[1].get_or_init(resolve).observe(bytes as f64),
+        _ => resolve().observe(bytes as f64),
     }
 }
 

@@ -326,8 +326,7 @@ async fn connection(
         let (thread, phase, unread) = (thread.clone(), phase.clone(), unread.clone());
         async move {
             let request = request.map(|body| Received::new(body, unread.clone()));
-            let mut response = guarded(&thread, request, &unread).await;
-            let of = response.extensions_mut().remove::<handle::Sized>();
+            let (response, of) = guarded(&thread, request, &unread).await;
             Ok::<_, Infallible>(response.map(|body| Sent {
                 body,
                 phase,
@@ -370,9 +369,8 @@ async fn called(thread: Rc<Thread>, call: Call) {
     // By the frontend that it comes from.
     request.extensions_mut().insert(handle::Admitted);
     let work = async {
-        let (head, body) = guarded(&thread, request, &Unread::default())
-            .await
-            .into_parts();
+        let (response, _) = guarded(&thread, request, &Unread::default()).await;
+        let (head, body) = response.into_parts();
         let body = Limited::new(body, bytes_max).collect().await;
         let body = body.map_err(|error| match error.downcast::<LengthLimitError>() {
             Ok(_) => CallError::TooLarge(bytes_max),
@@ -396,26 +394,26 @@ async fn guarded(
     thread: &Rc<Thread>,
     request: Request<Received>,
     unread: &Unread,
-) -> Response<Body> {
+) -> (Response<Body>, Option<handle::Sized>) {
     let metrics = &thread.gateway.metrics;
     let _inflight = Up::new(&metrics.inflight);
     let answered = AssertUnwindSafe(handle::request(thread, request)).catch_unwind();
-    let (mut response, panicked) = match answered.await {
-        Ok(response) => (response, false),
+    let (mut response, of) = match answered.await {
+        Ok((response, of)) => (response, Some(of)),
         Err(_) => {
             metrics.panics.inc();
             tracing::error!("panicked on a request");
             let status = StatusCode::INTERNAL_SERVER_ERROR;
-            (reply::text(status, "internal error"), true)
+            (reply::text(status, "internal error"), None)
         }
     };
-    if panicked || unread.get() {
+    if of.is_none() || unread.get() {
         let close = http::HeaderValue::from_static("close");
         response
             .headers_mut()
             .insert(http::header::CONNECTION, close);
     }
-    response
+    (response, of)
 }
 
 /// The body of an answer; when it has been sent (or given up) the connection is idle again.

@@ -75,6 +75,8 @@ async fn serve(
     let _connected = Connected::new(frontend);
     loop {
         let mut waiting = tokio::select! {
+            // First, or a query that was lost with one stream is given to the next of the same connection.
+            biased;
             // Whoever says something without a question, or goes, is done.
             _ = answers.message() => return,
             waiting = frontend.queue.take() => waiting,
