@@ -18,13 +18,13 @@ const SCRAPES: i64 = 360;
 const SERIES: usize = 20;
 
 /// An S3 server with one bucket, in memory.
-struct Store {
+pub(crate) struct Store {
     child: Child,
     port: u16,
 }
 
 impl Store {
-    fn start(folder: &Path, port: u16) -> Option<Store> {
+    pub(crate) fn start(folder: &Path, port: u16) -> Option<Store> {
         let program = component("moto_server")?;
         let mut command = Command::new(program);
         command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
@@ -46,7 +46,7 @@ impl Store {
     }
 }
 
-fn args(port: u16) -> Vec<String> {
+pub(crate) fn args(port: u16) -> Vec<String> {
     [
         "-blocks-storage.backend=s3",
         &format!("-blocks-storage.s3.endpoint=127.0.0.1:{port}"),
@@ -105,7 +105,7 @@ fn beginning() -> i64 {
     (now - (SCRAPES + 1) * SCRAPE) / SCRAPE * SCRAPE
 }
 
-fn flush(server: &Server) {
+pub(crate) fn flush(server: &Server) {
     let response = server.admin().get("/ingester/flush", &[("wait", "true")]);
     assert!(response.status < 300, "{}", response.text());
 }

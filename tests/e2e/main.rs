@@ -22,5 +22,6 @@ mod roles;
 mod security;
 mod separation;
 mod series;
+mod soak;
 mod srv;
 mod tenants;
