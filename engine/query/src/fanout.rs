@@ -4,14 +4,15 @@
 //! awaited. The flag of the query is shared with the cores: when the caller goes away, they stop between slices.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use block::Catalog;
 use model::{CoreId, Matcher, Projection, TenantId, TenantLimits};
 use shard::{
-    Cardinality, CardinalityQuery, Changes, Estimate, EstimateQuery, Hold, LabelQuery, Mailboxes,
-    Message, ReadError, Refusal, Select, SelectedSeries, StatsQuery, TenantStats,
+    Cardinality, CardinalityQuery, Changes, Estimate, EstimateQuery, History, Hold, LabelQuery,
+    Mailboxes, Message, ReadError, Refusal, Select, SelectedSeries, StatsQuery, TenantStats,
 };
 use tokio::sync::oneshot;
 
@@ -29,9 +30,20 @@ pub trait Holders: Send + Sync + fmt::Debug {
     /// The blocks of this node, which the holders do not look into themselves.
     fn blocks(&self) -> Option<&Arc<Catalog>>;
 
-    /// What of the past changed, where that is known; without it no results are kept.
+    /// What of the past changed where this process has the cores.
     fn changes(&self) -> Option<&Arc<Changes>>;
+
+    /// Says that results of a tenant up to `until` will be kept, and tells what of the past changed at each of the holders. `None` where one cannot tell:
+    /// then no results are used or kept.
+    fn histories<'a>(&'a self, tenant: &'a TenantId, until: i64) -> Told<'a> {
+        let changes = self.changes();
+        let histories = changes.map(|changes| vec![changes.history(tenant, until)]);
+        Box::pin(std::future::ready(histories))
+    }
 }
+
+/// See [`Holders::histories`].
+pub type Told<'a> = Pin<Box<dyn Future<Output = Option<Vec<History>>> + Send + 'a>>;
 
 impl Holders for Mailboxes {
     fn count(&self) -> u16 {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use longterm::Longterm;
 
 use crate::inflight::Journal;
+use crate::results::Shared as SharedResults;
 
 /// Longest text of one query, in bytes, and of all selectors of a label or series request together. The parser has its own,
 /// tighter bounds; this one keeps what we copy between threads small.
@@ -49,6 +50,8 @@ pub struct Options {
     pub memory_bytes_max: u64,
     /// Bytes of results of range queries that are kept; 0: none are.
     pub results_bytes_max: u64,
+    /// Where these are kept for other processes too, and found when they have kept them.
+    pub shared_results: Option<SharedResults>,
     /// Range queries are evaluated in pieces that end before multiples of it; zero: in one.
     pub split_interval: Duration,
     /// Start and end of range queries are moved down to multiples of their step.
@@ -75,6 +78,7 @@ impl Options {
             memory: shard::Memory::default(),
             memory_bytes_max: 1 << 30,
             results_bytes_max: 0,
+            shared_results: None,
             split_interval: Duration::ZERO,
             align: false,
             journal: None,

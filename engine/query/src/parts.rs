@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::engine::{Caller, Engine, Query, Times, Turn, check_length, millis};
 use crate::error::Error;
 use crate::memory::value_bytes;
-use crate::results::{Piece, Request, Session, add_new, join, split};
+use crate::results::{Asked, Piece, Request, Session, add_new, join, split};
 
 /// What evaluating a plan gave, and how long its two stages took.
 pub(crate) struct Ran {
@@ -31,23 +31,7 @@ impl Engine {
         if !matches!(query.times, Times::Range { .. }) || query.per_step || query.uncached {
             return self.run_whole(caller, plan, turn, query.per_step).await;
         }
-        // Changes are noted by tenant, not by several.
-        let results = self.results.as_ref();
-        let session = results
-            .filter(|_| !caller.tenant.is_joined())
-            .and_then(|results| {
-                let freshness = millis(caller.limits.max_cache_freshness);
-                let request = Request {
-                    tenant: &caller.tenant,
-                    text: &query.text,
-                    floor: self.floor(caller),
-                    settled: caller.now_ms.saturating_sub(freshness),
-                    now_ms: caller.now_ms,
-                    ttl_ms: millis(caller.limits.results_cache_ttl),
-                };
-                let changes = self.holders().changes()?;
-                results.open(&request, &plan, changes)
-            });
+        let session = self.session(caller, query, &plan).await;
         let (steps, step) = (plan.steps(), plan.steps().step);
         let interval = interval_of(millis(self.options.split_interval), step);
         let pieces = match &session {
@@ -62,6 +46,45 @@ impl Engine {
         }
         self.run_pieces(caller, (query, plan), session, &pieces, turn)
             .await
+    }
+
+    /// What is kept of such a query, here and, for what is missing here, where others find it too.
+    async fn session(&self, caller: &Caller, query: &Query, plan: &Plan) -> Option<Session> {
+        // Changes are noted by tenant, not by several.
+        let results = self
+            .results
+            .as_ref()
+            .filter(|_| !caller.tenant.is_joined())?;
+        let freshness = millis(caller.limits.max_cache_freshness);
+        let request = Request {
+            tenant: &caller.tenant,
+            text: &query.text,
+            floor: self.floor(caller),
+            settled: caller.now_ms.saturating_sub(freshness),
+            now_ms: caller.now_ms,
+            ttl_ms: millis(caller.limits.results_cache_ttl),
+        };
+        let asked = Asked::of(&request, plan)?;
+        let until = asked.until();
+        let histories = self.holders().histories(&caller.tenant, until).await?;
+        let mut session = results.open(asked, histories);
+        let (Some(shared), spans) = (&self.options.shared_results, session.spans()) else {
+            return Some(session);
+        };
+        if spans.is_empty() {
+            return Some(session);
+        }
+        let (spans, keys): (Vec<_>, Vec<_>) = spans.into_iter().unzip();
+        let found = shared.cache.get_later(keys).await;
+        if found.iter().all(Option::is_none) {
+            return Some(session);
+        }
+        let results = results.clone();
+        let add = move || {
+            results.add(&mut session, &spans, &found);
+            session
+        };
+        self.run(add).await.ok()
     }
 
     /// Evaluates what is missing, keeps it, and puts all of it together.
@@ -118,6 +141,7 @@ impl Engine {
         }
         let Joined { pieces, mut ran } = whole;
         let results = self.results.clone();
+        let shared = self.options.shared_results.clone();
         // Copies of all that are not made on the thread that serves writes too.
         let put_together = move || {
             let Some(session) = session else {
@@ -125,9 +149,9 @@ impl Engine {
                 return (join(&slices.collect::<Vec<_>>()), Vec::new(), None);
             };
             let (series, infos) = (session.answer(&pieces), session.infos());
-            let results = results.filter(|_| !pieces.is_empty());
+            let results = results.filter(|_| session.is_worth_keeping(&pieces));
             let size = results.map(|results| {
-                results.keep(session, &pieces);
+                results.keep(session, &pieces, shared.as_ref());
                 results.size()
             });
             (series, infos, size)

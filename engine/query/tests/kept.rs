@@ -3,11 +3,14 @@
 #[path = "harness/node.rs"]
 mod node;
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use cache::{Cache, Key, Later, Value};
 use model::TenantLimits;
 use node::{Node, caller};
-use query::{Answer, Caller, Error, Options, Query, Times};
+use query::{Answer, Caller, Engine, Error, Options, Query, SharedResults, Times};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -33,18 +36,22 @@ fn asking(tenant: &str, now_ms: i64, limits: TenantLimits) -> Caller {
 }
 
 /// The same query with and without what is kept.
-async fn both(node: &Node, caller: &Caller, query: Query) -> [Result<Answer, Error>; 2] {
-    let kept = node.engine.query(caller, query.clone()).await;
+async fn both(engine: &Engine, caller: &Caller, query: Query) -> [Result<Answer, Error>; 2] {
+    let kept = engine.query(caller, query.clone()).await;
     let uncached = true;
     [
         kept,
-        node.engine.query(caller, Query { uncached, ..query }).await,
+        engine.query(caller, Query { uncached, ..query }).await,
     ]
 }
 
 async fn assert_same(node: &Node, caller: &Caller, query: Query, story: &str) {
+    assert_same_of(&node.engine, caller, query, story).await;
+}
+
+async fn assert_same_of(engine: &Engine, caller: &Caller, query: Query, story: &str) {
     let about = format!("{story}: {query:?}");
-    match both(node, caller, query).await {
+    match both(engine, caller, query).await {
         [Ok(kept), Ok(fresh)] => {
             assert_eq!(kept.value, fresh.value, "{about}");
             // Their order is that in which they were met.
@@ -132,6 +139,166 @@ async fn answers_are_those_of_direct_evaluation_whatever_is_written_meanwhile() 
         "{kept} of {steps} steps from the cache"
     );
     assert!(node.total("myelin_results_cache_bytes") > 0.0);
+}
+
+/// A cache that several nodes share, and that does as it likes: it forgets, does not take what it is given, and gives what it was given long ago.
+#[derive(Debug, Default)]
+struct Capricious {
+    kept: Mutex<HashMap<Key, Vec<Value>>>,
+    rng: Mutex<Option<SmallRng>>,
+    hits: std::sync::atomic::AtomicU64,
+}
+
+impl Capricious {
+    fn chance(&self, of: f64) -> bool {
+        let mut rng = self.rng.lock().unwrap();
+        rng.as_mut().is_some_and(|rng| rng.random_bool(of))
+    }
+}
+
+impl Cache for Capricious {
+    fn get(&self, keys: &[Key]) -> Vec<Option<Value>> {
+        let kept = self.kept.lock().unwrap();
+        let get = |key: &Key| {
+            let values = kept.get(key).filter(|_| !self.chance(0.1))?;
+            self.hits.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            match self.chance(0.2) {
+                true => values.choose(self.rng.lock().unwrap().as_mut()?).cloned(),
+                false => values.last().cloned(),
+            }
+        };
+        keys.iter().map(get).collect()
+    }
+
+    fn get_later(&self, keys: Vec<Key>) -> Later<'_> {
+        let found = self.get(&keys);
+        Box::pin(std::future::ready(found))
+    }
+
+    fn set(&self, entries: Vec<(Key, Value)>, _ttl: Duration) {
+        for (key, value) in entries {
+            if !self.chance(0.1) {
+                let mut kept = self.kept.lock().unwrap();
+                kept.entry(key).or_default().push(value);
+            }
+        }
+    }
+}
+
+impl Capricious {
+    fn shared(self: &Arc<Self>) -> Options {
+        let cache: Arc<dyn Cache> = self.clone();
+        let ttl = Duration::ZERO;
+        Options {
+            shared_results: Some(SharedResults { cache, ttl }),
+            ..keeping()
+        }
+    }
+}
+
+/// Three that evaluate over the same cores, each with results of its own, and a cache behind them that is also that of another life of the same
+/// tenants with other samples.
+#[tokio::test]
+async fn several_that_share_what_is_kept_answer_as_if_nothing_was() {
+    let shared = Arc::new(Capricious::default());
+    let mut steps = [0.0; 2];
+    for life in 0..2 {
+        let node = Node::start(shared.shared());
+        let registries = [(); 2].map(|()| prometheus::Registry::new());
+        let more = registries.each_ref().map(|registry| {
+            Engine::start(shared.shared(), node.cores.mailboxes().clone(), registry)
+        });
+        let engines = [&node.engine, &more[0], &more[1]];
+        for seed in 0..40 {
+            let mut rng = SmallRng::seed_from_u64(seed + life * 1000);
+            *shared.rng.lock().unwrap() = Some(SmallRng::seed_from_u64(seed));
+            let tenant = format!("t{seed}");
+            let texts: Vec<_> = TEXTS.choose_multiple(&mut rng, 2).collect();
+            let mut newest = [0_i64; 5];
+            for step in 0..80 {
+                let now = newest.iter().copied().max().unwrap() + 1000;
+                let caller = asking(&tenant, now, TenantLimits::unlimited());
+                if rng.random_bool(0.05) {
+                    let start = rng.random_range(0..=now);
+                    let times = (start, start + rng.random_range(0..200_000));
+                    let selectors = vec![format!("m{{i=\"{}\"}}", rng.random_range(0..5))];
+                    let tenant = &caller.tenant;
+                    node.engine
+                        .delete_series(tenant, selectors, times)
+                        .await
+                        .unwrap();
+                    continue;
+                }
+                if rng.random_bool(0.3) {
+                    let series = rng.random_range(0..5);
+                    if rng.random_bool(0.8) {
+                        newest[series] = newest[series].max(now - 90_000);
+                    }
+                    let mut samples = Vec::new();
+                    for _ in 0..rng.random_range(1..20) {
+                        newest[series] += rng.random_range(1..60_000);
+                        samples.push((newest[series], f64::from(rng.random_range(0..100))));
+                    }
+                    let labels = [("__name__", "m"), ("i", &series.to_string())];
+                    node.push(&caller.tenant, &labels, &samples);
+                    continue;
+                }
+                let text = texts.choose(&mut rng).unwrap();
+                let width = *[1_000, 15_000].choose(&mut rng).unwrap();
+                let start = rng.random_range(0..=now / width) * width;
+                let end = start + rng.random_range(0..1_500 * width);
+                let story = format!("life {life}, seed {seed}, step {step}");
+                let engine = engines.choose(&mut rng).unwrap();
+                assert_same_of(engine, &caller, range(text, start, end, width), &story).await;
+            }
+        }
+        for registry in [&node.registry, &registries[0], &registries[1]] {
+            for (sum, from) in steps.iter_mut().zip(["cache", "evaluated"]) {
+                *sum += node::total_of(registry, "myelin_query_steps_total", from);
+            }
+        }
+    }
+    let hits = shared.hits.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(hits > 500, "{hits}");
+    assert!(steps[0] > steps[1] / 20.0, "{steps:?}");
+}
+
+/// What one has evaluated the other finds, whole; and what has changed meanwhile it does not use.
+#[tokio::test]
+async fn one_finds_what_another_has_kept_as_far_as_it_is_still_true() {
+    let shared = Arc::new(Capricious::default());
+    let node = Node::start(shared.shared());
+    let registry = prometheus::Registry::new();
+    let other = Engine::start(shared.shared(), node.cores.mailboxes().clone(), &registry);
+    let tenant = caller("a").tenant;
+    let samples: Vec<_> = (0..2000).map(|i| (i * 10_000, i as f64)).collect();
+    node.push(&tenant, &[("__name__", "m"), ("i", "0")], &samples);
+    let now = 30_000_000;
+    let load = async |engine: &Engine, registry: &prometheus::Registry, tenant: &str| {
+        let evaluated = || node::total_of(registry, "myelin_query_steps_total", "evaluated");
+        let before = evaluated();
+        let caller = asking(tenant, now, TenantLimits::unlimited());
+        let query = range("rate(m[5m])", 0, 20_000_000, 10_000);
+        assert_same_of(engine, &caller, query, "loaded").await;
+        evaluated() - before
+    };
+    assert_eq!(load(&node.engine, &node.registry, "a").await, 2001.0);
+    assert_eq!(shared.kept.lock().unwrap().len(), 4, "spans of 512 steps");
+    assert_eq!(load(&other, &registry, "a").await, 0.0);
+    assert_eq!(
+        load(&other, &registry, "a").await,
+        0.0,
+        "and has it now itself"
+    );
+    assert_eq!(load(&other, &registry, "b").await, 2001.0, "not another's");
+    // A late series: what is before it is still true.
+    node.push(
+        &tenant,
+        &[("__name__", "m"), ("i", "1")],
+        &[(19_000_000, 1.0)],
+    );
+    assert_eq!(load(&other, &registry, "a").await, 101.0);
+    assert_eq!(load(&node.engine, &node.registry, "a").await, 0.0);
 }
 
 #[tokio::test]
@@ -250,7 +417,7 @@ async fn the_length_of_a_query_is_that_of_the_whole() {
     let caller = asking("a", 9_000_000, limits);
     for _ in 0..2 {
         // Of the request itself, and of what the selectors reach over: none of the pieces is that long.
-        let [kept, fresh] = both(&node, &caller, range("m", 0, 3_600_000, 60_000)).await;
+        let [kept, fresh] = both(&node.engine, &caller, range("m", 0, 3_600_000, 60_000)).await;
         for answer in [kept, fresh] {
             assert!(
                 matches!(answer, Err(Error::RangeTooLong { .. })),
@@ -258,7 +425,7 @@ async fn the_length_of_a_query_is_that_of_the_whole() {
             );
         }
         let reaching = range("max_over_time(m[10m])", 0, 1_000_000, 60_000);
-        for answer in both(&node, &caller, reaching).await {
+        for answer in both(&node.engine, &caller, reaching).await {
             assert!(matches!(answer, Err(Error::TooLong { .. })), "{answer:?}");
         }
         assert_same(&node, &caller, range("m", 0, 600_000, 60_000), "short").await;

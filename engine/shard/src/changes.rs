@@ -4,11 +4,15 @@
 //! by its oldest sample: everything from there on may be different. Almost all writes are newer than anything that is kept; to them this costs one
 //! comparison a push. The others are noted by tenant, and a reader asks with the mark that it took before it read.
 //!
-//! The order that makes it right: a reader says up to which time it will keep ([`Changed::mark`]) *before* it asks the first core, and asks for changes
-//! after the mark ([`Changed::since`]) whenever it uses what it kept. A core notes a push when it has applied it, before it does anything else. So
-//! a push that a read did not see was noted behind the mark, and one that it saw does no harm. Nothing here is durable: what is kept dies with the process.
+//! The order that makes it right: a reader says up to which time it will keep ([`Changes::history`]) *before* it asks the first core, and asks for changes
+//! after the mark ([`History::since`]) whenever it uses what it kept. A core notes a push when it has applied it, before it does anything else. So
+//! a push that a read did not see was noted behind the mark, and one that it saw does no harm.
+//!
+//! Nothing here is durable. Who keeps results elsewhere than in this process, or in another, keeps the number of the history with the mark
+//! ([`History`]): a history begins with its process, and results that were kept under another one are worth nothing.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -23,6 +27,8 @@ const STEPS_MAX: usize = 64;
 /// The changes of all tenants; shared by cores and readers.
 #[derive(Debug)]
 pub struct Changes {
+    /// Another in each process: 64 bits of chance. It tells histories apart, and decides nothing else.
+    life: u64,
     /// The newest time of any tenant up to which somebody keeps results.
     floor: AtomicI64,
     tenants: RwLock<HashMap<TenantId, Arc<Changed>>>,
@@ -32,14 +38,14 @@ pub struct Changes {
 
 /// The changes of one tenant.
 #[derive(Debug)]
-pub struct Changed {
+struct Changed {
     /// Another for each time that watching began.
     watch: u64,
-    history: Mutex<History>,
+    history: Mutex<Noted>,
 }
 
 #[derive(Debug)]
-struct History {
+struct Noted {
     /// Up to this time results may be kept.
     floor: i64,
     /// Changes so far.
@@ -48,9 +54,34 @@ struct History {
     lows: VecDeque<(u64, i64)>,
 }
 
+/// A history as it was at some time, for whoever keeps results, wherever.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct History {
+    /// No other history has this number: that of a process, and one within it.
+    pub id: (u64, u64),
+    /// The mark: changes up to this one have been taken into account by what is read from now on.
+    pub mark: u64,
+    /// After which change, what is the lowest time that changed from it on: ascending in both. A bounded number.
+    pub lows: Vec<(u64, i64)>,
+}
+
+impl History {
+    /// From which time on what was read after a mark of this history may be different by now; `i64::MAX` where nothing is.
+    ///
+    /// A mark that has not been given out says nothing: all may be different.
+    pub fn since(&self, mark: u64) -> i64 {
+        if mark > self.mark {
+            return i64::MIN;
+        }
+        let at = self.lows.partition_point(|(change, _)| *change <= mark);
+        self.lows.get(at).map_or(i64::MAX, |(_, low)| *low)
+    }
+}
+
 impl Default for Changes {
     fn default() -> Changes {
         Changes {
+            life: RandomState::new().hash_one("changes"),
             floor: AtomicI64::new(i64::MIN),
             tenants: RwLock::default(),
             watches: AtomicU64::new(0),
@@ -60,8 +91,18 @@ impl Default for Changes {
 }
 
 impl Changes {
+    /// The history of a tenant now. Before the first core is asked: results up to `until` will be kept, with the mark.
+    pub fn history(&self, tenant: &TenantId, until: i64) -> History {
+        let changed = self.of(tenant);
+        let mark = changed.mark(self, until);
+        // What comes between the two is behind the mark, and among what changed: never too little.
+        let lows = changed.history().lows.iter().copied().collect();
+        let id = (self.life, changed.watch);
+        History { id, mark, lows }
+    }
+
     /// The history of a tenant, which begins now if nobody asked before.
-    pub fn of(&self, tenant: &TenantId) -> Arc<Changed> {
+    fn of(&self, tenant: &TenantId) -> Arc<Changed> {
         let known = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(changed) = known.get(tenant) {
             return changed.clone();
@@ -106,7 +147,7 @@ impl Changed {
     fn new(watch: u64) -> Changed {
         Changed {
             watch,
-            history: Mutex::new(History {
+            history: Mutex::new(Noted {
                 floor: i64::MIN,
                 count: 0,
                 lows: VecDeque::new(),
@@ -114,24 +155,12 @@ impl Changed {
         }
     }
 
-    /// Results that were kept under another number are of another history.
-    pub fn watch(&self) -> u64 {
-        self.watch
-    }
-
     /// Before the first core is asked: results up to `until` will be kept. The mark goes with them.
-    pub fn mark(&self, all: &Changes, until: i64) -> u64 {
+    fn mark(&self, all: &Changes, until: i64) -> u64 {
         let mut history = self.history();
         history.floor = history.floor.max(until);
         all.floor.fetch_max(until, Ordering::Relaxed);
         history.count
-    }
-
-    /// From which time on what was read after this mark may be different by now; `i64::MAX` where nothing is.
-    pub fn since(&self, mark: u64) -> i64 {
-        let history = self.history();
-        let at = history.lows.partition_point(|(change, _)| *change <= mark);
-        history.lows.get(at).map_or(i64::MAX, |(_, low)| *low)
     }
 
     fn note(&self, oldest: i64) -> bool {
@@ -155,7 +184,7 @@ impl Changed {
         true
     }
 
-    fn history(&self) -> MutexGuard<'_, History> {
+    fn history(&self) -> MutexGuard<'_, Noted> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

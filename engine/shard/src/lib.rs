@@ -39,7 +39,7 @@ mod seen;
 mod steps;
 pub mod topology;
 
-pub use changes::{Changed, Changes};
+pub use changes::{Changes, History};
 pub use chunkfile::bytes::{ChunkBytes, load_chunks};
 pub use cores::{Cores, ReplayProgress, Started, Watch};
 pub use cut::{deletions_directory, directory as blocks_directory};

@@ -61,7 +61,7 @@ impl Part {
         })
     }
 
-    fn new(first: i64, last: i64, series: Vec<RangeSeries>, infos: Vec<String>) -> Part {
+    pub(super) fn new(first: i64, last: i64, series: Vec<RangeSeries>, infos: Vec<String>) -> Part {
         let value = QueryValue::Matrix(series);
         let texts = infos.iter().map(|text| text.len() as u64).sum::<u64>();
         let bytes = value_bytes(&value) + texts + size_of::<Part>() as u64;

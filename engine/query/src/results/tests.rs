@@ -2,6 +2,7 @@
 
 use model::{FloatPoint, Labels};
 use promql::{Params, parse, plan};
+use shard::Changes;
 
 use super::*;
 
@@ -60,7 +61,9 @@ impl Fixture {
             now_ms: self.now_ms,
             ttl_ms: 1000,
         };
-        self.results.open(&request, &plan, &self.changes)
+        let asked = Asked::of(&request, &plan)?;
+        let history = self.changes.history(&self.tenant, asked.until());
+        Some(self.results.open(asked, vec![history]))
     }
 
     /// Asks for `m` from 0 to 90 by 10, and keeps what was missing.
@@ -73,7 +76,7 @@ impl Fixture {
         };
         let pieces: Vec<_> = runs.iter().map(evaluate).collect();
         assert_eq!(session.answer(&pieces), [series("m", (0..=90).step_by(10))]);
-        self.results.keep(session, &pieces);
+        self.results.keep(session, &pieces, None);
         runs
     }
 }
@@ -105,7 +108,7 @@ fn a_change_between_asking_and_keeping_is_not_forgotten() {
     fixture.changes.note(&fixture.tenant, 45);
     fixture
         .results
-        .keep(session, &[piece(0, 90, vec![series("m", [0, 50])])]);
+        .keep(session, &[piece(0, 90, vec![series("m", [0, 50])])], None);
     let session = fixture.open("m", (0, 90, 10), i64::MIN, 100).unwrap();
     assert_eq!(session.to_evaluate(0), [(50, 90)]);
 }
@@ -142,7 +145,7 @@ fn what_sees_beyond_its_steps_or_is_not_settled_is_left_alone() {
     );
     // Lookback is five minutes: the first step that sees nothing hidden is that after 1,800,000.
     let session = open("m", 1_500_000, 3_000_000).unwrap();
-    assert_eq!(session.keep.0, 1_800_000);
+    assert_eq!(session.asked.keep.0, 1_800_000);
     assert!(open("m", 2_000_000, 2_100_000).is_none());
 }
 
@@ -156,7 +159,7 @@ fn a_piece_that_warned_or_is_too_large_is_not_kept() {
     };
     let large = piece(50, 60, vec![series("m", vec![55; 10_000])]);
     let kept = piece(70, 90, vec![series("m", [70])]);
-    fixture.results.keep(session, &[warned, large, kept]);
+    fixture.results.keep(session, &[warned, large, kept], None);
     let session = fixture.open("m", (0, 90, 10), i64::MIN, 100).unwrap();
     assert_eq!(session.to_evaluate(0), [(0, 60)]);
 }
@@ -207,6 +210,7 @@ fn neighbours_become_one_so_that_their_number_stays_small() {
         fixture.results.keep(
             session,
             &[piece(last * 10, last * 10, vec![series("m", [last * 10])])],
+            None,
         );
     }
     let session = fixture.open("m", (0, 1990, 10), i64::MIN, 1990).unwrap();

@@ -47,12 +47,7 @@ impl Node {
 
     /// Of the counters of a name that have this label value.
     pub(crate) fn total_of(&self, name: &str, label: &str) -> f64 {
-        let families = self.registry.gather();
-        let metrics = families.iter().filter(|f| f.name() == name);
-        let labeled =
-            |m: &&prometheus::proto::Metric| m.get_label().iter().any(|l| l.value() == label);
-        let found = metrics.flat_map(|f| f.get_metric()).filter(labeled);
-        found.map(|m| m.get_counter().get_value()).sum()
+        total_of(&self.registry, name, label)
     }
 
     pub(crate) fn total(&self, name: &str) -> f64 {
@@ -64,6 +59,15 @@ impl Node {
             .map(|m| m.get_counter().get_value() + m.get_gauge().get_value())
             .sum()
     }
+}
+
+/// Of the counters of a name that have this label value.
+pub(crate) fn total_of(registry: &Registry, name: &str, label: &str) -> f64 {
+    let families = registry.gather();
+    let metrics = families.iter().filter(|f| f.name() == name);
+    let labeled = |m: &&prometheus::proto::Metric| m.get_label().iter().any(|l| l.value() == label);
+    let found = metrics.flat_map(|f| f.get_metric()).filter(labeled);
+    found.map(|m| m.get_counter().get_value()).sum()
 }
 
 /// Stores samples of one series.
