@@ -2,7 +2,7 @@
 # Installs what the tests need: Debian packages by name; from PyPI moto, an S3 server, and the SDK of OpenTelemetry. Does nothing for what is there.
 set -eu
 missing=
-for p in prometheus prometheus-node-exporter dnsmasq-base xfsprogs e2fsprogs mount python3 python3-pip; do
+for p in prometheus prometheus-node-exporter dnsmasq-base memcached xfsprogs e2fsprogs mount python3 python3-pip; do
 	[ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null || true)" = installed ] || missing="$missing $p"
 done
 moto() {

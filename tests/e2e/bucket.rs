@@ -12,15 +12,15 @@ use super::queries::metric;
 use super::series::{One, body, push};
 
 /// Milliseconds from scrape to scrape.
-const SCRAPE: i64 = 60_000;
+pub(super) const SCRAPE: i64 = 60_000;
 /// Scrapes of six hours: the older ones are cut, and leave the head.
-const SCRAPES: i64 = 360;
+pub(super) const SCRAPES: i64 = 360;
 const SERIES: usize = 20;
 
 /// An S3 server with one bucket, in memory.
 pub(crate) struct Store {
-    child: Child,
-    port: u16,
+    pub(crate) child: Child,
+    pub(crate) port: u16,
 }
 
 impl Store {
@@ -73,7 +73,7 @@ fn start(port: u16) -> Option<Server> {
 }
 
 /// A push of one scrape of all series.
-fn scrape(server: &Server, time: i64) {
+pub(super) fn scrape(server: &Server, time: i64) {
     let texts: Vec<(String, String)> = (0..SERIES)
         .map(|series| (format!("i{series}"), format!("j{}", series % 3)))
         .collect();
@@ -100,7 +100,7 @@ fn scrape(server: &Server, time: i64) {
 }
 
 /// The start of the six hours, a multiple of a scrape.
-fn beginning() -> i64 {
+pub(super) fn beginning() -> i64 {
     let now = unix_now() as i64 * 1000;
     (now - (SCRAPES + 1) * SCRAPE) / SCRAPE * SCRAPE
 }
@@ -111,7 +111,7 @@ pub(crate) fn flush(server: &Server) {
 }
 
 /// What is asked, over the oldest two hours.
-fn answers(server: &Server, start: i64) -> Vec<Value> {
+pub(super) fn answers(server: &Server, start: i64) -> Vec<Value> {
     let api = server.api(None);
     let (from, to) = (start / 1000, start / 1000 + 7200);
     let range = |query: &str| {
@@ -146,7 +146,7 @@ fn blocks_on_disk(server: &Server) -> usize {
     .count()
 }
 
-fn wait_for_the_disk_to_be_free(server: &Server) {
+pub(super) fn wait_for_the_disk_to_be_free(server: &Server) {
     wait_until("blocks to leave the disk", Duration::from_secs(60), || {
         blocks_on_disk(server) == 0
     });

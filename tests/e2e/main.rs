@@ -1,6 +1,7 @@
 //! The server from outside: first light, a real Prometheus, hostile clients, tenants, graceful stops.
 
 mod bucket;
+mod caches;
 mod deletions;
 mod fair;
 mod first_light;

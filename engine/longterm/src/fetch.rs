@@ -4,6 +4,8 @@
 //! fetched at once, in pieces side by side, kept on the local disk (*headers*), and read from there. Chunk pages are
 //! read as they are asked for: neighbours come joined already, several ranges go side by side.
 //!
+//! Where there are caches ([`Pages`]), pieces of indexes and chunks go through them.
+//!
 //! Headers are a bucket of their own, a directory; each ends in a checksum that is looked at when it is first used. They are bounded in bytes; those not used for
 //! longest go. Without them everything is read by ranges.
 
@@ -17,6 +19,7 @@ use objstore::{Bucket, Condition, Piece, WHOLE_BYTES_MAX, list_all};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::metrics::Metrics;
+use crate::pages::{Caches, Object, Pages};
 use crate::reader::Clock;
 
 /// Bytes of a piece of an index.
@@ -172,6 +175,9 @@ pub(crate) struct Remote {
     pub(crate) headers: Option<Arc<Headers>>,
     pub(crate) key: String,
     pub(crate) id: u128,
+    /// Bytes of the object.
+    pub(crate) len: u64,
+    pub(crate) caches: Caches,
     /// Where the index of the tenant is.
     pub(crate) index: Range<u64>,
     pub(crate) tally: Arc<Tally>,
@@ -184,6 +190,24 @@ impl Remote {
         read(&*self.bucket, breaker, &self.key, ranges, &self.tally)
     }
 
+    /// Through a cache, where there is one.
+    fn fetch_by(
+        &self,
+        pages: Option<&Pages>,
+        ranges: &[Range<u64>],
+        again: bool,
+    ) -> Result<Vec<Vec<u8>>, block::Error> {
+        let Some(pages) = pages else {
+            return self.fetch_plain(ranges);
+        };
+        let object = Object {
+            bucket: self.bucket.name(),
+            key: &self.key,
+            len: self.len,
+        };
+        pages.read(object, ranges, again, |missing| self.fetch_plain(missing))
+    }
+
     /// The whole index.
     fn download(&self) -> Result<Vec<u8>, block::Error> {
         let (mut at, mut pieces) = (self.index.start, Vec::new());
@@ -192,7 +216,21 @@ impl Remote {
             pieces.push(at..end);
             at = end;
         }
-        Ok(self.fetch_plain(&pieces)?.concat())
+        Ok(self
+            .fetch_by(self.caches.index.as_ref(), &pieces, false)?
+            .concat())
+    }
+
+    /// Whether all of it is index.
+    fn are_index(&self, ranges: &[Range<u64>]) -> bool {
+        !ranges.is_empty() && ranges.iter().all(|range| self.is_index(range))
+    }
+
+    fn pages(&self, in_index: bool) -> Option<&Pages> {
+        match in_index {
+            true => self.caches.index.as_ref(),
+            false => self.caches.chunks.as_ref(),
+        }
     }
 
     fn is_index(&self, range: &Range<u64>) -> bool {
@@ -202,11 +240,11 @@ impl Remote {
 
 impl Fetch for Remote {
     fn fetch(&self, ranges: &[Range<u64>]) -> Result<Vec<Vec<u8>>, block::Error> {
-        let in_index = !ranges.is_empty() && ranges.iter().all(|range| self.is_index(range));
+        let in_index = self.are_index(ranges);
         let len = self.index.end - self.index.start;
         let headers = match &self.headers {
             Some(headers) if in_index && len <= HEADER_BYTES_MAX => headers,
-            _ => return self.fetch_plain(ranges),
+            _ => return self.fetch_by(self.pages(in_index), ranges, false),
         };
         let within: Vec<Range<u64>> = ranges
             .iter()
@@ -220,6 +258,19 @@ impl Fetch for Remote {
         headers.keep(&name, &header);
         let cut = |range: &Range<u64>| header[range.start as usize..range.end as usize].to_vec();
         Ok(within.iter().map(cut).collect())
+    }
+
+    fn fetch_again(&self, ranges: &[Range<u64>]) -> Option<Result<Vec<Vec<u8>>, block::Error>> {
+        let in_index = self.are_index(ranges);
+        let pages = self.pages(in_index);
+        let headers = self.headers.as_ref().filter(|_| in_index);
+        if pages.is_none() && headers.is_none() {
+            return None;
+        }
+        if let Some(headers) = headers {
+            headers.forget(&Headers::name(self.id, self.index.start));
+        }
+        Some(self.fetch_by(pages, ranges, true))
     }
 }
 

@@ -6,6 +6,7 @@
 //! Uploader     blocks to the bucket, verified; then into the index; then off the disk                   uploader.rs, cleanup.rs
 //! Lease        one writer, where a store has no compare-and-swap                                        lease.rs
 //! Longterm     what readers see: blocks of the bucket that are not on this node                         reader.rs
+//! Pages        pieces of them in caches, in memory and in memcached                                     pages.rs
 //! fetch        their bytes: pieces side by side; whole indexes kept on the local disk                   fetch.rs
 //! ```
 //!
@@ -29,6 +30,7 @@ mod keys;
 mod lease;
 mod metrics;
 mod options;
+mod pages;
 mod reader;
 mod thread;
 mod uploader;
@@ -37,6 +39,7 @@ pub use error::Error;
 pub use index::{Deletion, Entry, TenantIndex};
 pub use indexes::Indexes;
 pub use options::Options;
+pub use pages::{Caches, Pages};
 pub use reader::{Longterm, Place, Tally};
 pub use thread::Uploads;
 pub use uploader::{Pass, Uploader};

@@ -17,6 +17,7 @@ use crate::fetch::{Breaker, Headers, Remote};
 use crate::indexes::{Indexes, Known};
 use crate::keys;
 use crate::metrics::Metrics;
+use crate::pages::Caches;
 
 pub use crate::fetch::Tally;
 
@@ -34,6 +35,7 @@ pub struct Longterm {
     headers: Option<Arc<Headers>>,
     breaker: Arc<Breaker>,
     metrics: Metrics,
+    caches: Caches,
     age_ms: i64,
     clock: Clock,
 }
@@ -65,9 +67,15 @@ impl Longterm {
             headers,
             breaker: Arc::new(Breaker::new(clock.clone())),
             metrics,
+            caches: Caches::default(),
             age_ms,
             clock,
         })
+    }
+
+    /// With caches between bucket and reader.
+    pub fn with_caches(self, caches: Caches) -> Longterm {
+        Longterm { caches, ..self }
     }
 
     /// The blocks of a tenant that may have samples in `min..=max` and are not among `local`, ascending by order of logging. What is read of them
@@ -109,6 +117,8 @@ impl Longterm {
                     headers: self.headers.clone(),
                     key: entry.key.clone(),
                     id: entry.id,
+                    len: entry.bytes,
+                    caches: self.caches.clone(),
                     index: index..index + entry.index_bytes + entry.directory_bytes,
                     tally: Arc::clone(tally),
                 };

@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use model::{Matcher, Projection, QueryPriority, QueryRejection, TenantLimits};
-use shard::{Cardinality, ChunkBytes, Estimate, ReadError, SelectedSeries};
+use model::{Matcher, Projection, QueryPriority, QueryRejection, TenantId, TenantLimits};
+use shard::{Cardinality, ChunkBytes, Estimate, History, ReadError, SelectedSeries};
 
 use crate::blocks::Look;
 use crate::engine::{Caller, Engine, Turn};
@@ -98,6 +98,12 @@ fn shown(matchers: &[Matcher]) -> String {
 }
 
 impl Engine {
+    /// What of the past changed here, for somebody who will keep results of a tenant up to `until`; to be asked before anything is read. `None`: this node holds nothing.
+    pub fn history(&self, tenant: &TenantId, until: i64) -> Option<History> {
+        let changes = self.holders().changes()?;
+        Some(changes.history(tenant, until))
+    }
+
     /// Series that this node holds.
     pub async fn select_here(
         &self,

@@ -7,6 +7,7 @@
 //! Two sets of defaults: without tenants nobody is limited by rate or number of series, with `auth_enabled: true` the numbers of
 //! Cortex apply. So `auth_enabled` is resolved first, from flags and file, before any other key is looked at.
 
+mod caches;
 mod credentials;
 mod keys;
 mod nearest;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use gateway::{Roles, SlowerThan};
 use model::TenantLimits;
 
+pub(crate) use caches::{BucketCache, ResultsCache};
 pub(crate) use credentials::read as read_credentials;
 pub(crate) use overrides::{
     Overridden, limit_values, page as overrides_page, read as read_overrides,
@@ -256,6 +258,8 @@ pub(crate) struct QueryRange {
     pub(crate) align_queries_with_step: bool,
     pub(crate) cache_results: bool,
     pub(crate) results_cache_max_size_bytes: ByteSize,
+    /// Behind it, for other processes too.
+    pub(crate) results_cache: ResultsCache,
     pub(crate) max_retries: u32,
 }
 
@@ -272,6 +276,8 @@ pub(crate) struct BlocksStorage {
     pub(crate) sync_interval: Duration,
     /// Bytes of indexes of blocks on the disk.
     pub(crate) header_bytes: ByteSize,
+    pub(crate) index_cache: BucketCache,
+    pub(crate) chunks_cache: BucketCache,
     pub(crate) deletion_delay: Duration,
     pub(crate) cleanup_interval: Duration,
     /// Queries of younger data do not look into the bucket.
@@ -391,6 +397,7 @@ impl Config {
                 align_queries_with_step: false,
                 cache_results: true,
                 results_cache_max_size_bytes: ByteSize(128 << 20),
+                results_cache: ResultsCache::default(),
                 max_retries: 5,
             },
             ingester_client: IngesterClient {
@@ -437,6 +444,8 @@ impl Config {
                 ship_unmerged_after: Duration::from_secs(3600),
                 sync_interval: Duration::from_secs(900),
                 header_bytes: ByteSize(10 << 30),
+                index_cache: BucketCache::of(64_000, 256 << 20, Duration::from_secs(7 * 86_400)),
+                chunks_cache: BucketCache::of(16_000, 256 << 20, Duration::from_secs(86_400)),
                 deletion_delay: Duration::from_secs(12 * 3600),
                 cleanup_interval: Duration::from_secs(900),
                 query_store_after: Duration::ZERO,
@@ -496,6 +505,14 @@ impl Config {
         .validate()
         .map_err(|e| format!("compactor.block_ranges: {e}"))?;
         self.blocks.validate(&self.data_dir)?;
+        self.query_range.results_cache.validate()?;
+        let caches = [
+            ("index_cache", &self.blocks.index_cache),
+            ("chunks_cache", &self.blocks.chunks_cache),
+        ];
+        for (name, cache) in caches {
+            cache.validate(&format!("blocks_storage.bucket_store.{name}"))?;
+        }
         self.server.http_tls.validate("server.http_tls_config")?;
         self.server.grpc_tls.validate("server.grpc_tls_config")?;
         let positive = [

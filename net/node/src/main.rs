@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod banner;
+mod caches;
 mod compaction;
 mod config;
 mod disk;

@@ -37,13 +37,14 @@ use gateway::{
 use longterm::Longterm;
 use model::TenantId;
 use prometheus::Registry;
-use query::Engine;
+use query::{Engine, SharedResults};
 use reactor::{IoMode, SlotFile};
 use shard::{Cores, Memory, ReplayProgress, Retentions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::caches::Caches;
 use crate::compaction::TenantPolicy;
 use crate::config::{Config, Io, limit_values};
 use crate::disk::Disk;
@@ -136,9 +137,11 @@ async fn live(config: &Config) -> anyhow::Result<()> {
     };
     let overrides = Arc::new(Overrides::new(config.limits.clone()));
     runtime.apply(&gateway, &overrides, series.mailboxes());
-    let storage = start_storage(config, &registry, series.cores(), overrides.clone())?;
+    let caches = Caches::start(config, &registry)?;
+    let bucket = (overrides.clone(), caches.bucket);
+    let storage = start_storage(config, &registry, series.cores(), bucket)?;
     let longterm = storage.as_ref().map(|storage| storage.longterm.clone());
-    let made = (&series, &overrides, longterm);
+    let made = (&series, &overrides, (longterm, caches.results));
     let compaction = start_compaction(config, &registry, series.cores(), overrides.clone())?;
     let compact: Box<dyn Fn() + Send + Sync> = match &compaction {
         Some(compaction) => Box::new(compaction.waker()),
@@ -186,7 +189,11 @@ fn assemble(
     memory: &Memory,
     gateway: &Gateway,
     registry: &Registry,
-    (series, overrides, longterm): (&Series, &Arc<Overrides>, Option<Longterm>),
+    (series, overrides, (longterm, shared_results)): (
+        &Series,
+        &Arc<Overrides>,
+        (Option<Longterm>, Option<SharedResults>),
+    ),
     compact: Box<dyn Fn() + Send + Sync>,
 ) -> anyhow::Result<Arc<PushService>> {
     registry.register(Box::new(LimitMetrics::new(overrides.clone(), limit_values)))?;
@@ -221,6 +228,7 @@ fn assemble(
     let options = query::Options {
         journal,
         longterm,
+        shared_results,
         ..query_options(config, memory)
     };
     // Of a frontend the queue is what its metrics are about, not an engine that evaluates nothing.
@@ -328,14 +336,14 @@ fn start_storage(
     config: &Config,
     registry: &Registry,
     cores: Option<&Cores>,
-    overrides: Arc<Overrides>,
+    (overrides, caches): (Arc<Overrides>, longterm::Caches),
 ) -> anyhow::Result<Option<Storage>> {
     let Some(cores) = cores else {
         return Ok(None);
     };
     let catalog = cores.mailboxes().blocks().clone();
     let retention = move |tenant: &TenantId| overrides.limits(tenant).retention_ms();
-    Storage::start(config, io(config), catalog, retention, registry)
+    Storage::start(config, io(config), catalog, retention, caches, registry)
 }
 
 /// The file of queries at work, and what a process that crashed left in it. A node without the file serves all the same.
@@ -811,6 +819,7 @@ fn query_options(config: &Config, memory: &Memory) -> query::Options {
             0 => shard::topology::memory_bytes().unwrap_or(MEMORY_ASSUMED) / QUERY_MEMORY_PART,
             bytes => bytes,
         },
+        shared_results: None,
         journal: None,
         longterm: None,
         store_after: config.blocks.query_store_after,

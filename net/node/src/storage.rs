@@ -27,6 +27,7 @@ impl Storage {
         io: IoMode,
         catalog: Arc<Catalog>,
         retention_ms: impl Fn(&TenantId) -> i64 + Send + 'static,
+        caches: longterm::Caches,
         registry: &Registry,
     ) -> anyhow::Result<Option<Storage>> {
         let blocks = &config.blocks;
@@ -77,6 +78,7 @@ impl Storage {
         let age_ms = i64::try_from(blocks.sync_interval.as_millis())?;
         let now_ms = crate::node::now_ms;
         let longterm = Longterm::new(bucket.clone(), indexes, headers, age_ms, now_ms, &uploader)?;
+        let longterm = longterm.with_caches(caches);
         let uploads =
             Uploads::start(uploader, interval, io).context("the thread of the uploader")?;
         tracing::info!(bucket = bucket.name(), "blocks go to long-term storage");

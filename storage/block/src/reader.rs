@@ -114,6 +114,22 @@ fn read_one(source: &mut dyn Source, range: Range<u64>) -> Result<Vec<u8>, Error
     }
 }
 
+/// The payload of a page that did not check, read past what keeps bytes nearer: that may be what is wrong, and is put right by it.
+fn open_again(
+    source: &mut dyn Source,
+    range: &Range<u64>,
+    (kind, id): (Kind, u128),
+    wrong: Malformed,
+) -> Result<Cow<'static, [u8]>, Malformed> {
+    match source.read_again(std::slice::from_ref(range)) {
+        Some(Ok(read)) if read.len() == 1 => {
+            let payload = page::open(&read[0], kind, id, range.start)?;
+            Ok(Cow::Owned(payload.into_owned()))
+        }
+        _ => Err(wrong),
+    }
+}
+
 /// The index of one tenant: symbols and directory in memory, the rest read when needed.
 #[derive(Debug)]
 pub struct Index {
@@ -136,7 +152,13 @@ impl Index {
         let at = part.directory_start;
         let corrupt = |malformed: Malformed| malformed.at(&file, at);
         let bytes = read_one(source, at..part.range.end)?;
-        let payload = page::open(&bytes, Kind::Directory, id, at).map_err(corrupt)?;
+        let payload = match page::open(&bytes, Kind::Directory, id, at) {
+            Ok(payload) => payload,
+            Err(wrong) => {
+                let range = at..part.range.end;
+                open_again(source, &range, (Kind::Directory, id), wrong).map_err(corrupt)?
+            }
+        };
         let sections = part.range.start..part.directory_start;
         let directory = Directory::decode(&payload, sections).map_err(corrupt)?;
         if directory.series_count != part.series {
@@ -273,7 +295,12 @@ impl Index {
                 let len = (range.end - range.start) as usize;
                 let corrupt = |malformed: Malformed| malformed.at(&self.file, range.start);
                 let framed = &read[chunk][from..from + len];
-                let payload = page::open(framed, kind, self.id, range.start).map_err(corrupt)?;
+                let payload = match page::open(framed, kind, self.id, range.start) {
+                    Ok(payload) => payload,
+                    Err(wrong) => {
+                        open_again(source, &range, (kind, self.id), wrong).map_err(corrupt)?
+                    }
+                };
                 each(page, &payload).map_err(corrupt)?;
             }
         }

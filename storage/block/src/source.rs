@@ -27,6 +27,11 @@ pub trait Source {
 
     /// The bytes of each range, whole; ranges ascend and lie within the block.
     fn read(&mut self, ranges: &[Range<u64>]) -> Result<Vec<Vec<u8>>, Error>;
+
+    /// The same once more, past whatever keeps bytes nearer than the block is: what was read did not check. `None`: there is nothing between.
+    fn read_again(&mut self, _ranges: &[Range<u64>]) -> Option<Result<Vec<Vec<u8>>, Error>> {
+        None
+    }
 }
 
 /// A block in memory.
@@ -158,6 +163,11 @@ impl Drop for LocalFile {
 pub trait Fetch: Send + Sync {
     /// As [`Source::read`].
     fn fetch(&self, ranges: &[Range<u64>]) -> Result<Vec<Vec<u8>>, Error>;
+
+    /// As [`Source::read_again`].
+    fn fetch_again(&self, _ranges: &[Range<u64>]) -> Option<Result<Vec<Vec<u8>>, Error>> {
+        None
+    }
 }
 
 /// A file that any thread may read, past the loop of whoever opened it; it stays readable when it is removed meanwhile. Or the bytes of a block
@@ -223,6 +233,13 @@ impl Source for SharedFile {
 
     fn len(&self) -> u64 {
         self.len
+    }
+
+    fn read_again(&mut self, ranges: &[Range<u64>]) -> Option<Result<Vec<Vec<u8>>, Error>> {
+        match &self.bytes {
+            Bytes::Here(_) => None,
+            Bytes::Elsewhere(fetch) => fetch.fetch_again(ranges),
+        }
     }
 
     fn read(&mut self, ranges: &[Range<u64>]) -> Result<Vec<Vec<u8>>, Error> {

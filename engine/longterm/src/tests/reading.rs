@@ -1,14 +1,17 @@
 //! Reading from the bucket: how many requests it takes, what is kept on the disk, and blocks that vanish.
 
+use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use block::FileKind;
+use cache::{Key, Value};
 use objstore::{Bucket, Condition, Filesystem, list_all};
 use reactor::Reactor;
 
 use super::{HOUR_MS, Life, Place, options, read, tenant};
-use crate::{Error, Tally};
+use crate::{Caches, Error, Pages, Tally};
 
 /// A directory of headers on the disk of the place, and a hand on it.
 fn headers(place: &Place) -> Arc<dyn Bucket> {
@@ -66,6 +69,104 @@ fn a_block_costs_a_request_for_its_index_once_and_one_for_what_lies_together() {
     let life = place.begin();
     let (samples, requests) = fetch(&life, "one").unwrap();
     assert!(samples == 2000 && requests > 4, "{requests}");
+}
+
+/// Caches of pages in memory, and these memories.
+fn caches() -> (Caches, [Arc<cache::Memory>; 2]) {
+    let metrics = cache::Metrics::unregistered();
+    let memory = |name| Arc::new(cache::Memory::new(1 << 20, metrics.of(name)));
+    let (index, chunks) = (memory("index"), memory("chunks"));
+    let pages = |memory: &Arc<cache::Memory>| Pages::new(memory.clone(), 300, 3, Duration::ZERO);
+    let caches = Caches {
+        index: Some(pages(&index)),
+        chunks: Some(pages(&chunks)),
+    };
+    (caches, [index, chunks])
+}
+
+#[test]
+fn what_was_read_through_caches_costs_the_bucket_nothing_the_second_time() {
+    let place = prepared();
+    let (caches, _) = caches();
+    for headers in [Some((headers(&place), 1 << 20)), None] {
+        let begin = || {
+            let mut life = place.begin_with(options(), headers.clone());
+            life.longterm = life.longterm.clone().with_caches(caches.clone());
+            life
+        };
+        let life = begin();
+        let (samples, requests) = fetch(&life, "one").unwrap();
+        println!("headers {}: {requests} requests cold", headers.is_some());
+        assert_eq!(samples, 2000);
+        assert_eq!(fetch(&life, "one").unwrap(), (2000, 0));
+        assert_eq!(fetch(&begin(), "one").unwrap(), (2000, 0), "another life");
+        // With pages of both tenants in them: who asks sees his own.
+        assert_eq!(fetch(&life, "two").unwrap().0, 2000);
+    }
+}
+
+/// Each byte of what is kept is wrong once; the bucket has the truth.
+#[test]
+fn what_a_cache_has_wrong_is_read_from_the_bucket_again() {
+    let place = prepared();
+    let wrong: Arc<Wrong> = Arc::default();
+    let pages = || Some(Pages::new(wrong.clone(), 300, 0, Duration::ZERO));
+    let caches = Caches {
+        index: pages(),
+        chunks: pages(),
+    };
+    let begin = || {
+        let mut life = place.begin();
+        life.longterm = life.longterm.clone().with_caches(caches.clone());
+        life
+    };
+    let (_, cold) = fetch(&begin(), "one").unwrap();
+    for bit in (0..300 * 8).step_by(37) {
+        *wrong.flip.lock().unwrap() = Some(bit);
+        let life = begin();
+        let (samples, requests) = fetch(&life, "one").unwrap();
+        assert_eq!(samples, 2000, "bit {bit}");
+        assert!(requests <= 2 * cold, "{requests} after {cold}");
+        *wrong.flip.lock().unwrap() = None;
+        assert_eq!(
+            fetch(&begin(), "one").unwrap(),
+            (2000, 0),
+            "it was put right"
+        );
+    }
+}
+
+/// A cache whose values have a bit wrong, until they are set again.
+#[derive(Debug, Default)]
+struct Wrong {
+    kept: Mutex<HashMap<Key, Value>>,
+    flip: Mutex<Option<usize>>,
+}
+
+impl cache::Cache for Wrong {
+    fn get(&self, keys: &[Key]) -> Vec<Option<Value>> {
+        let flip = *self.flip.lock().unwrap();
+        let wrong = |value: &Value| {
+            let mut bytes = value.to_vec();
+            if let Some(bit) = flip
+                && bit / 8 < bytes.len()
+            {
+                bytes[bit / 8] ^= 1 << (bit % 8);
+            }
+            Value::from(bytes)
+        };
+        let kept = self.kept.lock().unwrap();
+        keys.iter().map(|key| kept.get(key).map(wrong)).collect()
+    }
+
+    fn get_later(&self, keys: Vec<Key>) -> cache::Later<'_> {
+        let found = self.get(&keys);
+        Box::pin(std::future::ready(found))
+    }
+
+    fn set(&self, entries: Vec<(Key, Value)>, _ttl: Duration) {
+        self.kept.lock().unwrap().extend(entries);
+    }
 }
 
 #[test]

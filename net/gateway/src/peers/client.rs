@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use model::{Class, CoreId, Metadata, TenantId};
-use query::{Catalog, Holders};
+use query::{Catalog, History, Holders, Told};
 use rpc::ingester::ingester_client::IngesterClient;
 use rpc::ingester::{self as proto, MetadataRequest, PushRequest, StatsRequest};
 use shard::{
@@ -41,6 +41,9 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// For the answer to a small question.
 const SMALL: Duration = Duration::from_secs(10);
+
+/// For what changed: without it a query is evaluated whole.
+const HISTORY: Duration = Duration::from_secs(2);
 
 /// Between two attempts to reach a node at start.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -489,6 +492,23 @@ impl Holders for Peers {
     fn changes(&self) -> Option<&Arc<Changes>> {
         None
     }
+
+    fn histories<'a>(&'a self, tenant: &'a TenantId, until: i64) -> Told<'a> {
+        let ask = |node: &Arc<Node>| {
+            let (node, tenant) = (node.clone(), tenant.clone());
+            let asked = async move { node.history(&tenant, until).await };
+            self.shared.runtime.spawn(asked)
+        };
+        // All at once, before one is waited for.
+        let asked: Vec<_> = self.shared.nodes.iter().map(ask).collect();
+        Box::pin(async move {
+            let mut histories = Vec::with_capacity(asked.len());
+            for asked in asked {
+                histories.push(asked.await.ok()??);
+            }
+            Some(histories)
+        })
+    }
 }
 
 /// The answer, or that nobody waits for it any more.
@@ -650,6 +670,23 @@ impl Node {
             scanned_values: reply.scanned_values,
             series: reply.series,
         })
+    }
+
+    /// `None`: it cannot tell. Whether it is there at all the query itself finds out.
+    async fn history(&self, tenant: &TenantId, until: i64) -> Option<History> {
+        let request = proto::ChangesRequest {
+            tenant: tenant.as_str().to_owned(),
+            until,
+        };
+        let mut client = self.client.clone();
+        let asked = tokio::time::timeout(HISTORY, client.changes(request)).await;
+        let told = match asked {
+            Ok(Ok(reply)) => convert::history_of(reply.into_inner()),
+            Ok(Err(status)) => Err(status.message().to_owned()),
+            Err(_) => Err("no answer in time".to_owned()),
+        };
+        let shown = |reason: &String| tracing::debug!(ingester = self.address, reason, "changes");
+        told.inspect_err(shown).ok()
     }
 
     async fn stats(&self, tenant: Option<&TenantId>) -> Result<Vec<TenantStats>, ReadError> {

@@ -11,9 +11,9 @@ use model::{
 };
 use rpc::ingester as proto;
 use shard::{
-    ChunkBytes, ChunkSlice, CounterStart, FreshSamples, FreshSeries, KnownSamples, OtherSample,
-    OtherSamples, OtherValue, Push, PushOutcome, Refusal, RejectReason, Rejection, SelectedSeries,
-    Zero,
+    ChunkBytes, ChunkSlice, CounterStart, FreshSamples, FreshSeries, History, KnownSamples,
+    OtherSample, OtherSamples, OtherValue, Push, PushOutcome, Refusal, RejectReason, Rejection,
+    SelectedSeries, Zero,
 };
 use wire::remote_write::{encode, histogram};
 
@@ -472,6 +472,31 @@ pub(super) fn matchers_of(matchers: &[proto::Matcher]) -> Result<Arc<[Matcher]>,
         Matcher::new(op, &matcher.name, &matcher.value).map_err(|error| error.to_string())
     };
     matchers.iter().map(matcher).collect()
+}
+
+/// What changed at a node.
+pub(super) fn history_to(history: &History) -> proto::ChangesReply {
+    proto::ChangesReply {
+        life: history.id.0,
+        watch: history.id.1,
+        mark: history.mark,
+        after: history.lows.iter().map(|(after, _)| *after).collect(),
+        low: history.lows.iter().map(|(_, low)| *low).collect(),
+    }
+}
+
+/// Errors: it is no history.
+pub(super) fn history_of(reply: proto::ChangesReply) -> Result<History, Wrong> {
+    let lows: Vec<(u64, i64)> = reply.after.iter().copied().zip(reply.low.clone()).collect();
+    let ascends = lows.is_sorted_by(|a, b| a.0 < b.0 && a.1 < b.1);
+    if reply.after.len() != reply.low.len() || !ascends {
+        return Err("changes that do not ascend".to_owned());
+    }
+    Ok(History {
+        id: (reply.life, reply.watch),
+        mark: reply.mark,
+        lows,
+    })
 }
 
 pub(super) fn projection_to(projection: &Projection) -> (bool, Vec<String>) {

@@ -370,6 +370,18 @@ impl Ingester for IngesterService {
         }))
     }
 
+    async fn changes(
+        &self,
+        request: Request<proto::ChangesRequest>,
+    ) -> Result<Response<proto::ChangesReply>, Status> {
+        let request = request.into_inner();
+        let tenant = tenant_of(&request.tenant)?;
+        let (services, _) = self.cores()?;
+        let history = services.engine.history(&tenant, request.until);
+        let history = history.ok_or_else(|| Status::unimplemented("this node holds no series"))?;
+        Ok(Response::new(convert::history_to(&history)))
+    }
+
     async fn metadata(
         &self,
         request: Request<proto::MetadataRequest>,

@@ -1,6 +1,6 @@
 //! The table of keys: for each its name in the file, its flag, a value other than the default (for the tests and the reference), and
 //! its help. Everything else that knows keys is made from it: flags, file, `-help`, `/config`, `docs/config.md` and the tests that
-//! every key can be set by flag and by file and changes nothing but its own field. Keys of OTLP are in [`otlp`], of credentials and TLS in [`security`].
+//! every key can be set by flag and by file and changes nothing but its own field. Keys of OTLP are in [`otlp`], of credentials and TLS in [`security`], of caches in [`caches`].
 
 use std::sync::OnceLock;
 
@@ -82,6 +82,7 @@ macro_rules! key {
     };
 }
 
+mod caches;
 mod otlp;
 mod query_limits;
 mod security;
@@ -96,7 +97,9 @@ pub(super) fn keys() -> &'static [Key] {
             security::keys(),
             otlp::keys(),
             paths(),
+            caches::results(),
             blocks_storage(),
+            caches::bucket(),
             limits(),
             query_limits::keys(),
         ]
@@ -562,13 +565,6 @@ fn paths() -> Vec<Key> {
             query_range.max_retries,
             "2",
             "How often a query-frontend gives a query to another querier when one went away with it."
-        ),
-        key!(
-            "query_range.results_cache.cache.fifocache.max_size_bytes",
-            "frontend.fifocache.max-size-bytes",
-            query_range.results_cache_max_size_bytes,
-            "1GiB",
-            "Bytes of results that are kept; those used least go first."
         ),
         key!(
             "ingester.retention",

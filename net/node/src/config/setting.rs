@@ -10,6 +10,8 @@ use gateway::SlowerThan;
 use gateway::tls::ClientAuth;
 use model::{Ack, RateStrategy, RelabelAction, RelabelConfig};
 
+use super::caches::Compression;
+
 /// A type that a key can have.
 pub(super) trait Setting: Sized {
     /// The word for the reference page.
@@ -473,6 +475,11 @@ macro_rules! words {
         }
     };
 }
+words!(
+    Compression,
+    "" = Compression::None,
+    "snappy" = Compression::Snappy
+);
 words!(
     Io,
     "auto" = Io::Auto,
