@@ -48,6 +48,9 @@ pub(crate) fn execute(
         }
         Op::Truncate { len, .. } => unit(|| rustix::fs::ftruncate(fd(), *len)),
         Op::Rename { from, to } => unit(|| rustix::fs::renameat(CWD, &*from, CWD, &*to)),
+        Op::Link { from, to } => {
+            unit(|| rustix::fs::linkat(CWD, &*from, CWD, &*to, AtFlags::empty()))
+        }
         Op::Remove { path } => unit(|| rustix::fs::unlinkat(CWD, &*path, AtFlags::empty())),
         Op::RemoveDir { path } => unit(|| rustix::fs::unlinkat(CWD, &*path, AtFlags::REMOVEDIR)),
         Op::SyncDir { path } => {

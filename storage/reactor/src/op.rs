@@ -145,6 +145,13 @@ pub enum Op {
         /// New path, on the same file system.
         to: PathBuf,
     },
+    /// Gives a file another name (a hard link); `EEXIST` if that is taken. Durable after [`Op::SyncDir`].
+    Link {
+        /// A name it has.
+        from: PathBuf,
+        /// The other one, on the same file system.
+        to: PathBuf,
+    },
     /// Removes a file. Durable after [`Op::SyncDir`].
     Remove {
         /// The file.
@@ -196,6 +203,7 @@ pub enum OpKind {
     Allocate,
     Truncate,
     Rename,
+    Link,
     Remove,
     RemoveDir,
     SyncDir,
@@ -217,6 +225,7 @@ impl OpKind {
             OpKind::Allocate => "allocate",
             OpKind::Truncate => "truncate",
             OpKind::Rename => "rename",
+            OpKind::Link => "link",
             OpKind::Remove => "remove",
             OpKind::RemoveDir => "remove directory",
             OpKind::SyncDir => "sync directory",
@@ -240,6 +249,7 @@ impl Op {
             Op::Allocate { .. } => OpKind::Allocate,
             Op::Truncate { .. } => OpKind::Truncate,
             Op::Rename { .. } => OpKind::Rename,
+            Op::Link { .. } => OpKind::Link,
             Op::Remove { .. } => OpKind::Remove,
             Op::RemoveDir { .. } => OpKind::RemoveDir,
             Op::SyncDir { .. } => OpKind::SyncDir,
@@ -266,6 +276,7 @@ impl Op {
         match self {
             Op::Open { path, .. }
             | Op::Rename { from: path, .. }
+            | Op::Link { from: path, .. }
             | Op::Remove { path }
             | Op::RemoveDir { path }
             | Op::SyncDir { path }
@@ -333,6 +344,8 @@ pub enum Done {
     Truncated,
     /// [`Op::Rename`].
     Renamed,
+    /// [`Op::Link`].
+    Linked,
     /// [`Op::Remove`], [`Op::RemoveDir`].
     Removed,
     /// [`Op::CreateDir`].

@@ -178,6 +178,7 @@ impl<T: Clone> Table<T> {
             (Op::Allocate { .. }, Value::Unit) => Done::Allocated,
             (Op::Truncate { .. }, Value::Unit) => Done::Truncated,
             (Op::Rename { .. }, Value::Unit) => Done::Renamed,
+            (Op::Link { .. }, Value::Unit) => Done::Linked,
             (Op::Remove { .. } | Op::RemoveDir { .. }, Value::Unit) => Done::Removed,
             (Op::CreateDir { .. }, Value::Unit) => Done::Created,
             _ => unreachable!("a {} ended with a value of another kind", kind.name()),

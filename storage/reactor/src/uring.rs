@@ -15,7 +15,7 @@
 //!   by `flights` or `bell_count`, until its completion was reaped. Dropping the world waits for
 //!   that; while a panic unwinds it leaves that memory to the kernel.
 //! - One completion per entry, so the completion queue cannot overflow: see `limits.rs`.
-//! - Few operations have no entry of their own (list, stat, lock, opening the directory of a
+//! - Few operations have no entry of their own (list, stat, lock), or are rare (link, opening the directory of a
 //!   directory sync; truncate before Linux 6.9): they run inline. None of them is on the way of a
 //!   sample.
 
@@ -145,7 +145,7 @@ impl Uring {
         let begun = self.table.begin(&op);
         let (path, mut handle, direct) = (begun.path, begun.handle, begun.direct);
         let inline = match &op {
-            Op::List { .. } | Op::Stat { .. } | Op::Lock { .. } => true,
+            Op::List { .. } | Op::Stat { .. } | Op::Lock { .. } | Op::Link { .. } => true,
             Op::Truncate { .. } => !self.has_ftruncate,
             _ => false,
         };
@@ -407,7 +407,7 @@ impl Flight {
             Op::CreateDir { .. } => opcode::MkDirAt::new(at, c_path(0))
                 .mode(blocking::DIR_MODE)
                 .build(),
-            Op::List { .. } | Op::Stat { .. } | Op::Lock { .. } => {
+            Op::List { .. } | Op::Stat { .. } | Op::Lock { .. } | Op::Link { .. } => {
                 unreachable!("these run inline")
             }
         }

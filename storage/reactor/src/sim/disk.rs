@@ -40,8 +40,8 @@ struct FileNode {
     synced: Content,
     /// In the order of completion.
     pending: Vec<Pending<Change>>,
-    /// Whether a live name leads here; only then its space counts.
-    named: bool,
+    /// Live names that lead here; without one its space does not count.
+    names: u32,
 }
 
 #[derive(Debug, Default)]
@@ -148,7 +148,7 @@ impl Disk {
         self.create(
             path,
             Node::File(FileNode {
-                named: true,
+                names: 1,
                 ..FileNode::default()
             }),
         )
@@ -187,6 +187,20 @@ impl Disk {
             }
         }
         self.change_names(NameChange::Move { from, to, inode });
+        Ok(())
+    }
+
+    pub(super) fn link(&mut self, from: &Path, to: &Path) -> Result<(), Errno> {
+        let inode = self.lookup(from)?;
+        let (dir, name) = self.place(to)?;
+        if self.is_dir(inode) {
+            return Err(libc::EPERM);
+        }
+        if self.dir(dir)?.live.contains_key(&name) {
+            return Err(libc::EEXIST);
+        }
+        self.file_mut(inode).names += 1;
+        self.change_names(NameChange::Link { dir, name, inode });
         Ok(())
     }
 
@@ -258,7 +272,7 @@ impl Disk {
                 self.entries(*dir, synced).remove(name);
             }
             NameChange::Move { from, to, inode } => {
-                // A file has one name, also where a crash kept a later move of it and not the one before: whatever it
+                // A file has one name in a directory, also where a crash kept a later move of it and not the one before: whatever it
                 // is called on the disk, the move takes that name away.
                 for dir in [from.0, to.0] {
                     self.entries(dir, synced)
@@ -302,9 +316,11 @@ impl Disk {
     /// Gives back the space of a file that lost its name (open handles on it are not counted).
     fn release(&mut self, inode: Inode) {
         if let Some(Node::File(file)) = self.nodes.get_mut(&inode) {
-            assert!(file.named);
-            file.named = false;
-            self.used -= file.live.allocated();
+            assert!(file.names > 0);
+            file.names -= 1;
+            if file.names == 0 {
+                self.used -= file.live.allocated();
+            }
         }
     }
 
@@ -341,7 +357,7 @@ impl Disk {
         let sequence = self.sequence;
         let file = self.file_mut(inode);
         let grows = file.live.grows_by(&change);
-        if grows > 0 && file.named && used.saturating_add(grows) > capacity {
+        if grows > 0 && file.names > 0 && used.saturating_add(grows) > capacity {
             return Err(libc::ENOSPC);
         }
         let before = file.live.allocated();
@@ -356,7 +372,7 @@ impl Disk {
                 lost: false,
             });
         }
-        if file.named {
+        if file.names > 0 {
             self.used = used + after - before;
         }
         Ok(())
@@ -435,7 +451,7 @@ impl Disk {
                         }
                     }
                     file.live = file.synced.clone();
-                    file.named = true;
+                    file.names = 0;
                 }
                 Node::Dir(dir) => dir.live = dir.synced.clone(),
             }
@@ -455,6 +471,15 @@ impl Disk {
             }
         }
         self.nodes.retain(|inode, _| reached.contains(inode));
+        let dirs = self.nodes.values().filter_map(|node| match node {
+            Node::Dir(dir) => Some(dir.live.values().copied()),
+            Node::File(_) => None,
+        });
+        for inode in dirs.flatten().collect::<Vec<_>>() {
+            if let Some(Node::File(file)) = self.nodes.get_mut(&inode) {
+                file.names += 1;
+            }
+        }
         self.used = self
             .nodes
             .values()

@@ -215,6 +215,7 @@ impl Machine {
             }
             Op::SyncDir { path } => unit(self.disk.sync_dir(path, sequence)),
             Op::Rename { from, to } => unit(self.disk.rename(from, to)),
+            Op::Link { from, to } => unit(self.disk.link(from, to)),
             Op::Remove { path } => unit(self.disk.remove(path, false)),
             Op::RemoveDir { path } => unit(self.disk.remove(path, true)),
             Op::CreateDir { path } => unit(self.disk.create_dir(path).map(drop)),
@@ -318,6 +319,7 @@ impl Machine {
             OpKind::Truncate
             | OpKind::Allocate
             | OpKind::Rename
+            | OpKind::Link
             | OpKind::Remove
             | OpKind::RemoveDir
             | OpKind::CreateDir => {

@@ -207,6 +207,32 @@ fn short_reads_are_continued_to_the_end_of_the_file() {
 }
 
 #[test]
+fn a_file_with_two_names_lives_until_both_are_gone() {
+    for_each_world(|place| {
+        let mut reactor = place.reactor();
+        let [a, b, c] = ["a", "b", "c"].map(|name| place.dir().join(name));
+        let link = |from: &std::path::Path, to: &std::path::Path| Op::Link {
+            from: from.to_owned(),
+            to: to.to_owned(),
+        };
+        let file = open(&mut reactor, &a, OpenMode::create_new());
+        write(&mut reactor, file, 0, 7, 100).expect("write");
+        reactor.run(link(&a, &b)).expect("link");
+        let taken = reactor.run(link(&a, &b)).expect_err("it is there");
+        assert_eq!(taken.source.kind(), ErrorKind::AlreadyExists);
+        assert!(reactor.run(link(&c, &a)).expect_err("none").is_not_found());
+        reactor.run(Op::Remove { path: a.clone() }).expect("remove");
+        write(&mut reactor, file, 100, 8, 1).expect("write");
+        reactor.run(Op::Close { file }).expect("close");
+        let file = open(&mut reactor, &b, OpenMode::read_only());
+        assert_eq!(read(&mut reactor, file, 99, 9), [7, 8]);
+        reactor.run(Op::Close { file }).expect("close");
+        reactor.run(Op::Remove { path: b }).expect("remove");
+        assert_eq!(names(&mut reactor, place.dir()), [""; 0]);
+    });
+}
+
+#[test]
 fn names_are_created_listed_renamed_over_each_other_and_removed() {
     for_each_world(|place| {
         let mut reactor = place.reactor();
