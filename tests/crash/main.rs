@@ -1,4 +1,4 @@
-//! kill -9 and power cuts under load: nothing acknowledged is missing afterwards, nothing is found that was not sent.
+//! kill -9 (of the store of the blocks too) and power cuts under load: nothing acknowledged is missing afterwards, nothing is found that was not sent.
 //!
 //! `myelin-bench verify write` remembers in a state file what was acknowledged, `verify check` asks for all of it. A power cut is a
 //! loop-mounted filesystem that is shut down without a flush of its log (`xfs_io -x -c shutdown`): what was not synced is really
@@ -7,4 +7,6 @@
 mod kill;
 mod one;
 mod power;
+mod snapshot;
+mod store;
 mod verify;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use block::Catalog;
 use model::{Matcher, TenantId};
-use shard::{Delete, DeleteError, Message};
+use shard::{Delete, DeleteError, Message, Snapshot};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -123,6 +123,30 @@ impl Engine {
             self.metrics.deletes_failed.with_label_values(&user).inc();
         }
         result
+    }
+
+    /// Makes a snapshot of this node, with all that was stored before; without what is in memory alone where `skip_head` says so. Gives its name.
+    ///
+    /// Errors: the state of the node or of its disk; nothing of it is left then.
+    pub async fn snapshot(&self, skip_head: bool) -> Result<String, Error> {
+        self.held()?;
+        let (sender, receiver) = oneshot::channel();
+        let canceled = Arc::new(AtomicBool::new(false));
+        let snapshot = Snapshot {
+            skip_head,
+            canceled: canceled.clone(),
+            reply: Box::new(move |result| drop(sender.send(result))),
+        };
+        self.holders().send(0, Message::Snapshot(snapshot));
+        match timeout(WAIT, receiver).await {
+            Ok(Ok(result)) => result.map_err(Error::Snapshot),
+            Ok(Err(_)) => Err(Error::Snapshot("the node goes down".to_owned())),
+            Err(_) => {
+                canceled.store(true, Ordering::Relaxed);
+                let reason = format!("not done within {} s, it may be later", WAIT.as_secs());
+                Err(Error::Snapshot(reason))
+            }
+        }
     }
 
     /// The deletions of a tenant that live, and the last ones that are over, oldest first.

@@ -137,6 +137,9 @@ pub enum Error {
     /// What was to be deleted is not, or not all of it.
     #[error(transparent)]
     Delete(#[from] DeleteError),
+    /// There is no snapshot.
+    #[error("no snapshot was made: {0}")]
+    Snapshot(String),
     /// Somebody ended it.
     #[error("the query was killed by a request to do so")]
     Killed,
@@ -173,7 +176,7 @@ impl Error {
                 Class::Overload
             }
             Error::Delete(DeleteError::TooMany(_) | DeleteError::Invalid(_)) => Class::Client,
-            Error::Delete(_) => Class::Overload,
+            Error::Delete(_) | Error::Snapshot(_) => Class::Overload,
             Error::Timeout(_) => Class::Timeout,
             Error::Panicked | Error::Quarantined => Class::Internal,
         }

@@ -732,12 +732,12 @@ fn header(core: u16, number: u32) -> [u8; HEADER_BYTES] {
     header
 }
 
-fn name(dir: &Path, number: u32) -> PathBuf {
+pub(crate) fn name(dir: &Path, number: u32) -> PathBuf {
     dir.join(format!("chunks-{number:010}"))
 }
 
 /// Numbers of the chunk files in a directory; none where it does not exist.
-fn list(reactor: &mut Reactor, dir: &Path) -> Result<Vec<u32>, Error> {
+pub(crate) fn list(reactor: &mut Reactor, dir: &Path) -> Result<Vec<u32>, Error> {
     let entries = match reactor.run(Op::List {
         path: dir.to_owned(),
     }) {

@@ -315,6 +315,7 @@ impl Core {
                 None => self.purges.push(purge.0),
             },
             Message::Delete(delete) => self.cuts.order_delete(delete),
+            Message::Snapshot(snapshot) => self.cuts.order_snapshot(snapshot),
             Message::Retentions(retentions) => self.memtable.set_retentions(retentions),
             Message::Blocks(news) => self.cut_event(news.0),
             Message::Stop(reply) => {

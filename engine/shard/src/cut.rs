@@ -41,6 +41,7 @@ use crate::limits::{
 use crate::memtable::late::Late;
 use crate::memtable::{Memtable, NO_TENANT, Sealed, Tenant};
 use crate::message::{ChunkSlice, Delete, SelectedSeries};
+use crate::snapshot::Snapshot;
 
 /// Answered when what was asked for is in blocks, or why it is not.
 pub(crate) type Reply = Box<dyn FnOnce(Result<(), String>) + Send>;
@@ -185,6 +186,12 @@ impl Cuts {
     pub(crate) fn order_delete(&self, delete: Delete) {
         let orders = self.orders.clone();
         self.order(Order::Delete(Box::new((delete, orders))));
+    }
+
+    /// Likewise.
+    pub(crate) fn order_snapshot(&self, snapshot: Snapshot) {
+        let orders = self.orders.clone();
+        self.order(Order::Snapshot(Box::new((snapshot, orders))));
     }
 
     fn order(&self, order: Order) {

@@ -36,6 +36,7 @@ mod read;
 mod recovery;
 mod release;
 mod seen;
+mod snapshot;
 mod steps;
 pub mod topology;
 
@@ -52,6 +53,7 @@ pub use message::*;
 pub use options::Options;
 pub use quota::SeriesCounts;
 pub use recovery::lock_data;
+pub use snapshot::Snapshot;
 
 #[cfg(test)]
 mod tests;

@@ -100,6 +100,9 @@ pub(crate) const PURGE_SLICE_READS: usize = 64;
 /// Deletions that may wait for their turn on a node; more is refused.
 pub(crate) const DELETES_WAITING_MAX: usize = 16;
 
+/// Snapshots that may be under way or wait for their turn on a node; more is refused.
+pub(crate) const SNAPSHOTS_WAITING_MAX: usize = 2;
+
 /// Seconds between two collections of old data.
 pub const GC_INTERVAL_S: u64 = 60;
 

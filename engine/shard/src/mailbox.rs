@@ -325,6 +325,7 @@ impl Message {
                 let error = DeleteError::Unavailable(refusal.to_string());
                 (delete.reply)(Err(error));
             }
+            Message::Snapshot(snapshot) => (snapshot.reply)(Err(refusal.to_string())),
             // The core has stopped: it wants nothing more of the keeper, and keeps nothing more.
             Message::Blocks(_) | Message::Retentions(_) => {}
             Message::Stop(reply) => reply(),

@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::cut::write::Outcome;
 use crate::purge::Purge;
+use crate::snapshot::Snapshot;
 use crate::{ChunkBytes, Start};
 use model::{
     Class, Exemplar, HistogramSample, Labels, Matcher, Projection, SeriesId, SeriesKey, TenantId,
@@ -37,6 +38,8 @@ pub enum Message {
     Flush(Box<dyn FnOnce(Result<(), String>) + Send>),
     /// Deletes on all cores and in the blocks of the node, whichever core it is sent to.
     Delete(Delete),
+    /// Makes a snapshot of the node, whichever core it is sent to.
+    Snapshot(Snapshot),
     /// What the keeper asks of a core for that.
     #[doc(hidden)]
     Purge(PurgeOrder),

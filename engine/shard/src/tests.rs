@@ -1,5 +1,5 @@
 //! Tests of whole cores. `node` is a node of several cores driven by hand on a simulated machine; `client` is a gateway in
-//! small, which remembers what it sent and what was acknowledged; `behavior`, `chunks`, `crew`, `cuts`, `late`, `simulation`, `model`, `memory` and `worlds` are the tests, `pauses` is a measurement.
+//! small, which remembers what it sent and what was acknowledged; `behavior`, `chunks`, `crew`, `cuts`, `late`, `simulation`, `snapshots`, `model`, `memory` and `worlds` are the tests, `pauses` is a measurement.
 
 mod behavior;
 mod chunks;
@@ -12,4 +12,5 @@ mod model;
 mod node;
 mod pauses;
 mod simulation;
+mod snapshots;
 mod worlds;

@@ -11,10 +11,12 @@ mod label_name;
 pub(crate) mod object;
 mod remote_read;
 mod running;
+mod snapshot;
 mod stats;
 
 pub(crate) use deletions::{delete_tenant, delete_tenant_status};
 pub(crate) use running::{all_queries, kill_any};
+pub(crate) use snapshot::snapshot;
 pub(crate) use stats::json as stats_json;
 
 use std::collections::BTreeMap;

@@ -246,6 +246,7 @@ impl Authenticator {
             | Route::AllQueries
             | Route::KillAny(_)
             | Route::Flush
+            | Route::Snapshot
             | Route::Shutdown
             | Route::Mode { .. }
             | Route::Profile(_)

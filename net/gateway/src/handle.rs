@@ -256,7 +256,7 @@ fn elsewhere(roles: Roles, route: &Route) -> Option<Response<Body>> {
         Route::AllQueries | Route::KillAny(_) => {
             (roles.querier || roles.ingester, "a querier or ingester")
         }
-        Route::Flush | Route::Shutdown => (roles.ingester, "an ingester"),
+        Route::Flush | Route::Shutdown | Route::Snapshot => (roles.ingester, "an ingester"),
         _ => (true, ""),
     };
     let text = || format!("this node is not {whose} (-target)\n");
@@ -292,6 +292,7 @@ async fn dispatch(thread: &Rc<Thread>, route: Route, request: Request<Received>)
         Route::Services => admin::services(gateway),
         Route::AllQueries => api::all_queries(gateway),
         Route::KillAny(id) => api::kill_any(gateway, id),
+        Route::Snapshot => api::snapshot(gateway, request).await,
         Route::Flush => admin::flush(gateway, request.uri().query().unwrap_or("")).await,
         Route::Shutdown => admin::shutdown(gateway).await,
         Route::DeleteTenant | Route::DeleteTenantStatus => {

@@ -41,6 +41,8 @@ pub(crate) enum Route {
     KillAny(u64),
     /// Copies what is in memory into blocks.
     Flush,
+    /// Makes a copy of the node's data, of all tenants, from which a node starts.
+    Snapshot,
     /// The same, and no more writes.
     Shutdown,
     /// All that the tenant has goes; and whether it has.
@@ -223,6 +225,16 @@ fn api(path: &str, legacy: bool) -> Matched {
             )
         };
     }
+    if path == "admin/tsdb/snapshot" {
+        let names = [
+            "prometheus_api_v1_admin_tsdb_snapshot",
+            "api_prom_api_v1_admin_tsdb_snapshot",
+        ];
+        return Matched {
+            route: Route::Snapshot,
+            name: names[usize::from(legacy)],
+        };
+    }
     let (endpoint, names) = match path {
         "query" => named!(Endpoint::Query, "query"),
         "query_range" => named!(Endpoint::QueryRange, "query_range"),
@@ -324,6 +336,7 @@ impl Route {
         const GET_POST: &[Method] = &[Method::GET, Method::HEAD, Method::POST];
         match self {
             Route::DeleteTenant => &[Method::POST],
+            Route::Snapshot => &[Method::PUT, Method::POST],
             Route::Api(Endpoint::DeleteSeries) => {
                 &[Method::GET, Method::HEAD, Method::PUT, Method::POST]
             }
@@ -441,6 +454,10 @@ mod tests {
                 assert_eq!(methods, [Method::PUT, Method::POST], "{name}");
             }
         }
+        let snapshot = at("/prometheus/api/v1/admin/tsdb/snapshot");
+        assert_eq!(snapshot, Route::Snapshot);
+        assert_eq!(snapshot.methods(), [Method::PUT, Method::POST]);
+        assert!(!snapshot.is_of_tenant());
         assert_eq!(at("/purger/delete_tenant").methods(), [Method::POST]);
         let status = at("/purger/delete_tenant_status");
         assert_eq!(status, Route::DeleteTenantStatus);

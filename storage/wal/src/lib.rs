@@ -47,7 +47,9 @@ pub use limits::{
     SEGMENT_BYTES_FIRST, SERIES_REF_MAX, SPACE_RETRY_MS,
 };
 pub use log::{Health, Log, Progress, Stats};
-pub use manifest::{Lock, Manifest, core_dir, create_dirs, generations, remove_generation};
+pub use manifest::{
+    Lock, Manifest, core_dir, create_dirs, generations, newest_checkpoint, remove_generation,
+};
 pub use options::{Options, TOKENS};
 pub use record::{
     ChunkRecord, Counts, LoggedSample, Record, SeriesRecord, StoredChunkRecord, TombstoneRecord,

@@ -19,6 +19,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::error::Error;
 use crate::frame::{u16_at, u32_at, u64_at};
 use crate::limits::BLOCK_BYTES;
+use crate::names::{self, Name};
 
 const MAGIC: [u8; 8] = *b"MYELNMAN";
 const VERSION: u16 = 1;
@@ -216,6 +217,18 @@ pub fn generations(reactor: &mut Reactor, root: &Path) -> Result<Vec<u32>, Error
         (entry.is_dir && digits.len() == 10).then(|| digits.parse().ok())?
     };
     Ok(entries.iter().filter_map(number).collect())
+}
+
+/// The newest checkpoint in the directory of a core's log that bears its name, and so is whole and durable; never written to again.
+pub fn newest_checkpoint(reactor: &mut Reactor, dir: &Path) -> Result<Option<PathBuf>, Error> {
+    let path = dir.to_owned();
+    let entries = reactor.run(Op::List { path })?.entries();
+    let number = |entry: &reactor::Entry| match Name::parse(&entry.name) {
+        Name::Checkpoint(number) => Some(number),
+        _ => None,
+    };
+    let newest = entries.iter().filter_map(number).max();
+    Ok(newest.map(|number| names::checkpoint(dir, number)))
 }
 
 /// Removes the directory of a generation that is not in force, with all its logs.

@@ -3,7 +3,9 @@
 //! All of it runs on the keeper's thread with its own reactor, at low priority, and waits for its disk; cores only order and are answered through
 //! their mailbox. Memory: one batch, a group of its chunks, and what a builder needs for its series.
 
+use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::BuildHasher;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,12 +19,13 @@ use reactor::{Op, Reactor};
 use super::{final_path, join, pending_path};
 use crate::chunkfile::Place;
 use crate::chunkfile::bytes::{check, load_chunks};
-use crate::limits::DELETES_WAITING_MAX;
+use crate::limits::{DELETES_WAITING_MAX, SNAPSHOTS_WAITING_MAX};
 use crate::mailbox::Mailboxes;
 use crate::message::{
     BlockNews, ChunkSlice, Delete, DeleteError, Message, PurgeOrder, SelectedSeries,
 };
 use crate::purge::Purge;
+use crate::snapshot::{self, Snapshot};
 
 /// What cores order.
 pub(crate) enum Order {
@@ -45,6 +48,10 @@ pub(crate) enum Order {
     Delete(Box<(Delete, Sender<Order>)>),
     /// A core has deleted, or has not.
     Purged(Result<u64, String>),
+    /// Makes a snapshot; and where the answers of the cores go.
+    Snapshot(Box<(Snapshot, Sender<Order>)>),
+    /// A core has written a checkpoint for it, or has not.
+    Checkpointed(Result<(), String>),
     /// The cores have ended.
     Stop,
     /// All cores have recovered (`recovery`); nothing of the above comes before it.
@@ -119,16 +126,28 @@ pub(crate) struct Job {
     pub(crate) canceled: Arc<AtomicBool>,
 }
 
-/// Who may change what lies in blocks: a core that cuts, or a deletion. So what a file holds was logged before a deletion or behind it, never both.
+/// Who may change what lies in blocks: a core that cuts, or a deletion. So what a file holds was logged before a deletion or behind it, never both. And a snapshot,
+/// so that nobody does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Turn {
     Cut(CoreId),
     Delete,
+    Snapshot,
 }
 
 /// A deletion that waits or is under way.
 struct Deleting {
     delete: Delete,
+    orders: Sender<Order>,
+    /// Cores that have not answered.
+    missing: u16,
+    /// Why one of them could not.
+    failed: Option<String>,
+}
+
+/// A snapshot that waits or is under way.
+struct Snapping {
+    snapshot: Snapshot,
     orders: Sender<Order>,
     /// Cores that have not answered.
     missing: u16,
@@ -148,6 +167,8 @@ pub(crate) struct Blocks {
     waiting: VecDeque<Turn>,
     /// The first of them is under way when it has the turn.
     deletes: VecDeque<Deleting>,
+    /// Likewise.
+    snapshots: VecDeque<Snapping>,
     retention_ms: i64,
     /// By core.
     retentions: HashMap<CoreId, HashMap<TenantId, i64>>,
@@ -162,6 +183,7 @@ impl Blocks {
             turn: None,
             waiting: VecDeque::new(),
             deletes: VecDeque::new(),
+            snapshots: VecDeque::new(),
             retention_ms,
             retentions: HashMap::new(),
         }
@@ -180,8 +202,10 @@ impl Blocks {
         logs: &[super::Replayed],
     ) -> Result<Vec<String>, block::Error> {
         // Places in the order of logging are given out behind them.
-        let data_dir = self.dir.parent().unwrap_or(Path::new(""));
-        let deletions = super::deletions_directory(data_dir);
+        let data_dir = self.data_dir().to_owned();
+        let snapshots = snapshot::directory(&data_dir);
+        snapshot::remove_unfinished(reactor, &snapshots)?;
+        let deletions = super::deletions_directory(&data_dir);
         self.catalog.open_deletions(reactor, &deletions)?;
         let is_orphan = |name: &str| super::is_orphan(name, logs);
         let notes = self.catalog.open(reactor, &self.dir, &is_orphan)?;
@@ -194,18 +218,22 @@ impl Blocks {
         Ok(notes)
     }
 
+    fn data_dir(&self) -> &Path {
+        self.dir.parent().unwrap_or(Path::new(""))
+    }
+
     /// Does what a core has ordered.
     pub(crate) fn serve(&mut self, reactor: &mut Reactor, order: Order) {
         match order {
             Order::Begin { core } => {
                 self.waiting.push_back(Turn::Cut(core));
-                self.next_turn();
+                self.next_turn(reactor);
             }
             Order::End { core } => {
                 if self.turn == Some(Turn::Cut(core)) {
                     self.turn = None;
                 }
-                self.next_turn();
+                self.next_turn(reactor);
             }
             Order::Write(job) => {
                 let core = job.core;
@@ -227,10 +255,15 @@ impl Blocks {
             }
             Order::Delete(delete) => {
                 let (delete, orders) = *delete;
-                self.delete(delete, orders);
+                self.delete(reactor, delete, orders);
             }
             Order::Purged(result) => self.purged(reactor, result),
-            Order::Stop => self.end_deletes(),
+            Order::Snapshot(snapshot) => {
+                let (snapshot, orders) = *snapshot;
+                self.snapshot(reactor, snapshot, orders);
+            }
+            Order::Checkpointed(result) => self.checkpointed(reactor, result),
+            Order::Stop => self.end_requests(),
             Order::Conclude { .. } => unreachable!("concluded by the node"),
         }
     }
@@ -240,7 +273,7 @@ impl Blocks {
         mailboxes.send(core, Message::Blocks(BlockNews(outcome)));
     }
 
-    fn next_turn(&mut self) {
+    fn next_turn(&mut self, reactor: &mut Reactor) {
         while self.turn.is_none()
             && let Some(next) = self.waiting.pop_front()
         {
@@ -250,11 +283,12 @@ impl Blocks {
                     self.answer(core, Outcome::Turn);
                 }
                 Turn::Delete => self.begin_delete(),
+                Turn::Snapshot => self.begin_snapshot(reactor),
             }
         }
     }
 
-    fn delete(&mut self, delete: Delete, orders: Sender<Order>) {
+    fn delete(&mut self, reactor: &mut Reactor, delete: Delete, orders: Sender<Order>) {
         if self.deletes.len() >= DELETES_WAITING_MAX {
             let reason = format!("{DELETES_WAITING_MAX} deletions wait already");
             return (delete.reply)(Err(DeleteError::Unavailable(reason)));
@@ -266,15 +300,89 @@ impl Blocks {
             failed: None,
         });
         self.waiting.push_back(Turn::Delete);
-        self.next_turn();
+        self.next_turn(reactor);
     }
 
     /// Those that wait hold a way to order, with which the keeper would never end.
-    fn end_deletes(&mut self) {
+    fn end_requests(&mut self) {
+        let reason = "the node stops".to_owned();
         for Deleting { delete, .. } in self.deletes.drain(..) {
-            let reason = "the node stops".to_owned();
-            (delete.reply)(Err(DeleteError::Unavailable(reason)));
+            (delete.reply)(Err(DeleteError::Unavailable(reason.clone())));
         }
+        for Snapping { snapshot, .. } in self.snapshots.drain(..) {
+            (snapshot.reply)(Err(reason.clone()));
+        }
+    }
+
+    fn snapshot(&mut self, reactor: &mut Reactor, snapshot: Snapshot, orders: Sender<Order>) {
+        if self.snapshots.len() >= SNAPSHOTS_WAITING_MAX {
+            return (snapshot.reply)(Err("another snapshot waits already".to_owned()));
+        }
+        self.snapshots.push_back(Snapping {
+            snapshot,
+            orders,
+            missing: 0,
+            failed: None,
+        });
+        self.waiting.push_back(Turn::Snapshot);
+        self.next_turn(reactor);
+    }
+
+    /// The first snapshot has the turn: all cores write checkpoints, where their heads are wanted.
+    fn begin_snapshot(&mut self, reactor: &mut Reactor) {
+        let Some(first) = self.snapshots.front_mut() else {
+            return;
+        };
+        if first.snapshot.canceled.load(Ordering::Relaxed) {
+            let first = self.snapshots.pop_front().expect("looked at above");
+            return (first.snapshot.reply)(Err("nobody waits for it".to_owned()));
+        }
+        self.turn = Some(Turn::Snapshot);
+        if first.snapshot.skip_head {
+            return self.finish_snapshot(reactor);
+        }
+        let mailboxes = self.mailboxes.as_ref().expect("connected before it serves");
+        first.missing = mailboxes.count();
+        for core in 0..mailboxes.count() {
+            let orders = first.orders.clone();
+            let reply = move |result| {
+                // The keeper lives as long as somebody can order.
+                let _ = orders.send(Order::Checkpointed(result));
+            };
+            mailboxes.send(CoreId(core), Message::Checkpoint(Box::new(reply)));
+        }
+    }
+
+    /// A core has answered.
+    fn checkpointed(&mut self, reactor: &mut Reactor, result: Result<(), String>) {
+        let Some(first) = self.snapshots.front_mut() else {
+            return; // As of a deletion.
+        };
+        first.missing -= 1;
+        if let Err(reason) = result {
+            first.failed.get_or_insert(reason);
+        }
+        if first.missing == 0 {
+            self.finish_snapshot(reactor);
+            self.next_turn(reactor);
+        }
+    }
+
+    /// What is wanted is in files: they are linked. Gives the turn back.
+    fn finish_snapshot(&mut self, reactor: &mut Reactor) {
+        let Snapping {
+            snapshot, failed, ..
+        } = self.snapshots.pop_front().expect("it has the turn");
+        let result = match failed {
+            Some(reason) => Err(reason),
+            None => {
+                let (logs, chance) = (!snapshot.skip_head, RandomState::new().hash_one(0));
+                let data_dir = self.data_dir().to_owned();
+                snapshot::make(reactor, &data_dir, &self.catalog, logs, chance)
+            }
+        };
+        self.turn = None;
+        (snapshot.reply)(result);
     }
 
     /// What a deletion is in the file of its tenant.
@@ -335,7 +443,9 @@ impl Blocks {
     /// A core has answered. When all have deleted, no file is being written that has what they deleted; all that are there are before the place in
     /// the order of logging that the deletion gets now, and all that come are behind it.
     fn purged(&mut self, reactor: &mut Reactor, result: Result<u64, String>) {
-        let first = self.deletes.front_mut().expect("one is under way");
+        let Some(first) = self.deletes.front_mut() else {
+            return; // The node stops, and everybody was told so.
+        };
         first.missing -= 1;
         if let Err(reason) = result {
             first.failed.get_or_insert(reason);
@@ -366,7 +476,7 @@ impl Blocks {
         mailboxes.changes().note(&delete.tenant, delete.min_time);
         self.turn = None;
         (delete.reply)(result);
-        self.next_turn();
+        self.next_turn(reactor);
     }
 
     /// Errors: why there is no file; what could be removed of it has been.

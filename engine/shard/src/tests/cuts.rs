@@ -12,18 +12,18 @@ use crate::Options;
 use crate::limits::{CUT_MS, PARK_AFTER_S};
 
 /// A multiple of two hours near the clock of the simulated machine.
-fn boundary(node: &TestNode) -> i64 {
+pub(super) fn boundary(node: &TestNode) -> i64 {
     node.cores[0].reactor.wall_ms().div_euclid(CUT_MS) * CUT_MS
 }
 
-fn labels(pod: usize) -> Labels {
+pub(super) fn labels(pod: usize) -> Labels {
     Labels::from_pairs([("__name__", "up"), ("pod", &format!("p{pod}"))]).unwrap()
 }
 
 /// A node, and what was sent to it.
-struct Cutting {
-    sim: Sim,
-    options: Options,
+pub(super) struct Cutting {
+    pub(super) sim: Sim,
+    pub(super) options: Options,
     node: Option<TestNode>,
     client: Option<Client>,
     /// Whether a history has late samples.
@@ -32,7 +32,7 @@ struct Cutting {
 }
 
 impl Cutting {
-    fn new(seed: u64, cores: usize) -> Cutting {
+    pub(super) fn new(seed: u64, cores: usize) -> Cutting {
         let options = Options {
             chunk_samples_max: 5,
             chunk_file_bytes: 4096,
@@ -56,7 +56,7 @@ impl Cutting {
     }
 
     /// False: the machine has no power.
-    fn start(&mut self) -> bool {
+    pub(super) fn start(&mut self) -> bool {
         let node = TestNode::start(&self.sim, &self.options);
         if let Err(error) = &node {
             assert!(self.sim.is_off(), "{error}");
@@ -70,11 +70,11 @@ impl Cutting {
         true
     }
 
-    fn node(&mut self) -> &mut TestNode {
+    pub(super) fn node(&mut self) -> &mut TestNode {
         self.node.as_mut().expect("started")
     }
 
-    fn push(&mut self, tenant: &TenantId, body: &Body) {
+    pub(super) fn push(&mut self, tenant: &TenantId, body: &Body) {
         let client = self.client.as_ref().expect("started");
         let mut sent = client.push(tenant, body, &mut self.ledger);
         let (node, ledger) = (self.node.as_mut().expect("started"), &mut self.ledger);
@@ -85,7 +85,7 @@ impl Cutting {
     }
 
     /// Three series for hours, two of them of histograms now and then, and one that ends early.
-    fn history(&mut self, tenant: &TenantId, from: i64, minutes: i64) {
+    pub(super) fn history(&mut self, tenant: &TenantId, from: i64, minutes: i64) {
         for minute in (0..minutes).step_by(10) {
             let time = from + minute * 60_000;
             let pods = if minute < 40 { 0..4 } else { 0..3 };
@@ -108,7 +108,7 @@ impl Cutting {
     }
 
     /// Lets every core look whether it has to cut, and turns until all is over or the power is gone.
-    fn cut(&mut self) {
+    pub(super) fn cut(&mut self) {
         self.node()
             .cores
             .iter_mut()
@@ -127,7 +127,7 @@ impl Cutting {
         }
     }
 
-    fn read(&mut self, tenant: &TenantId) -> Found {
+    pub(super) fn read(&mut self, tenant: &TenantId) -> Found {
         let client = self.client.as_ref().expect("started");
         let mut asked = client.select(tenant, &[], (i64::MIN, i64::MAX));
         let mut found = None;
@@ -149,7 +149,12 @@ impl Cutting {
         self.node().mailboxes.blocks().summary().samples
     }
 
-    fn end(&mut self) {
+    pub(super) fn into_node(mut self) -> TestNode {
+        self.client = None;
+        self.node.take().expect("started")
+    }
+
+    pub(super) fn end(&mut self) {
         self.node = None;
         self.client = None;
         self.sim.crash();

@@ -189,3 +189,33 @@ fn what_is_written_behind_a_deletion_stays_while_a_checkpoint_is_under_way() {
     let times: Vec<i64> = found[&series[0]].keys().copied().collect();
     assert_eq!(times, [now - 2000, now, now + 5000]);
 }
+
+/// Story: the keeper met the end of a cut only when the cores had stopped. The deletion that had waited for it began, was refused by every core, and ended with the
+/// last order; the refusals came behind that, found no deletion, and ended the process by a panic.
+#[test]
+fn deletions_that_wait_for_a_cut_are_answered_when_the_node_stops_and_the_keeper_ends() {
+    let mut one = One::new();
+    let (tenant, now) = (TenantId::new("a").unwrap(), 1_700_000_000_000);
+    let series = [labels(&[("__name__", "up"), ("i", "x")])];
+    one.push(|r| fresh("a", &series, now, unlimited(), r));
+    let client = Client::new(one.node.mailboxes.clone());
+    let flush = Message::Flush(Box::new(drop));
+    one.node.mailboxes.send(CoreId(0), flush);
+    // It asks for its turn, and has it.
+    one.node.turn(0);
+    one.node.turn_keeper();
+    let deletes: Vec<_> = (0..3)
+        .map(|_| client.delete(&tenant, &[&[]], (i64::MIN, i64::MAX)))
+        .collect();
+    one.node.turn(0);
+    for _ in 0..deletes.len() {
+        one.node.turn_keeper();
+    }
+    let waits = |reply: &Receiver<_>| reply.try_recv().is_err();
+    assert!(deletes.iter().all(waits), "the cut has the turn");
+    one.node.stop();
+    for reply in deletes {
+        let refused = reply.try_recv().expect("answered").unwrap_err();
+        assert!(refused.to_string().contains("stop"), "{refused}");
+    }
+}

@@ -1,7 +1,7 @@
 //! A node of several cores on a simulated machine, driven by hand: no threads, the same recovery as in `Cores::start`.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::Duration;
 
 use ::model::CoreId;
@@ -223,6 +223,20 @@ impl TestNode {
             }
         }
         assert!(running.is_empty(), "every core stops");
+        drop(running);
+        // As `Cores::stop` ends the keeper: what it has not come to yet, and then the last order. What it orders of itself meanwhile comes behind.
+        let left: Vec<Order> = self.orders.try_iter().collect();
+        for order in left.into_iter().chain([Order::Stop]) {
+            self.keeper.serve(order);
+        }
+        while let Ok(order) = self.orders.try_recv() {
+            self.keeper.serve(order);
+        }
+        let ended = self.orders.try_recv().err() == Some(TryRecvError::Disconnected);
+        assert!(
+            ended,
+            "somebody can still order: the keeper would never end"
+        );
         assert_eq!(
             receiver.try_iter().count(),
             usize::from(self.mailboxes.count())

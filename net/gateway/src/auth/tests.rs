@@ -190,6 +190,7 @@ async fn each_route_has_its_scope() {
         (Route::RuntimeConfig, &["ops"]),
         (Route::Shutdown, &["ops"]),
         (Route::Flush, &["ops"]),
+        (Route::Snapshot, &["ops"]),
         (Route::AllUserStats, &["ops"]),
         (Route::AllQueries, &["ops"]),
         (Route::Index, &["ops"]),

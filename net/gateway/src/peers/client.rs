@@ -479,6 +479,10 @@ impl Holders for Peers {
                     let reason = "it is asked of the ingesters themselves".to_owned();
                     (delete.reply)(Err(DeleteError::Invalid(reason)));
                 }
+                Message::Snapshot(snapshot) => {
+                    let reason = "it is asked of the ingesters themselves".to_owned();
+                    (snapshot.reply)(Err(reason));
+                }
                 Message::Stop(reply) => reply(),
                 Message::Retentions(_) | Message::Blocks(_) | Message::Purge(_) => {}
             }
