@@ -9,7 +9,7 @@ use super::places::{ASKED, SCRAPE, SCRAPES, accepted, answers, assert_equal, met
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn first_scrape() -> i64 {
+pub(crate) fn first_scrape() -> i64 {
     (unix_now() - SCRAPES * SCRAPE / 1000 - 60) * 1000
 }
 

@@ -15,14 +15,14 @@ fn run(command: &mut Command) -> Output {
     output
 }
 
-fn openssl(folder: &Path, words: &str) {
+pub(crate) fn openssl(folder: &Path, words: &str) {
     run(Command::new("openssl")
         .args(words.split(' '))
         .current_dir(folder));
 }
 
 /// A certificate of `ca`, by that name, for a server on 127.0.0.1 and for a client alike.
-fn certificate(folder: &Path, ca: &str, name: &str) {
+pub(crate) fn certificate(folder: &Path, ca: &str, name: &str) {
     openssl(
         folder,
         &format!(
@@ -38,7 +38,7 @@ fn certificate(folder: &Path, ca: &str, name: &str) {
     );
 }
 
-fn authority(folder: &Path, name: &str) {
+pub(crate) fn authority(folder: &Path, name: &str) {
     openssl(
         folder,
         &format!(

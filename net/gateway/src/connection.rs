@@ -295,3 +295,55 @@ impl Body for TimedBody {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::tls::{ClientTls, ClientTlsFiles, Tls};
+
+    /// TLS says goodbye with bytes of its own. A client that takes nothing any more must not hold the connection with that.
+    #[tokio::test]
+    async fn the_end_of_a_connection_does_not_wait_for_a_client_that_takes_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        // The client speaks that; what is spoken behind the handshake is nothing here.
+        let tls = Tls::grpc(&crate::tls::tests::files()).unwrap();
+        let anybody = ClientTls::new(&ClientTlsFiles::default(), None).unwrap();
+        let client = async {
+            let stream = TcpStream::connect(address).await.unwrap();
+            anybody.connect(stream, "localhost").await
+        };
+        let server = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            tls.accept(stream, Duration::from_secs(10)).await
+        };
+        let (_client, stream) = tokio::join!(client, server);
+        let stream = stream.unwrap();
+        let Stream::Tls(inner) = &stream else {
+            unreachable!("TLS");
+        };
+        // Until the kernel takes no more; the client would not know what it is.
+        let full = async {
+            let (socket, _) = inner.get_ref();
+            while tokio::time::timeout(Duration::from_millis(200), socket.writable())
+                .await
+                .is_ok()
+            {
+                let _ = socket.try_write(&[0; 65536]);
+            }
+        };
+        full.await;
+        let patience = Patience {
+            idle: Duration::ZERO,
+            read: Duration::ZERO,
+            write: Duration::from_millis(100),
+        };
+        let mut socket = Socket::new(stream, patience, Rc::new(Cell::new(Phase::Busy)));
+        let end = tokio::time::timeout(Duration::from_secs(20), socket.shutdown()).await;
+        let error = end.expect("it ends").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+}

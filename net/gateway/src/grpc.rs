@@ -1,6 +1,9 @@
 //! The gRPC server: the standard health service, so that probes and meshes can ask, and what other nodes ask of this one: series
 //! ([`crate::peers`]), queries that wait ([`crate::pull`]).
 //!
+//! Other nodes show a certificate (`server.grpc_tls_config`), the secret that nodes share ([`crate::dial`]), or both, as configured; the health service asks for
+//! no secret.
+//!
 //! `SERVING` for the empty service name once the log is replayed, `NOT_SERVING` before, while stopping, and after the log failed.
 
 use std::hash::{BuildHasher, RandomState};
@@ -14,8 +17,11 @@ use rpc::frontend::frontend_server::FrontendServer;
 use rpc::ingester::ingester_server::IngesterServer;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tonic::codegen::InterceptedService;
 use tonic_health::ServingStatus;
 
+use crate::dial::Check;
 use crate::peers::serve::{IngesterService, Local};
 use crate::pull::serve::FrontendService;
 use crate::state::{Gateway, Phase};
@@ -60,9 +66,15 @@ impl GrpcServer {
                     let ingester = IngesterServer::new(ingester)
                         .max_decoding_message_size(rpc::MESSAGE_BYTES_MAX)
                         .max_encoding_message_size(rpc::MESSAGE_BYTES_MAX);
+                    let check = Check {
+                        secret: gateway.options.node_secret.clone(),
+                        denied: gateway.denied.clone(),
+                    };
+                    let ingester = InterceptedService::new(ingester, check.clone());
                     let frontend = FrontendServer::new(FrontendService::new(gateway.clone()))
                         .max_decoding_message_size(rpc::MESSAGE_BYTES_MAX)
                         .max_encoding_message_size(rpc::MESSAGE_BYTES_MAX);
+                    let frontend = InterceptedService::new(frontend, check);
                     let (reporter, service) = tonic_health::server::health_reporter();
                     let listener =
                         TcpListener::from_std(listener).expect("a listener of this runtime");
@@ -136,8 +148,8 @@ async fn accept(listener: TcpListener, gateway: Arc<Gateway>, ready: mpsc::Sende
             accepted = listener.accept() => accepted,
             Some(_) = shaking.join_next() => continue,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, from) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a gRPC connection");
                 tokio::time::sleep(LOOK).await;
@@ -153,12 +165,19 @@ async fn accept(listener: TcpListener, gateway: Arc<Gateway>, ready: mpsc::Sende
         {
             oldest.abort();
         }
+        let at = gateway.clone();
         let shake = async move {
             let stream = match &tls {
                 None => Stream::Plain(stream),
                 Some(tls) => match tls.accept(stream, patience).await {
                     Ok(stream) => stream,
-                    Err(error) => return tracing::debug!(%error, "no TLS"),
+                    Err(error) => {
+                        at.denied.0.with_label_values(&["tls"]).inc();
+                        if let Some(left_out) = at.told.room(Instant::now()) {
+                            tracing::warn!(%from, %error, left_out, "a gRPC connection without the TLS that is wanted");
+                        }
+                        return;
+                    }
                 },
             };
             // Without a receiver the server is stopping.
@@ -182,36 +201,132 @@ fn status(gateway: &Gateway) -> ServingStatus {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use prometheus::Registry;
+    use rpc::ingester::HelloRequest;
+    use rpc::ingester::ingester_client::IngesterClient;
     use tonic_health::pb::HealthCheckRequest;
     use tonic_health::pb::health_check_response::ServingStatus as Answer;
     use tonic_health::pb::health_client::HealthClient;
 
     use super::*;
+    use crate::dial::{Calls, Dial, NodeSecret};
     use crate::state::tests::options;
+    use crate::tls::{ClientTls, ClientTlsFiles, Tls};
+
+    fn start(options: crate::Options) -> GrpcServer {
+        let gateway = Arc::new(Gateway::new(options, &Registry::new()));
+        GrpcServer::start(gateway, "127.0.0.1:0".parse().unwrap()).unwrap()
+    }
+
+    fn block_on<T>(work: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.unwrap().block_on(work)
+    }
+
+    async fn dialed(server: &GrpcServer, dial: Dial) -> Result<Calls, String> {
+        let address = server.address().to_string();
+        dial.at_once(&address, "localhost", Duration::from_secs(10))
+            .await
+    }
+
+    async fn health(calls: Calls) -> Answer {
+        let mut client = HealthClient::new(calls);
+        let answer = client.check(HealthCheckRequest::default()).await;
+        answer.unwrap().into_inner().status()
+    }
+
+    fn tls() -> Option<Arc<ClientTls>> {
+        let anybody = ClientTls::new(&ClientTlsFiles::default(), None);
+        Some(Arc::new(anybody.unwrap()))
+    }
 
     #[test]
     fn the_health_service_answers_and_does_not_claim_to_serve_during_a_replay() {
-        let gateway = Arc::new(Gateway::new(options(), &Registry::new()));
-        let server = GrpcServer::start(gateway, "127.0.0.1:0".parse().unwrap()).unwrap();
-        let url = format!("http://{}", server.address());
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        let answer = runtime.block_on(async {
-            let channel = tonic::transport::Endpoint::from_shared(url)
-                .unwrap()
-                .connect()
-                .await;
-            let mut client = HealthClient::new(channel.unwrap());
-            client
-                .check(HealthCheckRequest::default())
-                .await
-                .unwrap()
-                .into_inner()
+        let server = start(options());
+        let answer =
+            block_on(async { health(dialed(&server, Dial::default()).await.unwrap()).await });
+        assert_eq!(answer, Answer::NotServing);
+        server.stop();
+    }
+
+    #[test]
+    fn a_handshake_that_says_nothing_gives_way_to_others() {
+        let server = start(crate::Options {
+            grpc_tls: Some(Arc::new(Tls::grpc(&crate::tls::tests::files()).unwrap())),
+            read_timeout: Duration::from_secs(600),
+            ..options()
         });
-        assert_eq!(answer.status(), Answer::NotServing);
+        let silent = || std::net::TcpStream::connect(server.address()).unwrap();
+        let mut all: Vec<_> = (0..HANDSHAKES_MAX).map(|_| silent()).collect();
+        let answer = block_on(async {
+            let dial = Dial {
+                tls: tls(),
+                secret: None,
+            };
+            health(dialed(&server, dial).await.unwrap()).await
+        });
+        assert_eq!(answer, Answer::NotServing);
+        // The oldest has been hung up on, the youngest waits.
+        let mut ended = |at: usize, patience| {
+            let stream = &mut all[at];
+            stream.set_read_timeout(Some(patience)).unwrap();
+            matches!(stream.read(&mut [0]), Ok(0))
+        };
+        assert!(ended(0, Duration::from_secs(60)));
+        assert!(!ended(HANDSHAKES_MAX - 1, Duration::from_millis(50)));
+        server.stop();
+    }
+
+    #[test]
+    fn nodes_are_served_who_show_the_secret_and_probes_without() {
+        let secret = |text: &str| Some(Arc::new(NodeSecret::new(text).unwrap()));
+        let server = start(crate::Options {
+            node_secret: secret("a-secret-of-all-nodes"),
+            ..options()
+        });
+        let hello = |shown: Option<Arc<NodeSecret>>| {
+            let server = &server;
+            block_on(async move {
+                let dial = Dial {
+                    tls: None,
+                    secret: shown,
+                };
+                let calls = dialed(server, dial).await.unwrap();
+                let mut ingester = IngesterClient::new(calls.clone());
+                let hello = ingester.hello(HelloRequest::default()).await.unwrap_err();
+                assert_eq!(health(calls).await, Answer::NotServing);
+                (hello.code(), hello.message().to_owned())
+            })
+        };
+        for (shown, why) in [
+            (None, "is missing"),
+            (secret("a-secret-of-others"), "another"),
+        ] {
+            let (code, said) = hello(shown);
+            assert_eq!(code, tonic::Code::Unauthenticated);
+            assert!(said.contains(why), "{said}");
+        }
+        // A whole node is not asked by others at all, and says so to those who may ask.
+        assert_eq!(
+            hello(secret("a-secret-of-all-nodes")).0,
+            tonic::Code::Unimplemented
+        );
+        server.stop();
+    }
+
+    #[test]
+    fn clear_text_and_tls_do_not_meet() {
+        let server = start(options());
+        let dial = Dial {
+            tls: tls(),
+            secret: None,
+        };
+        let error = block_on(dialed(&server, dial)).unwrap_err();
+        assert!(error.contains("does not speak TLS"), "{error}");
         server.stop();
     }
 }

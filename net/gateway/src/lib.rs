@@ -6,7 +6,8 @@
 //! - in front of both: `server` (acceptor, threads, stop), `tls`, `connection` (patience with clients), `router`, `auth` (who asks), `handle`, `state`;
 //! - a sample comes in: `push`, `distributor`, `alias`, `ha` (which of several replicas is taken), `relabel`;
 //! - a query goes out: `api`, `params`, `frontend` (identical ones are one, slow ones are told), `reply`;
-//! - operators and probes: `admin`, `mode` (whether writes are taken), `metrics`, `limit_metrics`, `also` (Cortex' names of metrics), `told` (lines about refusals), `grpc`.
+//! - operators and probes: `admin`, `mode` (whether writes are taken), `metrics`, `limit_metrics`, `also` (Cortex' names of metrics), `told` (lines about refusals), `grpc`;
+//! - other nodes: `peers`, `pull`, `dial` (connections to them).
 //!
 //! Only here a class of error becomes an HTTP status. Every wait on a client and every body has a bound, and a tenant's
 //! request reaches cores with that tenant's name only.
@@ -19,6 +20,7 @@ mod also;
 mod api;
 pub mod auth;
 mod connection;
+mod dial;
 mod distributor;
 mod frontend;
 mod grpc;
@@ -43,6 +45,7 @@ mod tenant_metrics;
 pub mod tls;
 mod told;
 
+pub use dial::{Dial, NodeSecret};
 pub use frontend::SlowerThan;
 pub use grpc::GrpcServer;
 pub use limit_metrics::LimitMetrics;

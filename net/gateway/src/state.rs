@@ -16,6 +16,7 @@ use shard::SeriesCounts;
 
 use crate::also::with_other_names;
 use crate::auth::Authenticator;
+use crate::dial::{Denied, NodeSecret};
 use crate::frontend::SlowerThan;
 use crate::frontend::flights::Flights;
 use crate::metadata::MetadataStore;
@@ -40,6 +41,8 @@ pub struct Options {
     pub http_tls: Option<Arc<Tls>>,
     /// Of the gRPC listener.
     pub grpc_tls: Option<Arc<Tls>>,
+    /// What other nodes must show there.
+    pub node_secret: Option<Arc<NodeSecret>>,
     /// Whether a query may read the data of several.
     pub federation: Federation,
     /// Before all paths, as `/myelin`, or empty.
@@ -188,6 +191,7 @@ pub struct Gateway {
     /// Whether writes are taken.
     pub(crate) mode: Switch,
     pub(crate) told: Told,
+    pub(crate) denied: Denied,
     registries: Mutex<Vec<Registry>>,
     /// The page `/runtime_config`; `None` without a file.
     runtime_pages: Mutex<Option<ConfigPages>>,
@@ -207,6 +211,7 @@ impl Gateway {
             phase: AtomicU8::new(0),
             mode: Switch::default(),
             told: Told::new(registry),
+            denied: Denied::register(registry),
             registries: Mutex::new(vec![registry.clone()]),
             runtime_pages: Mutex::default(),
         }
@@ -322,6 +327,7 @@ pub(crate) mod tests {
             auth: None,
             http_tls: None,
             grpc_tls: None,
+            node_secret: None,
             federation: Federation::default(),
             path_prefix: String::new(),
             legacy_prefix: "/api/prom".to_owned(),

@@ -1,8 +1,10 @@
-//! TLS of the listeners: rustls over aws-lc-rs, versions 1.2 and 1.3, certificates that change while the node runs.
+//! TLS of the listeners, and towards other nodes: rustls over aws-lc-rs, versions 1.2 and 1.3, certificates that change while the node runs.
 //!
-//! [`Tls`] is what a listener has: the configuration that the next connection gets. Connections keep theirs. Files are read by whoever runs the
-//! gateway, this sees their bytes. A client's certificate is verified by rustls against the authorities given; what is taken from it is the
+//! [`Tls`] is what a listener has, [`ClientTls`] what a node has that calls others: the configuration that the next connection gets. Connections keep theirs. Files
+//! are read by whoever runs the gateway, this sees their bytes. A client's certificate is verified by rustls against the authorities given; what is taken from it is the
 //! common name of its subject ([`common_name`]).
+
+mod client;
 
 use std::io;
 use std::pin::Pin;
@@ -16,8 +18,9 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsStream};
+
+pub use client::{ClientTls, ClientTlsFiles};
 
 /// A handshake takes two round trips; where no patience is configured this is it.
 const HANDSHAKE: Duration = Duration::from_secs(30);
@@ -94,7 +97,7 @@ impl Tls {
         };
         let shaken = TlsAcceptor::from(config).accept(stream);
         match tokio::time::timeout(patience, shaken).await {
-            Ok(shaken) => Ok(Stream::Tls(Box::new(shaken?))),
+            Ok(shaken) => Ok(Stream::Tls(Box::new(shaken?.into()))),
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         }
     }
@@ -102,9 +105,8 @@ impl Tls {
 
 fn config(files: &TlsFiles, protocol: &[u8]) -> Result<Arc<ServerConfig>, String> {
     let certificates = certificates(&files.certificate)?;
-    let (key_name, key) = &files.key;
-    let key = PrivateKeyDer::from_pem_slice(key)
-        .map_err(|error| format!("{key_name}: no private key in PEM: {error}"))?;
+    let key = private_key(&files.key)?;
+    let key_name = &files.key.0;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -123,12 +125,8 @@ fn config(files: &TlsFiles, protocol: &[u8]) -> Result<Arc<ServerConfig>, String
             );
         }
         (Some(file), auth) => {
-            let mut roots = RootCertStore::empty();
-            for root in self::certificates(file)? {
-                let added = roots.add(root);
-                added.map_err(|error| format!("{}: {error}", file.0))?;
-            }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let roots = Arc::new(authorities(file)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
             let verifier = match auth {
                 ClientAuth::IfGiven => verifier.allow_unauthenticated(),
                 _ => verifier,
@@ -144,6 +142,20 @@ fn config(files: &TlsFiles, protocol: &[u8]) -> Result<Arc<ServerConfig>, String
         .map_err(|error| format!("{} and {key_name}: {error}", files.certificate.0))?;
     config.alpn_protocols = vec![protocol.to_vec()];
     Ok(Arc::new(config))
+}
+
+fn private_key((name, content): &(String, Vec<u8>)) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_slice(content)
+        .map_err(|error| format!("{name}: no private key in PEM: {error}"))
+}
+
+fn authorities(file: &(String, Vec<u8>)) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for root in certificates(file)? {
+        let added = roots.add(root);
+        added.map_err(|error| format!("{}: {error}", file.0))?;
+    }
+    Ok(roots)
 }
 
 fn certificates(
@@ -290,8 +302,19 @@ fn take<'d>(der: &mut &'d [u8]) -> Option<(u8, &'d [u8])> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// A certificate by the name `localhost` that is its own authority, and its key.
+    pub(crate) fn files() -> TlsFiles {
+        let name = "localhost.pem".to_owned();
+        let pem = include_bytes!("tls/localhost.pem").to_vec();
+        TlsFiles {
+            certificate: (name.clone(), pem.clone()),
+            key: (name, pem),
+            ..TlsFiles::default()
+        }
+    }
 
     fn element(tag: u8, content: &[u8]) -> Vec<u8> {
         let mut out = vec![tag, 0x82, (content.len() >> 8) as u8, content.len() as u8];

@@ -106,6 +106,44 @@ pub(crate) struct Server {
     pub(crate) log_level: LogLevel,
     pub(crate) http_tls: TlsConfig,
     pub(crate) grpc_tls: TlsConfig,
+    /// What nodes show each other. Empty: nothing.
+    pub(crate) grpc_secret_file: String,
+}
+
+/// TLS towards other nodes.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct ClientTlsConfig {
+    pub(crate) enabled: bool,
+    pub(crate) cert_file: String,
+    pub(crate) key_file: String,
+    pub(crate) ca_file: String,
+    /// Empty: the name that is called.
+    pub(crate) server_name: String,
+    pub(crate) insecure_skip_verify: bool,
+}
+
+impl ClientTlsConfig {
+    fn validate(&self, section: &str) -> Result<(), String> {
+        let (certificate, key) = (!self.cert_file.is_empty(), !self.key_file.is_empty());
+        let authorities = !self.ca_file.is_empty();
+        let off = ClientTlsConfig {
+            enabled: false,
+            ..ClientTlsConfig::default()
+        };
+        match () {
+            // A certificate that nobody is shown, and nobody notices.
+            () if !self.enabled && *self != off => Err(format!(
+                "{section}.tls_enabled: must be true for the other settings of {section}.tls_*"
+            )),
+            () if certificate != key => Err(format!(
+                "{section}.tls_cert_path: goes with {section}.tls_key_path"
+            )),
+            () if self.enabled && authorities == self.insecure_skip_verify => Err(format!(
+                "{section}.tls_ca_path: must name the authorities of servers, or {section}.tls_insecure_skip_verify be true"
+            )),
+            () => Ok(()),
+        }
+    }
 }
 
 /// TLS of a listener.
@@ -197,6 +235,7 @@ pub(crate) struct Querier {
 pub(crate) struct IngesterClient {
     pub(crate) addresses: Vec<String>,
     pub(crate) remote_timeout: Duration,
+    pub(crate) tls: ClientTlsConfig,
 }
 
 /// See [`Config::frontend_worker`].
@@ -208,6 +247,7 @@ pub(crate) struct FrontendWorker {
     pub(crate) parallelism: usize,
     pub(crate) match_max_concurrent: bool,
     pub(crate) id: String,
+    pub(crate) tls: ClientTlsConfig,
 }
 
 /// See [`Distributor::ha_tracker`].
@@ -341,6 +381,7 @@ impl Config {
                 log_level: LogLevel::Info,
                 http_tls: TlsConfig::default(),
                 grpc_tls: TlsConfig::default(),
+                grpc_secret_file: String::new(),
             },
             api: Api {
                 prometheus_http_prefix: "/prometheus".to_owned(),
@@ -403,6 +444,7 @@ impl Config {
             ingester_client: IngesterClient {
                 addresses: Vec::new(),
                 remote_timeout: Duration::from_secs(30),
+                tls: ClientTlsConfig::default(),
             },
             frontend_worker: FrontendWorker {
                 frontend_address: String::new(),
@@ -410,6 +452,7 @@ impl Config {
                 parallelism: 10,
                 match_max_concurrent: true,
                 id: String::new(),
+                tls: ClientTlsConfig::default(),
             },
             limits: if auth_enabled {
                 TenantLimits::cortex()
@@ -515,6 +558,10 @@ impl Config {
         }
         self.server.http_tls.validate("server.http_tls_config")?;
         self.server.grpc_tls.validate("server.grpc_tls_config")?;
+        let section = "ingester_client.grpc_client_config";
+        self.ingester_client.tls.validate(section)?;
+        let section = "frontend_worker.grpc_client_config";
+        self.frontend_worker.tls.validate(section)?;
         let positive = [
             ("querier.max_concurrent", self.querier.max_concurrent as u64),
             (
@@ -674,12 +721,6 @@ impl Config {
                 let reason = format!("{address:?} stands there twice");
                 return Err(format!("ingester_client.addresses: {reason}"));
             }
-        }
-        if roles != Roles::ALL && !self.server.grpc_tls.cert_file.is_empty() {
-            return Err(
-                "server.grpc_tls_config.cert_file: nodes that are parts of one do not talk TLS to each other"
-                    .to_owned(),
-            );
         }
         let pulls = !self.frontend_worker.frontend_address.is_empty();
         if pulls && !roles.querier {

@@ -32,7 +32,8 @@ use gateway::pull::{Frontend, FrontendOptions};
 use gateway::push::{OtlpOptions, PushOptions, PushService};
 use gateway::tenant::{Federation, Tenancy};
 use gateway::{
-    ConfigPages, Gateway, GrpcServer, Held, LimitMetrics, Phase, Server, Services, TenantMetrics,
+    ConfigPages, Dial, Gateway, GrpcServer, Held, LimitMetrics, Phase, Roles, Server, Services,
+    TenantMetrics,
 };
 use longterm::Longterm;
 use model::TenantId;
@@ -116,10 +117,14 @@ async fn live(config: &Config) -> anyhow::Result<()> {
         auth: secured.auth,
         http_tls: secured.http,
         grpc_tls: secured.grpc,
+        node_secret: secured.secret,
         ..gateway_options(config)?
     };
     let gateway = Arc::new(Gateway::new(options, &registry));
     let servers = Servers::start(config, &gateway)?;
+    if let Some(open) = open_grpc(config, servers.grpc.address()) {
+        tracing::warn!("{open}");
+    }
     let banner = banner::text(config, servers.http.address(), servers.grpc.address());
     // Nobody may be there to read it.
     let _ = writeln!(std::io::stdout(), "{banner}");
@@ -128,7 +133,7 @@ async fn live(config: &Config) -> anyhow::Result<()> {
     let memory = memory::watch(config.memory_limit.0, &registry)?;
     let runtime = RuntimeConfig::start(config, &registry)?;
     let series = tokio::select! {
-        series = find_series(config, &memory, runtime.retentions(), &gateway, &notify) => series?,
+        series = find_series(config, &memory, runtime.retentions(), secured.ingesters, (&gateway, &notify)) => series?,
         () = signals.next() => {
             tracing::info!("stopped before it served");
             gateway.set_phase(Phase::Stopping);
@@ -148,7 +153,7 @@ async fn live(config: &Config) -> anyhow::Result<()> {
         None => Box::new(|| ()),
     };
     let push = assemble(config, &memory, &gateway, &registry, made, compact)?;
-    let worker = start_worker(config, &servers)?;
+    let worker = start_worker(config, &servers, secured.frontends)?;
     let background = (compaction, storage, worker);
     tracing::info!(http = %servers.http.address(), target = config.target, "serving");
     notify.tell(&format!(
@@ -268,7 +273,7 @@ fn assemble(
 }
 
 /// Queries are pulled from frontends, where that is configured.
-fn start_worker(config: &Config, servers: &Servers) -> anyhow::Result<Option<Worker>> {
+fn start_worker(config: &Config, servers: &Servers, dial: Dial) -> anyhow::Result<Option<Worker>> {
     let worker = &config.frontend_worker;
     if worker.frontend_address.is_empty() {
         return Ok(None);
@@ -286,6 +291,7 @@ fn start_worker(config: &Config, servers: &Servers) -> anyhow::Result<Option<Wor
             "" => servers.http.address().to_string(),
             id => id.to_owned(),
         },
+        dial,
     };
     let worker = Worker::start(options, servers.http.calls());
     Ok(Some(worker.map_err(|e| {
@@ -508,8 +514,8 @@ async fn find_series(
     config: &Config,
     memory: &Memory,
     retentions: Arc<Retentions>,
-    gateway: &Arc<Gateway>,
-    notify: &Arc<Notify>,
+    dial: Dial,
+    (gateway, notify): (&Arc<Gateway>, &Arc<Notify>),
 ) -> anyhow::Result<Series> {
     let roles = config.roles().map_err(|e| anyhow!("target: {e}"))?;
     if roles.ingester {
@@ -525,6 +531,7 @@ async fn find_series(
         queue_bytes_max: config.distributor.max_inflight_bytes.0,
         push_timeout: client.remote_timeout,
         connect_timeout: CONNECT_TIMEOUT,
+        dial,
     };
     let told = Cell::new(None);
     let waits_for = |whom: &str| {
@@ -644,6 +651,33 @@ impl Servers {
     }
 }
 
+/// What is to be said of a gRPC port that serves whoever reaches it.
+fn open_grpc(config: &Config, address: SocketAddr) -> Option<String> {
+    use gateway::tls::ClientAuth;
+    let server = &config.server;
+    // A whole node serves the health service alone.
+    let roles = config.roles().ok()?;
+    let is_asked = roles != Roles::ALL && (roles.ingester || roles.frontend);
+    if !is_asked || address.ip().is_loopback() {
+        return None;
+    }
+    let has_secret = !server.grpc_secret_file.is_empty();
+    let is_clear = server.grpc_tls.cert_file.is_empty();
+    let wants_certificates = server.grpc_tls.client_auth_type.0 == ClientAuth::Required;
+    let what = match (has_secret, wants_certificates) {
+        (false, false) => {
+            "whoever reaches the gRPC port reads and writes the data of every tenant: set \
+             server.grpc_tls_config with RequireAndVerifyClientCert, or server.grpc_secret_file"
+        }
+        (true, _) if is_clear => {
+            "data and the secret of the nodes travel readable to and from the gRPC port: set \
+             server.grpc_tls_config"
+        }
+        _ => return None,
+    };
+    Some(format!("{address}: {what}"))
+}
+
 /// An address from its two settings; a name is resolved once.
 fn address(host: &str, port: u16) -> anyhow::Result<SocketAddr> {
     use std::net::ToSocketAddrs;
@@ -708,6 +742,7 @@ fn gateway_options(config: &Config) -> anyhow::Result<gateway::Options> {
         auth: None,
         http_tls: None,
         grpc_tls: None,
+        node_secret: None,
         federation: Federation {
             enabled: config.tenant_federation.enabled,
             tenants_max: config.tenant_federation.max_tenant,
@@ -883,6 +918,30 @@ mod tests {
     fn connections_leave_descriptors_for_the_log() {
         assert_eq!(connections_max(8192, 1024), 768);
         assert_eq!(connections_max(100, u64::MAX), 100);
+    }
+
+    #[test]
+    fn an_open_port_of_a_part_of_a_cluster_is_told() {
+        use crate::config::ClientAuthType;
+        use gateway::tls::ClientAuth;
+        let mut config = Config::defaults(true);
+        let everywhere = "0.0.0.0:9095".parse().unwrap();
+        assert_eq!(open_grpc(&config, everywhere), None);
+        config.target = "ingester".to_owned();
+        assert_eq!(open_grpc(&config, "127.0.0.1:9095".parse().unwrap()), None);
+        let told = |config: &Config| open_grpc(config, everywhere).unwrap_or_default();
+        assert!(told(&config).contains("every tenant"));
+        config.server.grpc_secret_file = "secret".to_owned();
+        assert!(told(&config).contains("readable"));
+        config.server.grpc_tls.cert_file = "cert".to_owned();
+        assert_eq!(told(&config), "");
+        config.server.grpc_secret_file.clear();
+        assert!(told(&config).contains("every tenant"));
+        config.server.grpc_tls.client_auth_type = ClientAuthType(ClientAuth::Required);
+        assert_eq!(told(&config), "");
+        config.target = "querier".to_owned();
+        config.server.grpc_tls = Default::default();
+        assert_eq!(told(&config), "", "it serves nobody");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Files of credentials and certificates: read at the start, and again while the node runs.
+//! Files of credentials, certificates and the secret of nodes: read at the start, and again while the node runs.
 //!
 //! A file that cannot be read or is wrong keeps a node from starting, and later changes nothing: what held goes on holding, and the log and
 //! `myelin_security_last_reload_successful` tell. Certificate and key are looked at together: while only one of them is new they do not fit, so half of a
@@ -10,11 +10,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use gateway::auth::{Authenticator, Credentials};
-use gateway::tls::{Tls, TlsFiles};
+use gateway::tls::{ClientTls, ClientTlsFiles, Tls, TlsFiles};
+use gateway::{Dial, NodeSecret};
 use prometheus::{IntGaugeVec, Opts, Registry};
 use sha2::{Digest, Sha256};
 
-use crate::config::{self, Config, TlsConfig};
+use crate::config::{self, ClientTlsConfig, Config, TlsConfig};
 
 /// No such file is larger.
 const FILE_BYTES_MAX: u64 = 16 << 20;
@@ -25,6 +26,12 @@ pub(crate) struct Secured {
     pub(crate) auth: Option<Arc<Authenticator>>,
     pub(crate) http: Option<Arc<Tls>>,
     pub(crate) grpc: Option<Arc<Tls>>,
+    /// What other nodes must show.
+    pub(crate) secret: Option<Arc<NodeSecret>>,
+    /// How ingesters are called.
+    pub(crate) ingesters: Dial,
+    /// How frontends are called.
+    pub(crate) frontends: Dial,
 }
 
 /// See the module.
@@ -81,7 +88,26 @@ impl Security {
                 &server.grpc_tls,
                 Tls::grpc,
             )?,
-            auth: None,
+            ..Secured::default()
+        };
+        secured.secret = security.node_secret(&server.grpc_secret_file)?;
+        let ingesters = security.client_tls(
+            "ingester_client_tls",
+            "ingester_client.grpc_client_config",
+            &config.ingester_client.tls,
+        )?;
+        secured.ingesters = Dial {
+            tls: ingesters,
+            secret: secured.secret.clone(),
+        };
+        let frontends = security.client_tls(
+            "frontend_client_tls",
+            "frontend_worker.grpc_client_config",
+            &config.frontend_worker.tls,
+        )?;
+        secured.frontends = Dial {
+            tls: frontends,
+            secret: secured.secret.clone(),
         };
         let file = &config.auth.credentials_file;
         if !file.is_empty() {
@@ -140,6 +166,59 @@ impl Security {
         Ok(Some(tls))
     }
 
+    fn client_tls(
+        &mut self,
+        what: &'static str,
+        section: &str,
+        config: &ClientTlsConfig,
+    ) -> anyhow::Result<Option<Arc<ClientTls>>> {
+        if !config.enabled {
+            return Ok(None);
+        }
+        let has_authorities = !config.ca_file.is_empty();
+        let paths: Vec<PathBuf> = [&config.ca_file, &config.cert_file, &config.key_file]
+            .into_iter()
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from)
+            .collect();
+        let names: Vec<String> = paths
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        let files = move |contents: Vec<Vec<u8>>| {
+            let mut files = names.iter().cloned().zip(contents);
+            ClientTlsFiles {
+                authorities: has_authorities.then(|| files.next().expect("authorities")),
+                identity: files
+                    .next()
+                    .map(|certificate| [certificate, files.next().expect("key")]),
+            }
+        };
+        let (hash, contents) = read(&paths).with_context(|| section.to_owned())?;
+        let name = Some(config.server_name.as_str()).filter(|name| !name.is_empty());
+        let tls = ClientTls::new(&files(contents), name);
+        let tls = Arc::new(tls.map_err(|error| anyhow!("{section}: {error}"))?);
+        let replaced = tls.clone();
+        let take = move |contents: Vec<Vec<u8>>| replaced.replace(&files(contents));
+        self.watch(what, paths, hash, Box::new(take));
+        Ok(Some(tls))
+    }
+
+    fn node_secret(&mut self, file: &str) -> anyhow::Result<Option<Arc<NodeSecret>>> {
+        if file.is_empty() {
+            return Ok(None);
+        }
+        let path = PathBuf::from(file);
+        let wrong = |error| anyhow!("{file} (-server.grpc-secret-file): {error}");
+        let (hash, contents) = read(std::slice::from_ref(&path))?;
+        let secret = text(&contents[0]).and_then(NodeSecret::new);
+        let secret = Arc::new(secret.map_err(wrong)?);
+        let replaced = secret.clone();
+        let take = move |contents: Vec<Vec<u8>>| replaced.replace(text(&contents[0])?);
+        self.watch("grpc_secret", vec![path], hash, Box::new(take));
+        Ok(Some(secret))
+    }
+
     fn watch(&mut self, what: &'static str, paths: Vec<PathBuf>, hash: [u8; 32], take: Take) {
         self.successful.with_label_values(&[what]).set(1);
         self.watched.push(Watched {
@@ -191,9 +270,12 @@ impl Watched {
     }
 }
 
+fn text(content: &[u8]) -> Result<&str, String> {
+    std::str::from_utf8(content).map_err(|_| "not text in UTF-8".to_owned())
+}
+
 fn credentials(content: &[u8]) -> Result<Credentials, String> {
-    let text = std::str::from_utf8(content).map_err(|_| "not text in UTF-8".to_owned())?;
-    Credentials::new(config::read_credentials(text)?).map_err(|error| error.to_string())
+    Credentials::new(config::read_credentials(text(content)?)?).map_err(|error| error.to_string())
 }
 
 /// The contents of files, and a hash over all of them.

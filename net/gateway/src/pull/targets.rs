@@ -33,6 +33,13 @@ impl Named {
         }
     }
 
+    /// The host, or the name with the records.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Named::Host(name, _) | Named::Service(name) => name,
+        }
+    }
+
     /// All addresses now. Errors: the name cannot be looked up.
     pub(super) async fn resolve(&self) -> Result<BTreeSet<SocketAddr>, String> {
         match self {

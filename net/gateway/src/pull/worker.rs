@@ -13,10 +13,10 @@ use http::Request;
 use rpc::frontend::frontend_client::FrontendClient;
 use rpc::frontend::{HttpRequest, HttpResponse, QuerierToFrontend};
 use tokio::sync::{mpsc, watch};
-use tonic::transport::Endpoint;
 
 use super::targets::Named;
 use super::{headers_of, headers_to};
+use crate::dial::{self, Dial, with_causes};
 use crate::server::Calls;
 
 /// How a querier pulls.
@@ -32,13 +32,22 @@ pub struct WorkerOptions {
     pub lookup_period: Duration,
     /// Tells this querier to the frontends.
     pub name: String,
+    /// How connections are made.
+    pub dial: Dial,
+}
+
+/// What all streams of a worker share.
+struct Pulling {
+    /// What certificates of frontends are held against.
+    host: String,
+    worker: WorkerOptions,
 }
 
 /// Between two attempts to reach a frontend.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// A frontend that is silent for that long is asked whether it lives.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// For a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Pulls until it is dropped.
 #[derive(Debug)]
@@ -85,7 +94,10 @@ async fn follow(
     calls: Calls,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let options = Arc::new(options);
+    let options = Arc::new(Pulling {
+        host: named.name().to_owned(),
+        worker: options,
+    });
     // What tells each stream to end after the query it is at.
     let mut streams: BTreeMap<SocketAddr, Vec<watch::Sender<bool>>> = BTreeMap::new();
     let mut tasks = tokio::task::JoinSet::new();
@@ -105,7 +117,7 @@ async fn follow(
                 }
                 // A sender that is dropped says the same as one that tells.
                 streams.retain(|address, _| found.contains(address));
-                let counts = options.counts(found.len());
+                let counts = options.worker.counts(found.len());
                 for (address, count) in found.into_iter().zip(counts) {
                     let of_frontend = streams.entry(address).or_default();
                     of_frontend.truncate(count);
@@ -124,7 +136,7 @@ async fn follow(
             Err(_) => {}
         }
         tokio::select! {
-            () = tokio::time::sleep(options.lookup_period) => {}
+            () = tokio::time::sleep(options.worker.lookup_period) => {}
             _ = stopped.changed() => break,
         }
         // So that those that have ended are not kept.
@@ -146,6 +158,19 @@ impl WorkerOptions {
     }
 }
 
+/// Why a frontend could not be served last; told once.
+#[derive(Default)]
+struct Told(Option<String>);
+
+impl Told {
+    fn tell(&mut self, address: SocketAddr, error: String) {
+        if self.0.as_ref() != Some(&error) {
+            tracing::warn!(%address, error, "no queries can be pulled from the frontend");
+            self.0 = Some(error);
+        }
+    }
+}
+
 /// Whether a stream is to end.
 fn is_over(ended: &watch::Receiver<bool>) -> bool {
     *ended.borrow() || ended.has_changed().is_err()
@@ -154,23 +179,23 @@ fn is_over(ended: &watch::Receiver<bool>) -> bool {
 /// One stream to a frontend, made again whenever it ends.
 async fn pull(
     address: SocketAddr,
-    options: Arc<WorkerOptions>,
+    options: Arc<Pulling>,
     calls: Calls,
     mut ended: watch::Receiver<bool>,
 ) {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
-    let endpoint = endpoint
-        .connect_timeout(Duration::from_secs(5))
-        .tcp_nodelay(true)
-        .http2_adaptive_window(true)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
-        .keep_alive_while_idle(true);
+    let to = address.to_string();
+    let mut failed = Told::default();
     while !is_over(&ended) {
-        let Ok(channel) = endpoint.connect().await else {
-            tokio::select! {
-                () = tokio::time::sleep(AGAIN) => continue,
-                _ = ended.changed() => return,
+        let host = options.host.as_str();
+        let channel = options.worker.dial.at_once(&to, host, CONNECT_TIMEOUT);
+        let channel = match channel.await {
+            Ok(channel) => channel,
+            Err(error) => {
+                failed.tell(address, error);
+                tokio::select! {
+                    () = tokio::time::sleep(AGAIN) => continue,
+                    _ = ended.changed() => return,
+                }
             }
         };
         let mut client = FrontendClient::new(channel)
@@ -178,10 +203,16 @@ async fn pull(
             .max_encoding_message_size(rpc::MESSAGE_BYTES_MAX);
         // Several queries of one connection, so that a client who goes away costs no new one.
         while !is_over(&ended) {
-            match serve(&mut client, &options, &calls, &mut ended).await {
-                Ok(0) => {}
-                Ok(_) => continue,
-                Err(status) => tracing::debug!(%address, %status, "a stream has ended"),
+            match serve(&mut client, &options.worker, &calls, &mut ended).await {
+                Ok(0) => failed = Told::default(),
+                Ok(_) => {
+                    failed = Told::default();
+                    continue;
+                }
+                Err(status) => {
+                    let source = std::error::Error::source(&status);
+                    failed.tell(address, with_causes(status.message().to_owned(), source));
+                }
             }
             tokio::select! {
                 () = tokio::time::sleep(AGAIN) => break,
@@ -193,7 +224,7 @@ async fn pull(
 
 /// Queries of one stream, until the frontend ends it (nobody waits for what is at work) or this node stops. Tells how many there were.
 async fn serve(
-    client: &mut FrontendClient<tonic::transport::Channel>,
+    client: &mut FrontendClient<dial::Calls>,
     options: &WorkerOptions,
     calls: &Calls,
     ended: &mut watch::Receiver<bool>,
@@ -283,6 +314,7 @@ mod tests {
             is_shared,
             lookup_period: Duration::ZERO,
             name: String::new(),
+            dial: Dial::default(),
         };
         assert_eq!(options(7, true).counts(3), [3, 2, 2]);
         assert_eq!(options(2, true).counts(3), [1, 1, 1]);

@@ -1,7 +1,7 @@
 //! Flags and files: every key both ways, precedence, and what is told about names and values that are wrong.
 
 use super::*;
-use crate::config::yaml;
+use crate::config::{ClientTlsConfig, yaml};
 
 fn flags(args: &[&str]) -> Result<Config, String> {
     match read(args.iter().map(|a| (*a).to_owned())) {
@@ -89,7 +89,8 @@ fn every_key_can_be_set_by_flag_and_by_file_and_changes_its_own_field_only() {
             "ingester_client.addresses",
             "limits.accept_ha_samples",
         ];
-        if alone.contains(&key.yaml) || key.yaml.contains("_tls_config.") {
+        let is_tls = key.yaml.contains("_tls_config.") || key.yaml.contains("_config.tls_");
+        if alone.contains(&key.yaml) || is_tls {
             continue;
         }
         assert_eq!(
@@ -116,6 +117,36 @@ fn tls_needs_a_certificate_with_its_key_and_authorities_where_clients_are_asked(
         "-server.http-tls-ca-path=a",
         "-server.http-tls-client-auth=RequireAndVerifyClientCert",
     );
+    for (prefix, of) in [
+        (
+            "ingester.client",
+            (|c: Config| c.ingester_client.tls) as fn(Config) -> _,
+        ),
+        ("querier.frontend-client", |c| c.frontend_worker.tls),
+    ] {
+        let given = [
+            "enabled",
+            "cert-path=c",
+            "key-path=k",
+            "ca-path=a",
+            "server-name=n",
+        ];
+        let given = given.map(|one| format!("-{prefix}.tls-{one}"));
+        let read = flags(&given.each_ref().map(String::as_str)).unwrap();
+        let wanted = ClientTlsConfig {
+            enabled: true,
+            cert_file: "c".to_owned(),
+            key_file: "k".to_owned(),
+            ca_file: "a".to_owned(),
+            server_name: "n".to_owned(),
+            insecure_skip_verify: false,
+        };
+        assert_eq!(of(read), wanted);
+        let given = ["enabled", "insecure-skip-verify"];
+        let given = given.map(|one| format!("-{prefix}.tls-{one}"));
+        let read = flags(&given.each_ref().map(String::as_str)).unwrap();
+        assert!(of(read).insecure_skip_verify);
+    }
     for (given, named) in [
         ([cert].as_slice(), "server.http_tls_config.key_file"),
         (&[key], "server.http_tls_config.cert_file"),
@@ -135,6 +166,22 @@ fn tls_needs_a_certificate_with_its_key_and_authorities_where_clients_are_asked(
             "none of NoClientCert",
         ),
         (&["-auth.reload-period=0s"], "auth.reload_period"),
+        (
+            &["-ingester.client.tls-enabled"],
+            "ingester_client.grpc_client_config.tls_ca_path",
+        ),
+        (
+            &["-ingester.client.tls-ca-path=a"],
+            "ingester_client.grpc_client_config.tls_enabled",
+        ),
+        (
+            &[
+                "-querier.frontend-client.tls-enabled",
+                "-querier.frontend-client.tls-insecure-skip-verify",
+                "-querier.frontend-client.tls-key-path=k",
+            ],
+            "frontend_worker.grpc_client_config.tls_cert_path: goes with",
+        ),
     ] {
         let error = of(given).unwrap_err();
         assert!(error.contains(named), "{given:?}: {error}");
