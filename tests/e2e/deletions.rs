@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
-use tests::{Response, Server, ServerOptions, encode_form, unix_now, wait_until};
+use tests::{Cluster, Response, Server, ServerOptions, encode_form, unix_now, wait_until};
 
 use super::queries::metric;
 use super::series::{One, body, push};
@@ -248,4 +248,168 @@ fn a_request_that_cannot_be_says_what_is_wrong() {
     let url = format!("{}/prometheus{PATH}?{form}", server.url());
     let put = ureq::put(url).send_empty();
     assert_eq!(put.unwrap().status(), 204, "PUT, and parameters in the URL");
+}
+
+/// The list of deletions at a node, as (selectors, status).
+fn listed(server: &Server) -> Vec<(String, String)> {
+    let data = server.api(None).get(PATH, &[]);
+    assert_eq!(data.status, 200, "{}", data.text());
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let list = data.json();
+    let list = list.as_array().expect("a list");
+    list.iter()
+        .map(|one| {
+            assert!(one.get("missing_on").is_none(), "{one}");
+            (text(&one["selectors"][0]), text(&one["status"]))
+        })
+        .collect()
+}
+
+#[test]
+fn in_a_cluster_all_ingesters_delete_or_the_one_that_does_not_is_named() {
+    let args = ["-compactor.compaction-interval=1h".to_owned()];
+    let Some(mut cluster) = Cluster::start_with("", 2, 1, &args) else {
+        return;
+    };
+    const NAMES: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
+    let start = beginning();
+    let write = |server: &Server, n: i64| {
+        let labels = NAMES.map(|i| [("__name__", "m"), ("i", i)]);
+        let series: Vec<One<'_>> = labels
+            .iter()
+            .map(|l| (&l[..], start + n * SCRAPE, n as f64))
+            .collect();
+        let answer = push(server, None, &body(&series));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    };
+    for n in 0..10 {
+        write(&cluster.distributor, n);
+    }
+    for ingester in &cluster.ingesters {
+        let stats = ingester.admin().get("/api/v1/user_stats", &[]).json();
+        assert!(stats["numSeries"].as_u64() >= Some(2), "{stats}");
+    }
+    let counts = |cluster: &Cluster| {
+        let end = (start / 1000 + SCRAPES * 60 + 60).to_string();
+        let query = format!("count_over_time(m[{}s])", SCRAPES * 60 + 600);
+        let params = [("query", query.as_str()), ("time", &end)];
+        let data = cluster.frontend.api(None).data("/api/v1/query", &params);
+        let result = data["result"].as_array().expect("a vector");
+        let one = |one: &Value| {
+            let count = one["value"][1].as_str().unwrap().parse::<i64>().unwrap();
+            (one["metric"]["i"].as_str().unwrap().to_owned(), count)
+        };
+        result
+            .iter()
+            .map(one)
+            .collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let mut left: std::collections::BTreeMap<String, i64> =
+        NAMES.iter().map(|i| ((*i).to_owned(), 10)).collect();
+    assert_eq!(counts(&cluster), left);
+
+    // At the distributor, and at the frontend, which has a querier do it.
+    let delete = |server: &Server, params: &[(&str, &str)]| server.api(None).form(PATH, params);
+    let wide = [("match[]", "m{i=~\"[a-f]\"}")];
+    assert_eq!(delete(&cluster.distributor, &wide).status, 204);
+    left.retain(|i, _| i.as_str() > "f");
+    assert_eq!(counts(&cluster), left);
+    let end = (start / 1000 + 4 * 60).to_string();
+    let part = [("match[]", "m{i=\"g\"}"), ("end", end.as_str())];
+    assert_eq!(delete(&cluster.frontend, &part).status, 204);
+    left.insert("g".to_owned(), 5);
+    assert_eq!(counts(&cluster), left);
+    let values = cluster
+        .frontend
+        .api(None)
+        .data("/api/v1/label/i/values", &[]);
+    assert_eq!(values, serde_json::json!(["g", "h", "i", "j", "k", "l"]));
+    let bad = delete(&cluster.distributor, &[("match[]", "{")]);
+    assert_eq!(bad.status, 400, "{}", bad.text());
+
+    // One is down: the other deletes, and a repeat deletes the rest.
+    cluster.ingesters[1].kill();
+    let rest = [("match[]", "m{i=~\"[h-k]\"}"), ("end", end.as_str())];
+    let name = cluster.ingesters[1].grpc_address();
+    let answer = delete(&cluster.distributor, &rest);
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    let text = answer.text();
+    assert!(text.contains("deleted on 1 of 2"), "{text}");
+    assert!(text.contains(&format!("ingester {name}")), "{text}");
+    let list = cluster.distributor.api(None).get(PATH, &[]);
+    assert_eq!(list.status, 503, "{}", list.text());
+    assert!(list.text().contains(&name), "{}", list.text());
+    cluster.ingesters[1].restart();
+    let list = || cluster.distributor.api(None).get(PATH, &[]);
+    wait_until(
+        "the ingester to be asked again",
+        Duration::from_secs(30),
+        || list().status == 200,
+    );
+    let json = list().json();
+    assert_eq!(json[2]["missing_on"], serde_json::json!([name]), "{json}");
+    assert_eq!(delete(&cluster.distributor, &rest).status, 204);
+    for i in ["h", "i", "j", "k"] {
+        left.insert(i.to_owned(), 5);
+    }
+    assert_eq!(counts(&cluster), left);
+
+    // What is written behind a deletion stays, also at times that were deleted.
+    write(&cluster.distributor, 11);
+    for i in NAMES {
+        *left.entry(i.to_owned()).or_default() += 1;
+    }
+    assert_eq!(counts(&cluster), left);
+
+    // From blocks: hidden at once, gone when they have been rewritten.
+    cluster.ingesters.iter().for_each(flush);
+    let late = [("match[]", "m{i=~\"[j-l]\"}")];
+    assert_eq!(delete(&cluster.queriers[0], &late).status, 204);
+    left.retain(|i, _| i.as_str() < "j");
+    assert_eq!(counts(&cluster), left);
+    let last = (
+        "{__name__=\"m\",i=~\"[j-l]\"}".to_owned(),
+        "received".to_owned(),
+    );
+    let parts = [
+        &cluster.frontend,
+        &cluster.distributor,
+        &cluster.queriers[0],
+    ];
+    for part in parts {
+        assert_eq!(listed(part).last(), Some(&last));
+    }
+    // All compactors are told to look, though their time has not come.
+    let runs = |cluster: &Cluster| {
+        let of = |ingester| metric(ingester, "cortex_compactor_runs_started_total");
+        cluster.ingesters.iter().map(of).collect::<Vec<_>>()
+    };
+    let before = runs(&cluster);
+    let path = "/api/v1/admin/tsdb/clean_tombstones";
+    let answer = cluster.frontend.api(None).form(path, &[]);
+    assert_eq!(answer.status, 204, "{}", answer.text());
+    wait_until("compactors to look", Duration::from_secs(60), || {
+        runs(&cluster)
+            .iter()
+            .zip(&before)
+            .all(|(now, before)| now > before)
+    });
+    assert_eq!(counts(&cluster), left);
+
+    // All of it.
+    let path = "/purger/delete_tenant";
+    let answer = cluster.distributor.admin().post(path, &[], b"").unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(counts(&cluster).len(), 0);
+    // The status is of all ingesters: false as long as one has a block of it.
+    let path = "/purger/delete_tenant_status";
+    let status = |server: &Server| server.admin().get(path, &[]).json()["blocks_deleted"].clone();
+    let all = || cluster.ingesters.iter().all(|one| status(one) == true);
+    let (before, of_all, after) = (all(), status(&cluster.queriers[0]), all());
+    assert!(
+        of_all == before || of_all == after,
+        "{before} {of_all} {after}"
+    );
+    write(&cluster.distributor, 12);
+    assert_eq!(counts(&cluster).len(), NAMES.len());
 }

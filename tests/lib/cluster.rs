@@ -17,9 +17,19 @@ pub struct Cluster {
 impl Cluster {
     /// Starts so many of each, all with one configuration, and waits until they are ready; `None` (a skip) where the binary is not built.
     pub fn start(config: &str, ingesters: usize, queriers: usize) -> Option<Cluster> {
+        Cluster::start_with(config, ingesters, queriers, &[])
+    }
+
+    /// As [`Cluster::start`], with further flags for all.
+    pub fn start_with(
+        config: &str,
+        ingesters: usize,
+        queriers: usize,
+        flags: &[String],
+    ) -> Option<Cluster> {
         let part = |target: &str, more: &[String]| {
             let target = format!("-target={target}");
-            let args = [&[target], more].concat();
+            let args = [&[target], flags, more].concat();
             ServerOptions {
                 config: config.to_owned(),
                 args,

@@ -2,6 +2,8 @@
 //!
 //! A deletion is the cores' and the keeper's (`shard::Delete`); here its selectors are parsed, and it is waited for. When it is answered nothing that was stored before is found any more.
 //! Who stops waiting does not know whether it was made; asking again is safe.
+//!
+//! Where the series are on other nodes all of these delete, side by side; the request is done when all have. Which of them have not, and why, is in the error.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -38,6 +40,19 @@ pub struct Deletion {
     pub over_ms: Option<i64>,
     /// Blocks of this node, and of the bucket, that it has not been applied to. Nobody sees what it means in them.
     pub blocks_pending: u64,
+    /// Nodes that do not have it in their list, where there are several: it was not made there, or is over and forgotten.
+    pub missing_on: Vec<String>,
+}
+
+/// What a deletion means.
+#[derive(Debug, Clone)]
+pub struct Deleted {
+    /// A series that passes all matchers of one of them. A single selector without matchers: all series.
+    pub selectors: Vec<Arc<[Matcher]>>,
+    /// Milliseconds, both inclusive.
+    pub times: (i64, i64),
+    /// The tenant is deleted, not some of its series.
+    pub whole_tenant: bool,
 }
 
 impl Engine {
@@ -70,14 +85,22 @@ impl Engine {
             parsed.map(|list| list.map(Arc::from)).collect()
         };
         let selectors = self.run(parse).await??;
-        self.delete(tenant, selectors, (start, end), false).await
+        let deleted = Deleted {
+            selectors,
+            times: (start, end),
+            whole_tenant: false,
+        };
+        self.delete(tenant, deleted).await
     }
 
     /// Deletes all that a tenant has.
     pub async fn delete_tenant(&self, tenant: &TenantId) -> Result<u128, Error> {
-        let all: Arc<[Matcher]> = Arc::from([]);
-        self.delete(tenant, vec![all], (i64::MIN, i64::MAX), true)
-            .await
+        let deleted = Deleted {
+            selectors: vec![Arc::from([])],
+            times: (i64::MIN, i64::MAX),
+            whole_tenant: true,
+        };
+        self.delete(tenant, deleted).await
     }
 
     /// The blocks of this node. Errors: the series are on other nodes.
@@ -87,42 +110,63 @@ impl Engine {
         self.holders().blocks().cloned().ok_or_else(elsewhere)
     }
 
-    async fn delete(
-        &self,
-        tenant: &TenantId,
-        selectors: Vec<Arc<[Matcher]>>,
-        (min_time, max_time): (i64, i64),
-        whole_tenant: bool,
-    ) -> Result<u128, Error> {
-        let (sender, receiver) = oneshot::channel();
-        let canceled = Arc::new(AtomicBool::new(false));
-        let delete = Delete {
-            tenant: tenant.clone(),
-            selectors: selectors.into(),
-            min_time,
-            max_time,
-            whole_tenant,
-            canceled: canceled.clone(),
-            reply: Box::new(move |result| drop(sender.send(result))),
-        };
-        self.held()?;
+    /// Deletes what has been parsed already. Tells the id of the request, of several that of the first.
+    ///
+    /// Errors: too many live; the state of the node, or of those that did not delete.
+    pub async fn delete(&self, tenant: &TenantId, deleted: Deleted) -> Result<u128, Error> {
         let user = [self.metrics.user(tenant)];
         self.metrics.deletes.with_label_values(&user).inc();
-        self.holders().send(0, Message::Delete(delete));
-        let unavailable = |reason: String| Err(Error::Delete(DeleteError::Unavailable(reason)));
-        let result = match timeout(WAIT, receiver).await {
-            Ok(Ok(result)) => result.map_err(Error::Delete),
-            Ok(Err(_)) => unavailable("the node goes down; ask again".to_owned()),
-            Err(_) => {
-                canceled.store(true, Ordering::Relaxed);
-                let seconds = WAIT.as_secs();
-                unavailable(format!("not done within {seconds} s; ask again"))
-            }
-        };
+        let result = self.ask_to_delete(tenant, deleted).await;
         if result.is_err() {
             self.metrics.deletes_failed.with_label_values(&user).inc();
         }
-        result
+        result.map_err(Error::Delete)
+    }
+
+    async fn ask_to_delete(
+        &self,
+        tenant: &TenantId,
+        deleted: Deleted,
+    ) -> Result<u128, DeleteError> {
+        let unavailable = |reason: &str| DeleteError::Unavailable(reason.to_owned());
+        let canceled = Arc::new(AtomicBool::new(false));
+        let selectors: Arc<[Arc<[Matcher]>]> = deleted.selectors.into();
+        // Cores of this node do it together, whichever is asked.
+        let asked = match self.holders().blocks() {
+            Some(_) => 1,
+            None => self.holders().count(),
+        };
+        let mut waiting = Vec::with_capacity(usize::from(asked));
+        for holder in 0..asked {
+            let (sender, receiver) = oneshot::channel();
+            let delete = Delete {
+                tenant: tenant.clone(),
+                selectors: selectors.clone(),
+                min_time: deleted.times.0,
+                max_time: deleted.times.1,
+                whole_tenant: deleted.whole_tenant,
+                canceled: canceled.clone(),
+                reply: Box::new(move |result| drop(sender.send(result))),
+            };
+            self.holders().send(holder, Message::Delete(delete));
+            waiting.push(receiver);
+        }
+        let all = async {
+            let mut results = Vec::with_capacity(waiting.len());
+            for receiver in waiting {
+                let gone = |_| Err(unavailable("the node goes down; ask again"));
+                results.push(receiver.await.unwrap_or_else(gone));
+            }
+            results
+        };
+        let Ok(results) = timeout(WAIT, all).await else {
+            canceled.store(true, Ordering::Relaxed);
+            let seconds = WAIT.as_secs();
+            return Err(unavailable(&format!(
+                "not done within {seconds} s; ask again"
+            )));
+        };
+        together(results)
     }
 
     /// Makes a snapshot of this node, with all that was stored before; without what is in memory alone where `skip_head` says so. Gives its name.
@@ -176,6 +220,7 @@ impl Engine {
                     created_ms: deletion.created_ms,
                     over_ms: deletion.over_ms,
                     blocks_pending,
+                    missing_on: Vec::new(),
                 }
             };
             Ok(of.all().iter().map(one).collect())
@@ -196,6 +241,43 @@ impl Engine {
             Ok(blocks.iter().all(|block| block.1 > order))
         };
         self.run(look).await?
+    }
+}
+
+/// What one says, or all of several: done when all are, and else what each that is not says.
+fn together(results: Vec<Result<u128, DeleteError>>) -> Result<u128, DeleteError> {
+    let count = results.len();
+    let mut first = None;
+    let mut failed = Vec::new();
+    for result in results {
+        match result {
+            Ok(id) => first = first.or(Some(id)),
+            Err(error) => failed.push(error),
+        }
+    }
+    if count <= 1
+        && let Some(error) = failed.pop()
+    {
+        return Err(error);
+    }
+    let is_of_caller = |error: &DeleteError| !matches!(error, DeleteError::Unavailable(_));
+    let reasons: Vec<String> = failed.iter().map(ToString::to_string).collect();
+    let done = count - failed.len();
+    match first {
+        Some(id) if failed.is_empty() => Ok(id),
+        None if failed.is_empty() => {
+            let reason = "this node holds no series, and knows nobody who does".to_owned();
+            Err(DeleteError::Invalid(reason))
+        }
+        // What would be refused again is not to be repeated as it is.
+        _ if failed.iter().any(is_of_caller) => Err(DeleteError::Invalid(format!(
+            "deleted on {done} of {count} ingesters: {}",
+            reasons.join("; ")
+        ))),
+        _ => Err(DeleteError::Unavailable(format!(
+            "deleted on {done} of {count} ingesters, ask again: {}",
+            reasons.join("; ")
+        ))),
     }
 }
 
@@ -227,4 +309,29 @@ fn blocks_of(
 fn shown(matchers: &[Matcher]) -> String {
     let texts: Vec<String> = matchers.iter().map(Matcher::to_string).collect();
     format!("{{{}}}", texts.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_have_deleted_when_all_have_and_otherwise_those_that_have_not_are_named() {
+        let down = || Err(DeleteError::Unavailable("ingester b: is down".to_owned()));
+        let full = || Err(DeleteError::Invalid("ingester c: too many".to_owned()));
+        assert_eq!(together(vec![Ok(7), Ok(8)]), Ok(7));
+        assert_eq!(
+            together(vec![Err(DeleteError::TooMany(3))]),
+            Err(DeleteError::TooMany(3))
+        );
+        let error = together(vec![Ok(7), down(), Ok(8)]).unwrap_err();
+        assert!(matches!(error, DeleteError::Unavailable(_)));
+        let text = "deleted on 2 of 3 ingesters, ask again: ingester b: is down";
+        assert_eq!(error.to_string(), text);
+        let error = together(vec![down(), full()]).unwrap_err();
+        assert!(matches!(error, DeleteError::Invalid(_)));
+        let text = "deleted on 0 of 2 ingesters: ingester b: is down; ingester c: too many";
+        assert_eq!(error.to_string(), text);
+        assert!(together(Vec::new()).is_err());
+    }
 }

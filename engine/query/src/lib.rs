@@ -48,7 +48,7 @@ mod workers;
 
 pub use block::Catalog;
 pub use cardinality::{Count, Head, LabelCounts, Labeled};
-pub use deletions::Deletion;
+pub use deletions::{Deleted, Deletion};
 pub use engine::{Answer, Caller, Client, Engine, Query, Size, Times};
 pub use error::Error;
 pub use exemplars::SeriesExemplars;

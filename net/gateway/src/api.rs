@@ -131,7 +131,7 @@ impl Api<'_> {
             Endpoint::Kill(id) => api.kill(id),
             Endpoint::DeleteSeries => api.delete_series().await,
             Endpoint::CancelDelete => api.cancel_delete().await,
-            Endpoint::CleanTombstones => Ok(api.clean_tombstones()),
+            Endpoint::CleanTombstones => api.clean_tombstones().await,
             Endpoint::Read | Endpoint::Unknown => {
                 unreachable!("answered before")
             }

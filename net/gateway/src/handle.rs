@@ -247,10 +247,13 @@ fn elsewhere(roles: Roles, route: &Route) -> Option<Response<Body>> {
     let (here, whose) = match route {
         Route::Push | Route::Otlp => (roles.distributor || roles.ingester, "a distributor"),
         Route::HaTracker => (roles.distributor, "a distributor"),
-        Route::DeleteTenant
-        | Route::DeleteTenantStatus
-        | Route::Api(Endpoint::DeleteSeries | Endpoint::CancelDelete | Endpoint::CleanTombstones) => {
-            (roles.ingester, "an ingester")
+        // All that know ingesters ask them; a frontend has a querier do it.
+        Route::DeleteTenant | Route::DeleteTenantStatus => (
+            roles.ingester || roles.distributor || roles.querier,
+            "a distributor, querier or ingester",
+        ),
+        Route::Api(Endpoint::DeleteSeries | Endpoint::CancelDelete | Endpoint::CleanTombstones) => {
+            (true, "")
         }
         Route::Api(_) => (roles.querier || roles.frontend, "a querier or frontend"),
         Route::AllQueries | Route::KillAny(_) => {

@@ -15,6 +15,7 @@
 
 mod client;
 mod convert;
+mod deletions;
 mod nobody;
 pub(crate) mod serve;
 

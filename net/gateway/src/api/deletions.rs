@@ -19,7 +19,7 @@ impl Api<'_> {
     pub(super) async fn delete_series(&self) -> Result<Response<Body>, ApiError> {
         let (engine, tenant) = (&self.services.engine, &self.caller.tenant);
         if matches!(self.request.0, Method::GET | Method::HEAD) {
-            let list = engine.deletions(tenant).await?;
+            let list = deletions(self.services, tenant).await?;
             let mut out = Vec::with_capacity(256);
             put_list(&mut out, &list, put_request);
             return Ok(reply::typed(StatusCode::OK, "application/json", out));
@@ -53,7 +53,7 @@ impl Api<'_> {
         let Some(id) = self.form.first("request_id").filter(|id| !id.is_empty()) else {
             return Err(ApiError::bad_data("request_id is missing"));
         };
-        let list = self.services.engine.deletions(&self.caller.tenant).await?;
+        let list = deletions(self.services, &self.caller.tenant).await?;
         match list.iter().any(|one| shown(one.id) == id) {
             true => Err(ApiError::bad_data(
                 "deletion of series is not cancellable: what a request names is deleted at once",
@@ -65,10 +65,21 @@ impl Api<'_> {
     }
 
     /// Has the compactor look for what deletions apply to, now.
-    pub(super) fn clean_tombstones(&self) -> Response<Body> {
-        (self.services.compact)();
-        reply::text(StatusCode::NO_CONTENT, "")
+    pub(super) async fn clean_tombstones(&self) -> Result<Response<Body>, ApiError> {
+        match &self.services.peers {
+            None => (self.services.compact)(),
+            Some(peers) => peers.compact().await?,
+        }
+        Ok(reply::text(StatusCode::NO_CONTENT, ""))
     }
+}
+
+/// Those of this node, or of all that hold series.
+async fn deletions(services: &Services, tenant: &TenantId) -> Result<Vec<Deletion>, ApiError> {
+    Ok(match &services.peers {
+        None => services.engine.deletions(tenant).await?,
+        Some(peers) => peers.deletions(tenant).await?.0,
+    })
 }
 
 /// Deletes all that a tenant has.
@@ -87,7 +98,10 @@ pub(crate) async fn delete_tenant_status(
     services: &Services,
     tenant: &TenantId,
 ) -> Result<Response<Body>, ApiError> {
-    let deleted = services.engine.is_tenant_deleted(tenant).await?;
+    let deleted = match &services.peers {
+        None => services.engine.is_tenant_deleted(tenant).await?,
+        Some(peers) => peers.deletions(tenant).await?.1,
+    };
     let mut out = Vec::with_capacity(64);
     let mut object = Object::open(&mut out);
     object.text("tenant_id", tenant.as_str());
@@ -125,5 +139,10 @@ fn put_request(out: &mut Vec<u8>, request: &Deletion) {
         object.field("processed_at", |out| put_time(out, over_ms));
     }
     object.number("blocks_pending", request.blocks_pending);
+    if !request.missing_on.is_empty() {
+        object.field("missing_on", |out| {
+            put_list(out, &request.missing_on, |out, text| put_string(out, text));
+        });
+    }
     object.close();
 }

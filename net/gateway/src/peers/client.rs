@@ -17,10 +17,10 @@ use shard::{
 };
 use smallvec::SmallVec;
 use tokio::runtime::Handle;
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use super::convert::{self, Sent, Wrong};
+use crate::dial::{self, Calls, Dial};
 use crate::push::{Cores, Sleepers, Spread};
 
 /// How nodes are reached.
@@ -34,6 +34,8 @@ pub struct PeerOptions {
     pub push_timeout: Duration,
     /// For a connection.
     pub connect_timeout: Duration,
+    /// How connections are made.
+    pub dial: Dial,
 }
 
 /// How often somebody who has gone is looked for while another node works for him.
@@ -48,9 +50,6 @@ const HISTORY: Duration = Duration::from_secs(2);
 /// Between two attempts to reach a node at start.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// A connection that is silent for that long is asked whether it lives.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
-
 /// Handles on all nodes; cheap to clone.
 #[derive(Clone)]
 pub struct Peers {
@@ -64,9 +63,9 @@ struct Shared {
     options: PeerOptions,
 }
 
-struct Node {
-    address: String,
-    client: IngesterClient<Channel>,
+pub(super) struct Node {
+    pub(super) address: String,
+    pub(super) client: IngesterClient<Calls>,
     /// Of whom it was last heard.
     incarnation: AtomicU64,
     cores: u16,
@@ -87,8 +86,10 @@ impl Peers {
             // What drives a connection is spawned where the channel is made.
             let channel = {
                 let _peers = runtime.enter();
-                channel(address, &options)?
+                let host = host_of(address);
+                options.dial.lazily(address, host, options.connect_timeout)
             };
+            let channel = channel.map_err(|error| format!("of an ingester: {error}"))?;
             let mut client = IngesterClient::new(channel.clone())
                 .max_decoding_message_size(rpc::MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(rpc::MESSAGE_BYTES_MAX);
@@ -166,6 +167,14 @@ impl Peers {
         Ok(all.into_iter().take(most).collect())
     }
 
+    pub(super) fn nodes(&self) -> &[Arc<Node>] {
+        &self.shared.nodes
+    }
+
+    pub(super) fn runtime(&self) -> &Handle {
+        &self.shared.runtime
+    }
+
     /// Whether every node, as far as it was heard of, has the cores that it had.
     pub fn health(&self) -> Result<(), String> {
         let changed = |node: &&Arc<Node>| node.is_changed.load(Ordering::Relaxed);
@@ -196,21 +205,10 @@ fn spawn_runtime() -> std::io::Result<Handle> {
     Ok(handle)
 }
 
-fn channel(address: &str, options: &PeerOptions) -> Result<Channel, String> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|error| format!("{address:?} is no address of an ingester: {error}"))?;
-    Ok(endpoint
-        .connect_timeout(options.connect_timeout)
-        .tcp_nodelay(true)
-        .http2_adaptive_window(true)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
-        .keep_alive_while_idle(true)
-        .connect_lazy())
-}
-
 /// A small question, which has no deadline of a query.
-async fn in_time<T>(asked: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+pub(super) async fn in_time<T>(
+    asked: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
     let late = |_| Status::deadline_exceeded("no answer in time");
     tokio::time::timeout(SMALL, asked).await.map_err(late)?
 }
@@ -222,22 +220,21 @@ fn elsewhere(class: Class, address: &str, reason: &str) -> ReadError {
     }
 }
 
-/// A status as people read it: of a connection that cannot be made the cause, too.
-pub(super) fn told(status: &Status) -> String {
-    use std::error::Error;
-    let mut text = status.message().to_owned();
-    let mut cause = status.source();
-    while let Some(error) = cause {
-        let reason = error.to_string();
-        if !text.contains(&reason) {
-            text = format!("{text}: {reason}");
-        }
-        cause = error.source();
-    }
-    text
+/// Of `host:port`, without the brackets of an IPv6 address.
+fn host_of(address: &str) -> &str {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
-fn read_error(address: &str, status: &Status) -> ReadError {
+/// A status as people read it: of a connection that cannot be made the cause, too.
+pub(super) fn told(status: &Status) -> String {
+    dial::with_causes(
+        status.message().to_owned(),
+        std::error::Error::source(status),
+    )
+}
+
+pub(super) fn read_error(address: &str, status: &Status) -> ReadError {
     let class = match status.code() {
         // Of the query: it says so itself.
         Code::ResourceExhausted => {
@@ -475,9 +472,11 @@ impl Holders for Peers {
                     reply(Err("it is asked of the ingesters themselves".to_owned()));
                 }
                 Message::Push(push) => (push.reply)(convert::refused(&node.address, "no read")),
-                Message::Delete(delete) => {
-                    let reason = "it is asked of the ingesters themselves".to_owned();
-                    (delete.reply)(Err(DeleteError::Invalid(reason)));
+                Message::Delete(mut delete) => {
+                    let reply = std::mem::replace(&mut delete.reply, Box::new(|_| ()));
+                    let canceled = delete.canceled.clone();
+                    let gone = || DeleteError::Unavailable("nobody waits for it".to_owned());
+                    reply(until_or(node.delete(delete), &canceled, gone).await);
                 }
                 Message::Snapshot(snapshot) => {
                     let reason = "it is asked of the ingesters themselves".to_owned();
@@ -520,6 +519,14 @@ async fn until<T>(
     work: impl Future<Output = Result<T, ReadError>>,
     canceled: &AtomicBool,
 ) -> Result<T, ReadError> {
+    until_or(work, canceled, || ReadError::Canceled).await
+}
+
+async fn until_or<T, E>(
+    work: impl Future<Output = Result<T, E>>,
+    canceled: &AtomicBool,
+    error: impl FnOnce() -> E,
+) -> Result<T, E> {
     let gone = async {
         while !canceled.load(Ordering::Relaxed) {
             tokio::time::sleep(LOOK).await;
@@ -527,7 +534,7 @@ async fn until<T>(
     };
     tokio::select! {
         answer = work => answer,
-        () = gone => Err(ReadError::Canceled),
+        () = gone => Err(error()),
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use futures_util::stream::{self, Stream};
 use model::{Class, CoreId, TenantId};
-use query::{Account, Caller, Engine, Selection};
+use query::{Account, Caller, Deleted, Engine, Selection};
 use rpc::ingester::ingester_server::Ingester;
 use rpc::ingester::{self as proto, PushReply, PushRequest};
 use shard::{Push, PushOutcome, SelectedSeries};
@@ -400,6 +400,78 @@ impl Ingester for IngesterService {
         Ok(Response::new(proto::MetadataReply {
             records: records.collect(),
         }))
+    }
+
+    async fn delete(
+        &self,
+        request: Request<proto::DeleteRequest>,
+    ) -> Result<Response<proto::DeleteReply>, Status> {
+        let request = request.into_inner();
+        let tenant = tenant_of(&request.tenant)?;
+        let (services, _) = self.cores()?;
+        let (engine, metadata) = (services.engine.clone(), services.metadata.clone());
+        let selectors = request.selectors.iter();
+        let selectors = selectors.map(|one| convert::matchers_of(&one.matchers));
+        let deleted = Deleted {
+            selectors: selectors.collect::<Result<_, _>>().map_err(wrong)?,
+            times: (request.min_time, request.max_time),
+            whole_tenant: request.whole_tenant,
+        };
+        let whole_tenant = deleted.whole_tenant;
+        let is_all = deleted.selectors.iter().any(|matchers| matchers.is_empty());
+        if deleted.selectors.is_empty() || is_all != whole_tenant {
+            return Err(wrong("all series, and only some, of a tenant".to_owned()));
+        }
+        let delete = async move || {
+            let id = engine.delete(&tenant, deleted).await.map_err(failed)?;
+            if whole_tenant {
+                metadata.forget(&tenant);
+            }
+            Ok(id)
+        };
+        let id = self.local.run(delete).await?;
+        Ok(Response::new(proto::DeleteReply {
+            id_high: (id >> 64) as u64,
+            id_low: id as u64,
+        }))
+    }
+
+    async fn deletions(
+        &self,
+        request: Request<proto::DeletionsRequest>,
+    ) -> Result<Response<proto::DeletionsReply>, Status> {
+        let tenant = tenant_of(&request.into_inner().tenant)?;
+        let (services, _) = self.cores()?;
+        let engine = services.engine.clone();
+        let read = async move || {
+            let list = engine.deletions(&tenant).await.map_err(failed)?;
+            let is_deleted = engine.is_tenant_deleted(&tenant).await.map_err(failed)?;
+            Ok((list, is_deleted))
+        };
+        let (list, tenant_is_deleted) = self.local.run(read).await?;
+        let one = |deletion: query::Deletion| proto::Deletion {
+            id_high: (deletion.id >> 64) as u64,
+            id_low: deletion.id as u64,
+            selectors: deletion.selectors,
+            min_time: deletion.start,
+            max_time: deletion.end,
+            created: deletion.created_ms,
+            over: deletion.over_ms,
+            blocks_pending: deletion.blocks_pending,
+        };
+        Ok(Response::new(proto::DeletionsReply {
+            deletions: list.into_iter().map(one).collect(),
+            tenant_is_deleted,
+        }))
+    }
+
+    async fn compact(
+        &self,
+        _request: Request<proto::CompactRequest>,
+    ) -> Result<Response<proto::CompactReply>, Status> {
+        let (services, _) = self.cores()?;
+        (services.compact)();
+        Ok(Response::new(proto::CompactReply {}))
     }
 }
 
