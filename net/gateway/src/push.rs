@@ -44,6 +44,7 @@ use model::{CoreId, Labels, Metadata, TenantId};
 use prometheus::{IntGauge, Registry};
 use shard::{Memory, Push, Refusal, RejectReason, Wake};
 use smallvec::SmallVec;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use wire::remote_write::{Protocol, encode};
 use wire::snappy;
@@ -250,6 +251,8 @@ struct Shared {
     started: Instant,
     inflight_bytes: AtomicU64,
     gate: Gate,
+    /// Places for large bodies of OTLP that are decoded beside the gateway's threads.
+    decoders: Arc<Semaphore>,
     threads: AtomicU64,
     /// Samples of all tenants that were within their rates, and how fast they come.
     accepted: AtomicU64,
@@ -287,6 +290,9 @@ impl PushService {
             started: Instant::now(),
             inflight_bytes: AtomicU64::new(0),
             gate: Gate::new(gauges),
+            decoders: Arc::new(Semaphore::new(
+                std::thread::available_parallelism().map_or(1, usize::from),
+            )),
             threads: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
             rate: SmoothRate::default(),

@@ -20,7 +20,7 @@ pub(super) async fn read<B>(
     headers: &HeaderMap,
     options: &PushOptions,
     max: usize,
-    inflight: &mut Inflight<'_>,
+    inflight: &mut Inflight,
     out: &mut Vec<u8>,
 ) -> Result<(), PushError>
 where
@@ -84,7 +84,7 @@ fn declared_len(headers: &HeaderMap) -> Option<u64> {
 async fn read_all<B>(
     body: B,
     max: usize,
-    inflight: &mut Inflight<'_>,
+    inflight: &mut Inflight,
     out: &mut Vec<u8>,
 ) -> Result<(), PushError>
 where

@@ -10,16 +10,16 @@ use super::{PushError, Shared};
 use crate::distributor::tenants::Tenant;
 
 /// Bytes that one push holds; given back when it is dropped, also with its connection.
-pub(super) struct Inflight<'s> {
-    shared: &'s Shared,
+pub(super) struct Inflight {
+    shared: Arc<Shared>,
     tenant: Arc<Tenant>,
     bytes: u64,
 }
 
-impl<'s> Inflight<'s> {
-    pub(super) fn new(shared: &'s Shared, tenant: Arc<Tenant>) -> Inflight<'s> {
+impl Inflight {
+    pub(super) fn new(shared: &Arc<Shared>, tenant: Arc<Tenant>) -> Inflight {
         Inflight {
-            shared,
+            shared: shared.clone(),
             tenant,
             bytes: 0,
         }
@@ -65,7 +65,7 @@ impl<'s> Inflight<'s> {
     }
 }
 
-impl Drop for Inflight<'_> {
+impl Drop for Inflight {
     fn drop(&mut self) {
         self.sub(self.bytes);
     }

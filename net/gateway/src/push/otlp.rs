@@ -29,10 +29,15 @@ use wire::remote_write::Protocol;
 use super::inflight::Inflight;
 use super::unpack::{Packing, unpack};
 use super::{OnDrop, PushError, PushService, Sent, Written, body, media};
-use crate::distributor::tenants::Settings;
 
 /// Label of the points that cannot be translated, in the metric of discarded samples. Source: Mimir.
 const UNTRANSLATABLE: &str = "otlp_parse_error";
+
+/// Bodies of that many bytes are decoded beside the thread that serves their connection: some milliseconds of work.
+const BESIDE_BYTES_MIN: usize = 256 << 10;
+
+/// What a byte of a packed body is taken for: as much as texts that repeat unpack to.
+const UNPACKED: usize = 8;
 
 impl PushService {
     /// Answers a push of OTLP metrics. The tenant has been found by whoever routes; the body is read here.
@@ -109,17 +114,30 @@ impl PushService {
         body::read(body, headers, options, max, &mut inflight, &mut received).await?;
         if packing != Packing::None {
             let packed = std::mem::take(&mut received);
-            received = unpack(packing, &packed, max, |came| inflight.add(came))?;
-            inflight.sub(packed.len() as u64);
+            let size = packed.len().saturating_mul(UNPACKED);
+            let unpacked = self.beside(size, move || {
+                let unpacked = unpack(packing, &packed, max, |came| inflight.add(came))?;
+                inflight.sub(packed.len() as u64);
+                Ok::<_, PushError>((unpacked, inflight))
+            });
+            (received, inflight) = unpacked.await?;
         }
         let pass = self.shared.gate.enter(&tenant, received.len() as u64);
         let _pass = pass.ok_or(PushError::Overload)?;
-        if encoding == Encoding::Json {
-            received = protobuf(&received, max, &mut inflight)?;
-        }
-        let translated = self.translate(&received, &settings, &mut inflight)?;
-        inflight.sub(received.len() as u64);
-        drop(received);
+        let wanted = otlp::Options {
+            promote_resource_attributes: settings.limits.promote_resource_attributes.clone(),
+            bytes_max: options.recv_bytes_max,
+            ..options.otlp.clone()
+        };
+        let translated = self.beside(received.len(), move || {
+            if encoding == Encoding::Json {
+                received = protobuf(&received, max, &mut inflight)?;
+            }
+            let translated = translate(&received, &wanted, &mut inflight)?;
+            inflight.sub(received.len() as u64);
+            Ok::<_, PushError>((translated, inflight))
+        });
+        let (translated, _inflight) = translated.await?;
         let Translated {
             request,
             metadata,
@@ -164,35 +182,49 @@ impl PushService {
         })
     }
 
-    /// Translates a request. Bytes of what comes out are on the account when this returns.
-    fn translate(
+    /// Decodes, on this thread where there is little of it. What is large would hold up all connections of the thread, so it has another one; as many of
+    /// these work at once as there are CPUs. What was begun ends also when the client has gone, and gives back what it holds then.
+    async fn beside<T: Send + 'static>(
         &self,
-        request: &[u8],
-        settings: &Settings,
-        inflight: &mut Inflight<'_>,
-    ) -> Result<Translated, PushError> {
-        let options = &self.shared.options;
-        let reserved = request.len().min(options.recv_bytes_max) as u64;
-        inflight.add(reserved)?;
-        let translated = otlp::translate(
-            request,
-            &otlp::Options {
-                promote_resource_attributes: settings.limits.promote_resource_attributes.clone(),
-                bytes_max: options.recv_bytes_max,
-                ..options.otlp.clone()
-            },
-        )?;
-        let bytes = (translated.request.len() + translated.metadata.len()) as u64;
-        match bytes.checked_sub(reserved) {
-            Some(more) => inflight.add(more)?,
-            None => inflight.sub(reserved - bytes),
+        size: usize,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        if size < BESIDE_BYTES_MIN {
+            return work();
         }
-        Ok(translated)
+        let place = self.shared.decoders.clone().acquire_owned().await;
+        let place = place.expect("it is never closed");
+        let done = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            work()
+        });
+        match done.await {
+            Ok(done) => done,
+            // As if it had been here.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
     }
 }
 
+/// Translates a request. Bytes of what comes out are on the account when this returns.
+fn translate(
+    request: &[u8],
+    options: &otlp::Options,
+    inflight: &mut Inflight,
+) -> Result<Translated, PushError> {
+    let reserved = request.len().min(options.bytes_max) as u64;
+    inflight.add(reserved)?;
+    let translated = otlp::translate(request, options)?;
+    let bytes = (translated.request.len() + translated.metadata.len()) as u64;
+    match bytes.checked_sub(reserved) {
+        Some(more) => inflight.add(more)?,
+        None => inflight.sub(reserved - bytes),
+    }
+    Ok(translated)
+}
+
 /// A JSON request as protobuf. The text is off the account when this returns, and what came of it on it.
-fn protobuf(text: &[u8], max: usize, inflight: &mut Inflight<'_>) -> Result<Vec<u8>, PushError> {
+fn protobuf(text: &[u8], max: usize, inflight: &mut Inflight) -> Result<Vec<u8>, PushError> {
     let reserved = text.len().saturating_mul(4).min(max) as u64;
     inflight.add(reserved)?;
     let mut request = Vec::new();

@@ -86,7 +86,7 @@ impl<'a> Keys<'a> {
         for &(key, value) in attributes.iter() {
             labels.push((self.name(key, out)?, self.value(value, out)?));
         }
-        labels.sort_by(|a, b| out.text(a.0).cmp(out.text(b.0)));
+        labels.sort_by(|a, b| out.order(a.0, b.0));
         self.join(&mut labels, out)?;
         Ok(labels)
     }
@@ -98,23 +98,34 @@ impl<'a> Keys<'a> {
         }
         let mut joined: Vec<Label> = Vec::with_capacity(labels.len());
         for same in labels.chunk_by(|a, b| a.0 == b.0) {
-            let mut value = same[0].1;
-            if same.len() > 1 {
-                let text = &mut self.scratch;
-                text.clear();
-                for (_, value) in same {
-                    if !text.is_empty() {
-                        text.push(b';');
-                    }
-                    text.extend_from_slice(out.text(*value));
-                }
-                out.count(text.len())?;
-                value = out.symbol(text)?;
-            }
-            joined.push((same[0].0, value));
+            joined.push((
+                same[0].0,
+                self.joined(same.iter().map(|label| label.1), out)?,
+            ));
         }
         *labels = joined;
         Ok(())
+    }
+
+    /// One value of several.
+    fn joined(
+        &mut self,
+        values: impl ExactSizeIterator<Item = Symbol> + Clone,
+        out: &mut Output,
+    ) -> Result<Symbol, Malformed> {
+        if values.len() == 1 {
+            return Ok(values.last().expect("one"));
+        }
+        let text = &mut self.scratch;
+        text.clear();
+        for value in values {
+            if !text.is_empty() {
+                text.push(b';');
+            }
+            text.extend_from_slice(out.text(value));
+        }
+        out.count(text.len())?;
+        out.symbol(text)
     }
 }
 
@@ -132,45 +143,78 @@ pub(super) struct Layers<'a> {
     pub(super) promoted: Vec<Label>,
     /// Whatever the point has: scope, job, instance. The last of a name holds.
     pub(super) fixed: Vec<Label>,
+    /// All of them, sorted by name and rank once for all points: names may be long.
+    sorted: Vec<(Label, Rank)>,
+}
+
+/// Who holds where several have a label of one name; the labels of the point stand with, and before, those that are converted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Promoted,
+    Point,
+    Fixed,
 }
 
 impl<'a> Layers<'a> {
+    /// Makes ready for points, when all labels are there.
+    pub(super) fn sort(&mut self, out: &Output) {
+        let of = |labels: &[Label], rank| {
+            let ranked = labels.iter().map(move |label| (*label, rank));
+            ranked.collect::<Vec<_>>()
+        };
+        self.sorted = of(&self.promoted, Rank::Promoted);
+        self.sorted.extend(of(&self.converted, Rank::Point));
+        self.sorted.extend(of(&self.fixed, Rank::Fixed));
+        self.sorted
+            .sort_by(|(a, rank), (b, other)| out.order(a.0, b.0).then(rank.cmp(other)));
+    }
+
     /// The labels of a point without the name of the metric, sorted by name.
+    ///
+    /// Cost: a search among the layers for each attribute of the point, and a copy of them; their names are not compared with each other.
     pub(super) fn around(
         &self,
         attributes: &mut Attributes<'a>,
         keys: &mut Keys<'a>,
         out: &mut Output,
     ) -> Result<Vec<Label>, Unusable> {
+        let layered = self.converted.len() + self.promoted.len() + self.fixed.len();
+        assert_eq!(self.sorted.len(), layered, "sorted when all are there");
         // Also those that leave nothing behind: a request has few of them, or few points.
-        out.count(self.converted.len() + self.promoted.len() + self.fixed.len())?;
+        out.count(layered)?;
         if !self.converted_keys.is_empty() {
             attributes.retain(|(key, _)| !self.converted_keys.contains(key));
         }
-        let mut own = keys.labels(attributes, out)?;
-        if !self.converted.is_empty() {
-            own.extend_from_slice(&self.converted);
-            own.sort_by(|a, b| out.text(a.0).cmp(out.text(b.0)));
-            keys.join(&mut own, out)?;
+        let own = keys.labels(attributes, out)?;
+        let mut ranked: Vec<(Label, Rank)> = Vec::with_capacity(layered + own.len());
+        let mut rest = &self.sorted[..];
+        for label in own {
+            let before = rest.partition_point(|(other, rank)| {
+                let order = out.order(other.0, label.0).then(rank.cmp(&Rank::Point));
+                order.is_lt()
+            });
+            let (first, last) = rest.split_at(before);
+            ranked.extend_from_slice(first);
+            ranked.push((label, Rank::Point));
+            rest = last;
         }
-        let mut ranked: Vec<(Label, u8)> = Vec::new();
-        let promoted = self.promoted.iter().map(|label| (*label, 0));
-        // An attribute without a value is as good as none.
-        let own = own.into_iter().filter(|label| label.1 != EMPTY);
-        ranked.extend(promoted.chain(own.map(|label| (label, 1))));
-        ranked.extend(self.fixed.iter().map(|label| (*label, 2)));
-        ranked.sort_by(|(a, rank), (b, other)| {
-            let by_name = out.text(a.0).cmp(out.text(b.0));
-            by_name.then(rank.cmp(other))
-        });
+        ranked.extend_from_slice(rest);
         let mut labels: Vec<Label> = Vec::with_capacity(ranked.len());
-        for (label, _) in ranked {
-            match labels.last_mut() {
-                Some(last) if last.0 == label.0 => *last = label,
-                _ => labels.push(label),
+        for same in ranked.chunk_by(|(a, _), (b, _)| a.0 == b.0) {
+            let from = same.partition_point(|(_, rank)| *rank < Rank::Point);
+            let until = same.partition_point(|(_, rank)| *rank <= Rank::Point);
+            let (before, of_point, behind) = (&same[..from], &same[from..until], &same[until..]);
+            let mut value = before.last().map(|(label, _)| label.1);
+            if !of_point.is_empty() {
+                let joined = keys.joined(of_point.iter().map(|(label, _)| label.1), out)?;
+                // An attribute without a value is as good as none.
+                value = Some(joined).filter(|joined| *joined != EMPTY).or(value);
+            }
+            let value = behind.last().map(|(label, _)| label.1).or(value);
+            if let Some(value) = value.filter(|value| *value != EMPTY) {
+                labels.push((same[0].0.0, value));
             }
         }
-        labels.retain(|label| label.1 != EMPTY);
         Ok(labels)
     }
 }
@@ -408,5 +452,87 @@ mod tests {
             keys.labels(&mut [(b"", &one)], &mut Output::new(1000))
                 .is_err()
         );
+    }
+
+    /// Layers with hundreds of long names cost each point what its own attributes cost.
+    #[test]
+    fn names_of_layers_are_compared_once_and_not_for_each_point() {
+        let mut out = Output::new(1 << 24);
+        let mut keys = Keys::default();
+        let mut layer = |kind: &str| -> Vec<Label> {
+            let label = |n: u32| {
+                let name = format!("{}{kind}{n:03}", "x".repeat(500));
+                let value = out.symbol(kind.as_bytes()).unwrap();
+                (out.symbol(name.as_bytes()).unwrap(), value)
+            };
+            (0..128).rev().map(label).collect()
+        };
+        let mut layers = Layers {
+            converted: layer("converted"),
+            promoted: layer("promoted"),
+            fixed: layer("fixed"),
+            ..Layers::default()
+        };
+        layers.sort(&out);
+        let before = out.compared.get();
+        let value = string("own");
+        for n in 0..100u32 {
+            let names = [format!("a{n}"), format!("z{n}")];
+            // As the body does.
+            let names = names.map(|name| &*Box::leak(name.into_bytes().into_boxed_slice()));
+            let mut own: Attributes<'_> = names.iter().map(|name| (*name, &value[..])).collect();
+            let labels = layers.around(&mut own, &mut keys, &mut out).unwrap();
+            assert_eq!(labels.len(), 3 * 128 + 2);
+            assert!(labels.is_sorted_by(|a, b| out.text(a.0) < out.text(b.0)));
+        }
+        let compared = out.compared.get() - before;
+        // Two of its own, each looked for among 384: nine or ten comparisons, and one between them.
+        assert!(compared <= 100 * (2 * 10 + 1), "{compared} comparisons");
+    }
+
+    #[test]
+    fn of_several_labels_of_a_name_the_highest_rank_holds() {
+        let mut out = Output::new(1 << 20);
+        let mut keys = Keys::default();
+        let mut label = |name: &str, value: &str| {
+            let name = out.symbol(name.as_bytes()).unwrap();
+            (name, out.symbol(value.as_bytes()).unwrap())
+        };
+        let mut layers = Layers {
+            converted: vec![label("b", "c1"), label("d", ""), label("e", "c2")],
+            promoted: vec![
+                label("a", "p1"),
+                label("a", "p2"),
+                label("b", "p3"),
+                label("c", "p4"),
+                label("d", "p5"),
+                label("g", ""),
+            ],
+            fixed: vec![
+                label("e", "f1"),
+                label("f", "f2"),
+                label("f", ""),
+                label("h", "f3"),
+            ],
+            ..Layers::default()
+        };
+        layers.sort(&out);
+        let (own, empty) = (string("own"), string(""));
+        let mut attributes: Attributes<'_> = vec![
+            (b"b", &own),
+            (b"c", &empty),
+            (b"f", &own),
+            (b"i", &own),
+            (b"j", &empty),
+        ];
+        let labels = layers.around(&mut attributes, &mut keys, &mut out).unwrap();
+        let text = |symbol| String::from_utf8(out.text(symbol).to_vec()).unwrap();
+        let shown: Vec<_> = labels
+            .iter()
+            .map(|label| format!("{}={}", text(label.0), text(label.1)))
+            .collect();
+        // The point's before what is converted; nothing is as good as none, but for what holds whatever a point has.
+        let wanted = ["a=p2", "b=own;c1", "c=p4", "d=p5", "e=f1", "h=f3", "i=own"];
+        assert_eq!(shown, wanted);
     }
 }

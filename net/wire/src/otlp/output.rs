@@ -1,5 +1,6 @@
 //! The version 2 request in the making: symbols, each once, and series that refer to them.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use model::{HistogramSample, varint};
@@ -55,6 +56,9 @@ pub(super) struct Output {
     bytes_max: usize,
     message: Vec<u8>,
     references: Vec<u8>,
+    /// How often names were compared.
+    #[cfg(test)]
+    pub(super) compared: std::cell::Cell<usize>,
 }
 
 impl Output {
@@ -70,6 +74,8 @@ impl Output {
             bytes_max: bytes_max.min(u32::MAX as usize),
             message: Vec::new(),
             references: Vec::new(),
+            #[cfg(test)]
+            compared: Default::default(),
         };
         output.add(b"");
         output
@@ -97,6 +103,13 @@ impl Output {
     pub(super) fn text(&self, symbol: Symbol) -> &[u8] {
         let (begin, end) = self.spans[symbol as usize];
         &self.symbols[begin as usize..end as usize]
+    }
+
+    /// How the texts of two symbols are ordered.
+    pub(super) fn order(&self, a: Symbol, b: Symbol) -> Ordering {
+        #[cfg(test)]
+        self.compared.update(|count| count + 1);
+        self.text(a).cmp(self.text(b))
     }
 
     /// Counts work that leaves nothing behind.

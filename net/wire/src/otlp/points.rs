@@ -272,6 +272,7 @@ impl<'a> Translation<'a, '_> {
             layers.fixed = self.scope_labels(message)?;
         }
         layers.fixed.extend_from_slice(identity);
+        layers.sort(&self.out);
         children(message, 2, |metric| self.metric(metric, layers, range))
     }
 
@@ -786,10 +787,9 @@ impl<'a> Translation<'a, '_> {
         }
         // A key that cannot be a label costs that attribute only: the points are stored.
         rest.retain(|(key, _)| names::label(&String::from_utf8_lossy(key)).is_some());
-        let layers = Layers {
-            fixed: identity,
-            ..Layers::default()
-        };
+        let mut layers = Layers::default();
+        layers.fixed = identity;
+        layers.sort(&self.out);
         let mut labels = match layers.around(&mut rest, &mut self.keys, &mut self.out) {
             Ok(labels) => labels,
             Err(Unusable::Malformed(what)) => return Err(what),

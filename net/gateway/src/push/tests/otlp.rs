@@ -238,3 +238,31 @@ async fn what_is_no_request_is_refused_in_the_encoding_of_its_sender() {
     assert_eq!(send(&rig, JSON, "", b"{}").await, (200, nothing));
     rig.assert_nothing_held();
 }
+
+/// A thread serves many connections: it must not stand still while a large body of one of them is decoded.
+#[tokio::test]
+async fn others_have_their_turns_while_a_large_body_is_decoded() {
+    let rig = Rig::new();
+    // Refused when all of it has been decoded: there is no second point of the others to wait for.
+    let points: Vec<String> = (0..40_000).map(|n| point(NOW + n, n as f64)).collect();
+    let body = request(&gauge("large", &points.join(",")));
+    assert!(body.len() > 2 << 20, "{}", body.len());
+    let over = std::cell::Cell::new(false);
+    let turns = async {
+        let mut turns = 0u64;
+        while !over.get() {
+            turns += 1;
+            tokio::task::yield_now().await;
+        }
+        turns
+    };
+    let answered = async {
+        let answer = send_json(&rig, &body).await;
+        over.set(true);
+        answer
+    };
+    let ((status, text), turns) = tokio::join!(answered, turns);
+    assert_eq!(status, 200, "{text}");
+    // On the thread itself there are a handful, one for each time that something is waited for.
+    assert!(turns > 200, "{turns} turns");
+}
