@@ -1,4 +1,7 @@
 //! Fifty tenants, of which one writes and asks twenty times what it may: it is answered 429, and no request of the others is refused.
+//!
+//! Under `make soak` the others are measured before the flood and during it, and the flood keeps to its twenty times: then it is told by how much it makes
+//! the 99th percentile of the others grow. Clients and server share the machine, so that is an upper bound.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -34,7 +37,60 @@ fn ask(server: &Server, tenant: &str, query: &str, time: f64) -> Response {
 
 fn p99(mut all: Vec<Duration>) -> Duration {
     all.sort_unstable();
-    all[all.len() * 99 / 100]
+    match all.is_empty() {
+        true => Duration::ZERO,
+        false => all[all.len() * 99 / 100],
+    }
+}
+
+/// Times of the others' writes and queries.
+#[derive(Default)]
+struct Times {
+    writes: Vec<Duration>,
+    queries: Vec<Duration>,
+}
+
+impl Times {
+    fn append(&mut self, mut other: Times) {
+        self.writes.append(&mut other.writes);
+        self.queries.append(&mut other.queries);
+    }
+
+    fn shown(&self) -> String {
+        format!(
+            "{} writes, p99 {:?}; {} queries, p99 {:?}",
+            self.writes.len(),
+            p99(self.writes.clone()),
+            self.queries.len(),
+            p99(self.queries.clone())
+        )
+    }
+}
+
+/// How long the others are alone first, how long the flood lasts, and how long it waits between two requests of a connection.
+struct Form {
+    calm: Duration,
+    flood: Duration,
+    /// Of one of four connections that write 500 samples each time, and of one of forty that ask.
+    pace: [Duration; 2],
+}
+
+impl Form {
+    fn now() -> Form {
+        match tests::soak() {
+            // 20,000 samples a second, and four hundred queries where two may be there at once.
+            true => Form {
+                calm: Duration::from_secs(75),
+                flood: Duration::from_secs(150),
+                pace: [Duration::from_millis(100); 2],
+            },
+            false => Form {
+                calm: Duration::ZERO,
+                flood: Duration::from_secs(4),
+                pace: [Duration::ZERO; 2],
+            },
+        }
+    }
 }
 
 /// What the one that floods was answered.
@@ -58,10 +114,10 @@ fn one_tenant_at_twenty_times_its_limits_is_refused_and_forty_nine_others_are_no
     }) else {
         return;
     };
-    let long = Duration::from_secs(if tests::soak() { 60 } else { 4 });
-    let begun = Instant::now();
+    let form = Form::now();
     let (now, over, flood) = (unix_now() * 1000, AtomicBool::new(false), Flood::default());
     let is_over = || over.load(Ordering::Relaxed);
+    let flooded = AtomicBool::new(form.calm.is_zero());
     let note = |refused: &AtomicU64, answer: &Response| match answer.status {
         200 => {}
         429 => {
@@ -73,7 +129,46 @@ fn one_tenant_at_twenty_times_its_limits_is_refused_and_forty_nine_others_are_no
         }
         other => panic!("the flood was answered {other}: {}", answer.text()),
     };
-    let (writes, queries) = std::thread::scope(|scope| {
+    let (calm, during, begun) = std::thread::scope(|scope| {
+        let others: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let (server, flooded) = (&server, &flooded);
+                scope.spawn(move || {
+                    let (mut calm, mut during) = (Times::default(), Times::default());
+                    let mut wrong = Vec::new();
+                    for round in 0.. {
+                        for n in 0..QUIET / THREADS {
+                            let tenant = format!("quiet-{thread}-{n}");
+                            let times = match flooded.load(Ordering::Relaxed) {
+                                false => &mut calm,
+                                true => &mut during,
+                            };
+                            let begin = Instant::now();
+                            // Far below its rate, however fast this goes round.
+                            let answer = write(server, &tenant, 2, now + round);
+                            times.writes.push(begin.elapsed());
+                            let begin = Instant::now();
+                            let found =
+                                ask(server, &tenant, "count(flood)", now as f64 / 1000.0 + 60.0);
+                            times.queries.push(begin.elapsed());
+                            for answer in [answer, found] {
+                                if answer.status != 200 {
+                                    wrong.push((tenant.clone(), answer.status, answer.text()));
+                                }
+                            }
+                        }
+                        if is_over() {
+                            return (calm, during, wrong);
+                        }
+                        std::thread::sleep(Duration::from_millis(20));
+                    }
+                    unreachable!("rounds do not run out")
+                })
+            })
+            .collect();
+        std::thread::sleep(form.calm);
+        flooded.store(true, Ordering::Relaxed);
+        let (begun, [write_pace, query_pace]) = (Instant::now(), form.pace);
         for connection in 0..4 {
             let (server, flood) = (&server, &flood);
             scope.spawn(move || {
@@ -84,6 +179,7 @@ fn one_tenant_at_twenty_times_its_limits_is_refused_and_forty_nine_others_are_no
                     let answer = write(server, "flood", 500, now + connection * 10_000 + n);
                     flood.samples.fetch_add(500, Ordering::Relaxed);
                     note(&flood.writes_refused, &answer);
+                    std::thread::sleep(write_pace);
                 }
             });
         }
@@ -99,77 +195,56 @@ fn one_tenant_at_twenty_times_its_limits_is_refused_and_forty_nine_others_are_no
                     let answer = ask(server, "flood", QUERY, time);
                     flood.queries.fetch_add(1, Ordering::Relaxed);
                     note(&flood.queries_refused, &answer);
+                    std::thread::sleep(query_pace);
                 }
             });
         }
-        let others: Vec<_> = (0..THREADS)
-            .map(|thread| {
-                let server = &server;
-                scope.spawn(move || {
-                    let (mut writes, mut queries, mut wrong) = (Vec::new(), Vec::new(), Vec::new());
-                    for round in 0.. {
-                        for n in 0..QUIET / THREADS {
-                            let tenant = format!("quiet-{thread}-{n}");
-                            let begin = Instant::now();
-                            // Far below its rate, however fast this goes round.
-                            let answer = write(server, &tenant, 2, now + round);
-                            writes.push(begin.elapsed());
-                            let begin = Instant::now();
-                            let found =
-                                ask(server, &tenant, "count(flood)", now as f64 / 1000.0 + 60.0);
-                            queries.push(begin.elapsed());
-                            for answer in [answer, found] {
-                                if answer.status != 200 {
-                                    wrong.push((tenant.clone(), answer.status, answer.text()));
-                                }
-                            }
-                        }
-                        if is_over() {
-                            return (writes, queries, wrong);
-                        }
-                        std::thread::sleep(Duration::from_millis(20));
-                    }
-                    unreachable!("rounds do not run out")
-                })
-            })
-            .collect();
         // Until it has lasted, and the flood is what it is to be: by count, since the machine may be slow.
         let allowed = || BURST + RATE * begun.elapsed().as_secs();
         let is_flood = || {
-            flood.samples.load(Ordering::Relaxed) > 20 * allowed()
-                && flood.queries_refused.load(Ordering::Relaxed) > 20
+            let is_paced = !form.calm.is_zero();
+            let enough = is_paced || flood.samples.load(Ordering::Relaxed) > 20 * allowed();
+            enough && flood.queries_refused.load(Ordering::Relaxed) > 20
         };
-        let patience = Instant::now() + long + Duration::from_secs(60);
-        while (begun.elapsed() < long || !is_flood()) && Instant::now() < patience {
+        let patience = Instant::now() + form.flood + Duration::from_secs(60);
+        while (begun.elapsed() < form.flood || !is_flood()) && Instant::now() < patience {
             std::thread::sleep(Duration::from_millis(20));
         }
         over.store(true, Ordering::Relaxed);
-        let (mut writes, mut queries) = (Vec::new(), Vec::new());
+        let (mut calm, mut during) = (Times::default(), Times::default());
         for other in others {
-            let (w, q, wrong) = other.join().unwrap();
+            let (c, d, wrong) = other.join().unwrap();
             assert!(
                 wrong.is_empty(),
                 "{} of others failed: {:?}",
                 wrong.len(),
                 &wrong[0]
             );
-            writes.extend(w);
-            queries.extend(q);
+            calm.append(c);
+            during.append(d);
         }
-        (writes, queries)
+        (calm, during, begun)
     });
     let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let (samples, refused) = (of(&flood.samples), of(&flood.writes_refused));
     eprintln!(
-        "flood: {samples} samples, {refused} writes refused; {} queries, {} refused; {} answered 503; others: {} writes, p99 {:?}; {} queries, p99 {:?}",
+        "flood: {samples} samples, {refused} writes refused; {} queries, {} refused; {} answered 503; others before: {}; during: {}",
         of(&flood.queries),
         of(&flood.queries_refused),
         of(&flood.unavailable),
-        writes.len(),
-        p99(writes.clone()),
-        queries.len(),
-        p99(queries.clone()),
+        calm.shown(),
+        during.shown(),
     );
+    if !form.calm.is_zero() {
+        let growth = |before: &[Duration], during: &[Duration]| {
+            p99(during.to_vec()).as_secs_f64() / p99(before.to_vec()).as_secs_f64() - 1.0
+        };
+        eprintln!(
+            "p99 of the others grew by {:.0} % for writes and {:.0} % for queries",
+            100.0 * growth(&calm.writes, &during.writes),
+            100.0 * growth(&calm.queries, &during.queries),
+        );
+    }
     let allowed = BURST + RATE * begun.elapsed().as_secs().max(1);
     assert!(samples > 10 * allowed, "{samples} samples are no flood");
     assert!(refused > 0 && of(&flood.queries_refused) > 20);
