@@ -8,7 +8,12 @@
 //! for each. So there are as many rounds of commits as a single core would make, and each frame, padded to a block, holds as much as it can. What
 //! a core promises is its own matter as before: nothing here is shared but the time.
 //!
+//! Rounds are *paced*: a body of a sender is a few hundred samples for each core it touches, which fill a small part of a block. So a round begins not before
+//! [`PACE`] after the last one, unless what waits would fill a block of every core. After a rest the first begins at once.
+//!
 //! A core that has its CPU for itself has no crew.
+
+use std::time::Duration;
 
 use model::CoreId;
 use reactor::{Event, Reactor, Tick};
@@ -18,6 +23,12 @@ use crate::core::Core;
 /// Cores of a crew at most, so that what they may have in flight (less than 16 operations each) fits into one loop; more on the same CPU are
 /// several crews.
 pub(crate) const CREW_MAX: usize = 64;
+
+/// From the beginning of a round of commits to that of the next, unless much waits.
+pub(crate) const PACE: Duration = Duration::from_millis(2);
+
+/// What a block of a log holds.
+const BLOCK_BYTES: usize = 4096;
 
 const _: () = assert!(CREW_MAX * 16 <= reactor::OPERATIONS_MAX);
 
@@ -42,6 +53,10 @@ pub(crate) struct Crew {
     events: Vec<Event>,
     /// Which of the cores are turned this time.
     due: Vec<bool>,
+    /// When the next round of commits may begin though little waits.
+    next_round: Tick,
+    /// Something waits for that.
+    paced: bool,
 }
 
 impl Crew {
@@ -54,6 +69,8 @@ impl Crew {
             reactor,
             events: Vec::new(),
             due: Vec::new(),
+            next_round: Tick::ZERO,
+            paced: false,
         }
     }
 
@@ -81,9 +98,14 @@ impl Crew {
         match cores.iter().any(busy) {
             true => self.reactor.wait_for_any(Some(Tick::ZERO)),
             false => {
-                if until.is_none() && cores.iter().any(|core| core.log.is_writing()) {
+                let will_wake = self.paced || cores.iter().any(|core| core.log.is_writing());
+                if until.is_none() && will_wake {
                     post.doze();
                 }
+                let until = match self.paced {
+                    true => Some(until.map_or(self.next_round, |until| until.min(self.next_round))),
+                    false => until,
+                };
                 self.reactor.wait_for_any(until);
             }
         }
@@ -99,12 +121,27 @@ impl Crew {
         for (core, _) in due(cores, &self.due) {
             now = core.work(now);
         }
+        self.paced = false;
         if !cores.iter().any(|core| core.log.is_writing()) {
-            for core in cores.iter_mut() {
-                core.log.go(&mut core.reactor);
-            }
+            self.begin_round(cores, now);
         }
         cores.iter().any(|core| !core.is_stopped())
+    }
+
+    /// Begins the writes of the logs, or says that they wait.
+    fn begin_round(&mut self, cores: &mut [Core], now: Tick) {
+        let queued: usize = cores.iter().map(|core| core.log.queued_bytes()).sum();
+        if queued == 0 && cores.iter().all(|core| !core.log.wants_sync()) {
+            return;
+        }
+        if now < self.next_round && queued < BLOCK_BYTES * cores.len() {
+            self.paced = true;
+            return;
+        }
+        self.next_round = now.after(PACE);
+        for core in cores {
+            core.log.go(&mut core.reactor);
+        }
     }
 }
 

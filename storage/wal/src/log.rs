@@ -346,6 +346,11 @@ impl Log {
         self.held = true;
     }
 
+    /// Whether what was written relaxed is to be made durable.
+    pub fn wants_sync(&self) -> bool {
+        self.wanted > self.durable.lsn
+    }
+
     /// Bytes appended and not yet written.
     pub fn queued_bytes(&self) -> usize {
         (self.tail().0 - self.written.lsn) as usize

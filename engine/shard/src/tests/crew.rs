@@ -6,7 +6,7 @@ use reactor::{Sim, Tick};
 use super::client::{Body, Client, Ledger};
 use super::node::{TestNode, cpus, options};
 use crate::Options;
-use crate::crew::{CREW_MAX, crews};
+use crate::crew::{CREW_MAX, PACE, crews};
 
 fn ids(ids: &[u16]) -> Vec<CoreId> {
     ids.iter().copied().map(CoreId).collect()
@@ -54,6 +54,7 @@ fn what_comes_for_any_core_while_one_writes_is_written_together_afterwards() {
         .collect();
     let now = Some(Tick::ZERO);
     let mut sent = client.push(&fake, &bodies[0], &mut ledger);
+    let began = node.cores[0].reactor.now();
     node.turn_crew(now);
     assert!(
         node.cores[0].log.is_writing(),
@@ -74,7 +75,12 @@ fn what_comes_for_any_core_while_one_writes_is_written_together_afterwards() {
     while node.cores[0].log.is_writing() {
         node.turn_crew(None);
     }
-    assert!(node.cores[1].log.is_writing() && node.cores[2].log.is_writing());
+    while !node.cores[1].log.is_writing() {
+        node.turn_crew(None);
+    }
+    assert!(node.cores[2].log.is_writing());
+    let waited = node.cores[0].reactor.now().since(began);
+    assert!(waited >= PACE, "the second round after {waited:?}");
     let answered = node.turn_until(100, || {
         sent.retain(|sent| client.settle(sent, &mut ledger).is_none());
         sent.is_empty()
@@ -98,6 +104,32 @@ fn what_comes_for_any_core_while_one_writes_is_written_together_afterwards() {
     });
     ledger.check_acknowledged(&fake, &found.unwrap().unwrap());
     assert_eq!(ledger.samples.len(), 30);
+    node.stop();
+}
+
+#[test]
+fn what_fills_the_blocks_of_all_cores_is_not_paced() {
+    let (_sim, mut node, bodies) = node(2);
+    let client = Client::new(node.mailboxes.clone());
+    let (fake, mut ledger) = (TenantId::fake(), Ledger::default());
+    let mut sent = client.push(&fake, &bodies[0], &mut ledger);
+    let began = node.cores[0].reactor.now();
+    node.turn_crew(Some(Tick::ZERO));
+    assert!(node.cores[0].log.is_writing());
+    let series = |i: usize| Labels::from_pairs([("__name__", "up"), ("pod", &format!("q{i}"))]);
+    let many: Body = (0..200).map(|i| (series(i).unwrap(), 1000, 1.0)).collect();
+    sent.extend(client.push(&fake, &many, &mut ledger));
+    let lsn = node.cores[0].log.written();
+    while node.cores[0].log.written() == lsn {
+        node.turn_crew(None);
+    }
+    assert!(node.cores[0].reactor.now().since(began) < PACE);
+    assert!(node.cores.iter().any(|core| core.log.is_writing()));
+    let answered = node.turn_until(100, || {
+        sent.retain(|sent| client.settle(sent, &mut ledger).is_none());
+        sent.is_empty()
+    });
+    assert!(answered);
     node.stop();
 }
 
