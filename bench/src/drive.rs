@@ -39,6 +39,8 @@ pub(crate) struct Event {
     /// Since the first request was sent.
     pub(crate) at: Duration,
     pub(crate) latency: Duration,
+    /// From when it was sent, which may be later than it was due.
+    pub(crate) served: Duration,
     pub(crate) samples: u32,
 }
 
@@ -47,6 +49,8 @@ pub(crate) struct Event {
 pub(crate) struct Tally {
     /// Of acknowledgements.
     pub(crate) latencies: Latencies,
+    /// The same from when they were sent.
+    pub(crate) served: Latencies,
     /// Acknowledgements, by connection in the order in which they came.
     pub(crate) events: Vec<Event>,
     /// Requests by status; those without an answer by the kind of the error.
@@ -62,6 +66,7 @@ pub(crate) struct Tally {
 impl Tally {
     fn merge(&mut self, other: Tally) {
         self.latencies.merge(other.latencies);
+        self.served.merge(other.served);
         self.events.extend(other.events);
         for (outcome, count) in other.outcomes {
             *self.outcomes.entry(outcome).or_default() += count;
@@ -77,6 +82,7 @@ impl Tally {
             Ok(response) => {
                 if (200..300).contains(&response.status) {
                     self.latencies.record(event.latency);
+                    self.served.record(event.served);
                     self.acknowledged += samples;
                     self.events.push(event);
                 } else {
@@ -186,10 +192,12 @@ impl Run<'_> {
                 }
                 None => Instant::now(),
             };
+            let sent = Instant::now();
             let answer = connection.exchange(&bytes);
             let event = Event {
                 at: self.start.elapsed(),
                 latency: begin.elapsed(),
+                served: sent.elapsed(),
                 samples: request.samples,
             };
             tally.record(event, answer);

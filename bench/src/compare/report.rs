@@ -189,6 +189,7 @@ impl WorkloadReport {
             "p50 ms",
             "p99 ms",
             "max ms",
+            "p99 from sending",
             "RSS over idle MB",
             "B a series",
             "disk MB",
@@ -229,6 +230,7 @@ impl WorkloadReport {
                 text(self.spread(target, |f| f.p50_ms), short),
                 text(self.spread(target, |f| f.p99_ms), short),
                 text(self.spread(target, |f| f.max_ms), short),
+                text(self.spread(target, |f| f.served_p99_ms), short),
                 text(
                     self.cost(target, |p| p.rss_bytes as f64 - p.rss_idle_bytes as f64),
                     megabytes,

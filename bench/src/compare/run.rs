@@ -56,6 +56,8 @@ pub(crate) struct Figures {
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
     pub(crate) max_ms: f64,
+    /// From sending; the others are from when a request was due, if there is a rate.
+    pub(crate) served_p99_ms: f64,
     /// `None` of a server whose process is unknown, here and below.
     pub(crate) process: Option<ProcessFigures>,
 }
@@ -230,7 +232,8 @@ fn load(
             shape.series
         ));
     }
-    let Some(latency) = tally.latencies.percentiles() else {
+    let latencies = tally.latencies.percentiles();
+    let Some((latency, served)) = latencies.zip(tally.served.percentiles()) else {
         return Ok(());
     };
     let samples = tally.acknowledged as f64;
@@ -240,6 +243,7 @@ fn load(
         p50_ms: latency.p50_ms,
         p99_ms: latency.p99_ms,
         max_ms: latency.max_ms,
+        served_p99_ms: served.p99_ms,
         process: process.map(|((idle, at_rest), after)| {
             let cpu_seconds = after.cpu_seconds - idle.cpu_seconds;
             let growth = at_rest.rss_bytes as f64 - idle.rss_bytes as f64;

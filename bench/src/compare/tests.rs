@@ -288,6 +288,7 @@ fn fixed() -> Report {
             p50_ms: 2.0 / speed,
             p99_ms: 20.0 / speed,
             max_ms: 40.0 / speed,
+            served_p99_ms: 10.0 / speed,
             process: Some(ProcessFigures {
                 samples_per_cpu_second: speed * 1.1e6,
                 cpu_seconds: 6.0 / speed,

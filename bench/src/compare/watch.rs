@@ -148,6 +148,7 @@ mod tests {
             .map(|i| Event {
                 at: Duration::from_millis(i * 30),
                 latency: Duration::from_millis(1 + i),
+                served: Duration::from_millis(1),
                 samples: 10,
             })
             .collect();

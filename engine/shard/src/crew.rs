@@ -96,9 +96,10 @@ impl Crew {
         let post = mailboxes.of(leader).post();
         let busy = |core: &Core| core.has_work() || core.reactor.has_events();
         match cores.iter().any(busy) {
-            true => self.reactor.wait_for_any(Some(Tick::ZERO)),
+            true => self.reactor.wait_for_any(Some(Tick::ZERO), 1),
             false => {
-                let will_wake = self.paced || cores.iter().any(|core| core.log.is_writing());
+                let writing = cores.iter().filter(|core| core.log.is_writing()).count();
+                let will_wake = self.paced || writing > 0;
                 if until.is_none() && will_wake {
                     post.doze();
                 }
@@ -106,7 +107,7 @@ impl Crew {
                     true => Some(until.map_or(self.next_round, |until| until.min(self.next_round))),
                     false => until,
                 };
-                self.reactor.wait_for_any(until);
+                self.reactor.wait_for_any(until, writing);
             }
         }
         post.wake();

@@ -230,17 +230,23 @@ impl Hub {
             true => Some(Tick::ZERO),
             false => until,
         };
-        self.turn_while(seat, until, |hub| !hub.has_events(seat));
+        self.turn_while(seat, until, 1, |hub| !hub.has_events(seat));
     }
 
-    /// Turns the world until something has arrived for any seat; what was there before does not count.
-    pub(crate) fn turn_for_any(&mut self, seat: Seat, until: Option<Tick>) {
+    /// Turns the world until something has arrived for any seat; what was there before does not count. See [`crate::Reactor::wait_for_any`].
+    pub(crate) fn turn_for_any(&mut self, seat: Seat, until: Option<Tick>, together: usize) {
         let before = self.inboxes.arrived;
-        self.turn_while(seat, until, |hub| hub.inboxes.arrived == before);
+        self.turn_while(seat, until, together, |hub| hub.inboxes.arrived == before);
     }
 
     /// One or more turns of the world until `waits` is over or `until` has passed. Rings of the bell go to the seat.
-    fn turn_while(&mut self, seat: Seat, until: Option<Tick>, waits: impl Fn(&Hub) -> bool) {
+    fn turn_while(
+        &mut self,
+        seat: Seat,
+        until: Option<Tick>,
+        together: usize,
+        waits: impl Fn(&Hub) -> bool,
+    ) {
         loop {
             if let Disk::Sim(port) = &mut self.disk
                 && port.is_off()
@@ -266,7 +272,7 @@ impl Hub {
             if timeout != Some(Duration::ZERO) {
                 self.sleeps += 1;
             }
-            let idle = self.turn_once(seat, timeout, deadline);
+            let idle = self.turn_once(seat, timeout, deadline, together);
             if !waits(self) || passed || idle {
                 return;
             }
@@ -274,12 +280,18 @@ impl Hub {
     }
 
     /// Lets the world act once; true if it can do nothing more on its own (the simulation only).
-    fn turn_once(&mut self, seat: Seat, timeout: Option<Duration>, deadline: Option<Tick>) -> bool {
+    fn turn_once(
+        &mut self,
+        seat: Seat,
+        timeout: Option<Duration>,
+        deadline: Option<Tick>,
+        together: usize,
+    ) -> bool {
         let before = self.inboxes.arrived;
         let mut idle = false;
         let bits = match &mut self.disk {
             Disk::Uring(uring) => {
-                let bits = uring.turn(timeout);
+                let bits = uring.turn(timeout, together);
                 while let Some((token, result)) = uring.pop() {
                     self.inboxes.completion(token, result);
                 }

@@ -44,7 +44,7 @@ mod worlds;
 pub use bell::Doorbell;
 pub use buffer::Buffer;
 pub use error::{Error, Failure};
-pub use limits::{BUFFER_BYTES_MAX, DIRECT_ALIGNMENT, OPERATIONS_MAX, SECTOR_BYTES};
+pub use limits::{BUFFER_BYTES_MAX, DIRECT_ALIGNMENT, OPERATIONS_MAX, SECTOR_BYTES, TOGETHER};
 pub use op::{Done, Entry, Event, File, Op, OpKind, OpResult, OpenMode, Stat};
 pub use probe::Probe;
 pub use reactor::{IoMode, Options, Reactor, Stats, TOKENS_MAX, World};

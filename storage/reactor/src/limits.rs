@@ -35,6 +35,10 @@ pub(crate) const RING_COMPLETIONS: u32 = 2048;
 /// syncs land there; the log's writes do not.
 pub(crate) const RING_WORKERS_MAX: u32 = 2;
 
+/// How long operations that were begun together are waited for when the first of them has ended: a write of a log takes a few
+/// hundred microseconds. The doorbell waits as long at most.
+pub const TOGETHER: std::time::Duration = std::time::Duration::from_micros(500);
+
 /// Helper threads of the `Threads` world, where the caller says nothing: one for the log, one that
 /// a checkpoint may keep busy meanwhile.
 pub(crate) const HELPERS: usize = 2;

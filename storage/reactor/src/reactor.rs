@@ -350,8 +350,12 @@ impl Reactor {
 
     /// As [`Reactor::wait`], until something has happened to any of those that share the loop:
     /// each finds it by [`Reactor::take`]. The doorbell is told to this one.
-    pub fn wait_for_any(&mut self, until: Option<Tick>) {
-        self.hub.borrow_mut().turn_for_any(self.seat, until);
+    ///
+    /// Of operations that were begun together, so many are waited for [`crate::TOGETHER`] before the first of them ends the wait: a
+    /// thread that wakes for each of them does little each time. A hint, which the ring alone follows.
+    pub fn wait_for_any(&mut self, until: Option<Tick>, together: usize) {
+        let mut hub = self.hub.borrow_mut();
+        hub.turn_for_any(self.seat, until, together);
     }
 
     /// Whether [`Reactor::take`] would find something.

@@ -35,7 +35,7 @@ use io_uring::{IoUring, opcode, squeue};
 use crate::bell::Bell;
 use crate::blocking;
 use crate::buffer::Buffer;
-use crate::limits::{OPERATIONS_MAX, RING_COMPLETIONS, RING_WORKERS_MAX};
+use crate::limits::{OPERATIONS_MAX, RING_COMPLETIONS, RING_WORKERS_MAX, TOGETHER};
 use crate::op::{Op, OpResult};
 use crate::reactor::Stats;
 use crate::table::{Table, Value};
@@ -189,15 +189,24 @@ impl Uring {
     }
 
     /// Submits what is queued and waits up to `timeout` (None: for ever) for a completion or the
-    /// bell; with a zero timeout only looks. Returns the bell's bits.
-    pub(crate) fn turn(&mut self, timeout: Option<Duration>) -> u32 {
+    /// bell, and before that a moment for as many as were begun `together`; with a zero timeout only looks. Returns the bell's bits.
+    pub(crate) fn turn(&mut self, timeout: Option<Duration>, together: usize) -> u32 {
         self.reap();
         let look = timeout == Some(Duration::ZERO) || !self.ended.is_empty();
         if !look && self.bell.try_sleep() {
             if !self.bell_armed {
                 self.arm_bell();
             }
-            self.enter(1, timeout);
+            let together = together.min(self.in_flight);
+            let is_long = timeout.is_none_or(|timeout| timeout > TOGETHER);
+            let mut is_over = false;
+            if together > 1 && is_long {
+                self.enter(together, Some(TOGETHER));
+                is_over = !self.ring.completion().is_empty();
+            }
+            if !is_over {
+                self.enter(1, timeout);
+            }
         } else {
             self.flush();
         }

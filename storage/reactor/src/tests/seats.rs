@@ -32,7 +32,7 @@ fn the_same_tokens_of_two_seats_are_told_apart() {
         let (mut of_first, mut of_second) = (Vec::new(), Vec::new());
         while of_first.len() < 2 || of_second.len() < 2 {
             // Whoever turns the loop, the other finds what is its own.
-            first.wait_for_any(None);
+            first.wait_for_any(None, 1);
             first.take(&mut of_first);
             second.take(&mut of_second);
         }
@@ -87,7 +87,7 @@ fn a_seat_that_is_left_with_something_in_flight_disturbs_nobody() {
         drop(second);
         let mut third = first.seat();
         while first.in_flight() > 0 {
-            first.wait_for_any(None);
+            first.wait_for_any(None, 1);
         }
         assert!(!first.has_events() && !third.has_events());
         let content = read(&mut third, file, 0, 512);
@@ -107,12 +107,12 @@ fn one_doorbell_wakes_whoever_waits_for_all() {
                 doorbell.ring();
             });
             let until = first.now().after(Duration::from_secs(30));
-            first.wait_for_any(Some(until));
+            first.wait_for_any(Some(until), 1);
             assert!(first.now() < until);
             ringer.join().expect("the ringer");
         } else {
             second.doorbell().ring();
-            first.wait_for_any(None);
+            first.wait_for_any(None, 1);
         }
         let mut events = Vec::new();
         first.take(&mut events);
