@@ -326,6 +326,11 @@ impl Headers {
         Ok(headers)
     }
 
+    /// Lets go of the header of a block that is in no index any more, whose index began there.
+    pub(crate) fn left(&self, id: u128, start: u64) {
+        self.forget(&Headers::name(id, start));
+    }
+
     fn name(id: u128, start: u64) -> String {
         format!("{id:032x}-{start:x}")
     }

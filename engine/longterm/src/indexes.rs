@@ -1,6 +1,6 @@
 //! The indexes of tenants: read, cached, and changed so that of two who change one at the same time neither undoes the other's work.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -43,6 +43,8 @@ struct Cache {
     bytes: usize,
     /// Counts writes: what was read before the last one is not put over it.
     writes: u64,
+    /// Blocks that have left the indexes: ids, and where the tenant's part begins. `None`: nobody asks for them.
+    left: Option<Vec<(u128, u64)>>,
 }
 
 struct Cached {
@@ -70,6 +72,20 @@ impl Indexes {
 
     fn cache(&self) -> MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has blocks noted that leave the indexes, for [`Indexes::take_left`].
+    pub(crate) fn note_left(&self) {
+        self.cache().left.get_or_insert_default();
+    }
+
+    /// The blocks that have left since the last time: ids, and where the tenant's part begins.
+    pub(crate) fn take_left(&self) -> Vec<(u128, u64)> {
+        self.cache()
+            .left
+            .as_mut()
+            .map(std::mem::take)
+            .unwrap_or_default()
     }
 
     /// Bytes in memory.
@@ -182,6 +198,12 @@ impl Indexes {
 
 impl Cache {
     fn insert(&mut self, tenant: &TenantId, known: &Arc<Known>, bytes_max: usize) {
+        if let (Some(left), Some(before)) = (&mut self.left, self.known.get(tenant)) {
+            let here: HashSet<u128> = known.index.blocks.iter().map(|entry| entry.id).collect();
+            let blocks = before.known.index.blocks.iter();
+            let gone = blocks.filter(|entry| !here.contains(&entry.id));
+            left.extend(gone.map(|entry| (entry.id, entry.start + entry.chunk_bytes)));
+        }
         self.forget(tenant);
         self.now += 1;
         let entries = known.index.blocks.len() + known.index.deletions.len() + 1;

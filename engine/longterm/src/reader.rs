@@ -60,6 +60,9 @@ impl Longterm {
             }
             None => None,
         };
+        if headers.is_some() {
+            indexes.note_left();
+        }
         let clock: Clock = Arc::new(clock);
         Ok(Longterm {
             bucket,
@@ -149,6 +152,11 @@ impl Longterm {
         let known = self.indexes.get(tenant, now_ms, self.age_ms);
         if let Err(Error::Bucket(error)) = &known {
             self.breaker.note(Some(error));
+        }
+        if let Some(headers) = &self.headers {
+            for (id, start) in self.indexes.take_left() {
+                headers.left(id, start);
+            }
         }
         known
     }

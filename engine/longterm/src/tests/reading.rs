@@ -201,6 +201,39 @@ fn headers_are_bounded() {
     assert!(bytes <= 600, "{bytes}");
 }
 
+/// A node with a bucket of a few hours kept the headers of all blocks there ever were, open ones among them, until their bytes were too many.
+#[test]
+fn headers_of_blocks_that_are_in_no_index_any_more_go() {
+    let mut place = prepared();
+    let files = headers(&place);
+    let life = place.begin_with(options(), Some((files.clone(), 1 << 20)));
+    let old = fetch(&life, "one").unwrap();
+    let names = || {
+        let mut names = Vec::new();
+        list_all(&*files, "", &mut |object| names.push(object.key)).unwrap();
+        names
+    };
+    let before = names();
+    assert_eq!(before.len(), 2);
+    let mut other = place.begin();
+    let known = other.longterm.entries(&tenant("one")).unwrap();
+    let sources = known.iter().map(|(id, ..)| *id).collect();
+    let content = ["one", "two"].map(|name| {
+        let of = |series: &str| {
+            let samples = (0..1000).map(|t| (t, t as f64 * 1.5)).collect();
+            (series.to_owned(), samples)
+        };
+        (name.to_owned(), ["a", "b"].map(of).into())
+    });
+    place.write_block(&mut other, FileKind::Cut, 2, sources, &content.into());
+    other.pass().unwrap();
+    life.longterm.refresh(&tenant("one")).unwrap();
+    assert_eq!(fetch(&life, "one").unwrap().0, old.0);
+    let after = names();
+    assert_eq!(after.len(), 1, "{after:?}");
+    assert!(!before.contains(&after[0]));
+}
+
 #[test]
 fn a_block_that_vanished_is_told_and_found_under_its_new_name_by_a_fresh_index() {
     let mut place = prepared();
