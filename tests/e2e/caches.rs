@@ -18,6 +18,7 @@ use tests::{
 use super::bucket;
 use super::queries::metric;
 use super::series::{One, body, push};
+use super::srv::{effective_user, resolver};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -267,17 +268,101 @@ fn no_answer_depends_on_what_becomes_of_memcached() {
         assert!(compared > 40, "{compared}");
     });
     let sum = |name: &str| {
-        cluster
-            .queriers
-            .iter()
-            .map(|q| metric(q, name))
-            .sum::<f64>()
+        let of_each = cluster.queriers.iter().map(|querier| metric(querier, name));
+        of_each.sum::<f64>()
     };
-    let hits = sum("cortex_cache_hits_total{name=\"frontend.memcached\"}");
     let failures = sum("thanos_memcached_operation_failures_total");
-    println!("{hits} hits, {failures} failures");
-    assert!(hits > 0.0 && failures > 0.0);
+    assert!(failures > 0.0, "nobody has noticed");
+    // It is there again, and used: what one evaluates the other finds.
+    let hits = || sum("cortex_cache_hits_total{name=\"frontend.memcached\"}");
+    let (before, mut asked) = (hits(), 0);
+    wait_until("memcached to be used again", PATIENCE, || {
+        asked += 1;
+        let (query, range) = (format!("m + {asked}"), (start, start + 3_000_000, STEP));
+        let [first, second] = [0, 1].map(|at| ask(&cluster.queriers[at], &query, range, false));
+        assert_eq!(first, second);
+        hits() > before
+    });
+    println!("{failures} failures; used again after {asked} queries");
     assert_eq!(sum("myelin_cache_unsound_values_total"), 0.0);
+}
+
+/// An address of the loopback network that no resolver of a system uses, nor the other tests.
+const RESOLVER: &str = "127.7.53.54";
+
+/// The records of a real dnsmasq change while the node runs: it leaves one server and goes to the others.
+#[test]
+fn servers_are_followed_by_their_records() {
+    let (Some(dnsmasq), Some(unshare)) = (component("dnsmasq"), component("unshare")) else {
+        return;
+    };
+    if effective_user() != 0 {
+        tests::missing("root");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let started = [(); 3].map(|()| Memcached::start(folder.path()));
+    let [Some(first), Some(second), Some(third)] = started else {
+        return;
+    };
+    const NAME: &str = "_memcached._tcp.cache.myelin.test";
+    let ports = [&first, &second, &third].map(|memcached| memcached.port.to_string());
+    let resolv = folder.path().join("resolv.conf");
+    std::fs::write(
+        &resolv,
+        format!("nameserver {RESOLVER}\noptions timeout:1 attempts:1\n"),
+    )
+    .unwrap();
+    let mut names = resolver(&dnsmasq, folder.path(), RESOLVER, &[(NAME, &ports[0])]);
+    let mount = format!(
+        "mount --bind {} /etc/resolv.conf && exec \"$0\" \"$@\"",
+        resolv.display()
+    );
+    let wrapper = [&*unshare.to_string_lossy(), "--mount", "sh", "-c", &mount];
+    let args = [
+        "-frontend.memcached.hostname=cache.myelin.test",
+        "-frontend.memcached.timeout=1s",
+        "-frontend.memcached.update-interval=200ms",
+    ];
+    let Some(mut server) = Server::spawn(ServerOptions {
+        args: args.map(str::to_owned).to_vec(),
+        wrapper: wrapper.map(str::to_owned).to_vec(),
+        ..ServerOptions::default()
+    }) else {
+        return;
+    };
+    server.wait_ready();
+    let now = unix_now() * 1000 / STEP * STEP;
+    for i in 0..60 {
+        sample(&server, 0, now - (60 - i) * 60_000, 1.0);
+    }
+    // Each another query, and so another key.
+    let mut asked = 0;
+    let mut write_until = |what: &str, is_so: &dyn Fn() -> bool| {
+        wait_until(what, PATIENCE, || {
+            asked += 1;
+            let range = (now - 3_000_000, now - 600_000, STEP);
+            ask(&server, &format!("m + {asked}"), range, false);
+            is_so()
+        });
+    };
+    let items = |memcached: &Memcached| memcached.stat("curr_items");
+    write_until("the first to be found", &|| items(&first) > 0);
+    assert_eq!(
+        (items(&second), items(&third)),
+        (0, 0),
+        "nobody has told of them"
+    );
+    names.kill();
+    let services = [(NAME, &*ports[1]), (NAME, &*ports[2])];
+    let _names = resolver(&dnsmasq, folder.path(), RESOLVER, &services);
+    write_until("the others to be found", &|| {
+        items(&second) > 0 && items(&third) > 0
+    });
+    let servers = "cortex_memcache_client_servers{name=\"frontend.memcached\"}";
+    wait_until("the first to be left", PATIENCE, || {
+        metric(&server, servers) == 2.0
+    });
 }
 
 /// What a query of two hours costs the bucket: nothing known; with what the process has kept; in a new process, with what memcached has kept.

@@ -8,6 +8,7 @@ mod fair;
 mod first_light;
 mod flood;
 mod frontend;
+mod gcs;
 mod ha;
 mod histograms;
 mod hostile;

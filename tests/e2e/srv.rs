@@ -2,6 +2,7 @@
 //!
 //! The querier has a mount namespace of its own, with a `/etc/resolv.conf` that names that dnsmasq: root, as for the other tests that mount.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -13,9 +14,19 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// An address of the loopback network that no resolver of a system uses.
 const RESOLVER: &str = "127.7.53.53";
 
-fn dnsmasq(program: &std::path::Path, folder: &std::path::Path, frontend: &Server) -> Child {
+fn dnsmasq(program: &Path, folder: &Path, frontend: &Server) -> Child {
     let address = frontend.grpc_address();
     let (_, port) = address.rsplit_once(':').expect("host:port");
+    resolver(program, folder, RESOLVER, &[(NAME, port)])
+}
+
+/// A dnsmasq on an address of its own, with these services at 127.0.0.1.
+pub(super) fn resolver(
+    program: &Path,
+    folder: &Path,
+    address: &str,
+    services: &[(&str, &str)],
+) -> Child {
     let mut command = Command::new(program);
     command
         .args([
@@ -30,13 +41,15 @@ fn dnsmasq(program: &std::path::Path, folder: &std::path::Path, frontend: &Serve
             "--user=root",
             "--local-ttl=1",
         ])
-        .arg(format!("--listen-address={RESOLVER}"))
+        .arg(format!("--listen-address={address}"))
         .arg(format!(
             "--pid-file={}",
             folder.join("dnsmasq.pid").display()
         ))
-        .arg(format!("--srv-host={NAME},host.myelin.test,{port}"))
         .arg("--host-record=host.myelin.test,127.0.0.1");
+    for (name, port) in services {
+        command.arg(format!("--srv-host={name},host.myelin.test,{port}"));
+    }
     Child::start(&mut command, &folder.join("dnsmasq.log"))
 }
 
@@ -99,7 +112,7 @@ fn frontends_are_followed_by_their_records() {
 }
 
 /// The user of this process.
-fn effective_user() -> u32 {
+pub(super) fn effective_user() -> u32 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("Uid:"));
     let effective = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());

@@ -309,6 +309,7 @@ pub(crate) struct BlocksStorage {
     pub(crate) backend: Backend,
     pub(crate) filesystem_dir: String,
     pub(crate) s3: S3Bucket,
+    pub(crate) gcs: GcsBucket,
     /// How long an uploaded block stays on the disk.
     pub(crate) local_retention: Duration,
     pub(crate) ship_interval: Duration,
@@ -337,6 +338,17 @@ pub(crate) struct S3Bucket {
     pub(crate) sse_type: Sse,
     pub(crate) sse_kms_key_id: String,
     pub(crate) sse_kms_encryption_context: String,
+    pub(crate) request_timeout: Duration,
+    pub(crate) max_retries: u32,
+}
+
+/// See [`BlocksStorage::gcs`].
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct GcsBucket {
+    pub(crate) bucket_name: String,
+    /// JSON, or where it is.
+    pub(crate) service_account: Secret,
+    pub(crate) endpoint: String,
     pub(crate) request_timeout: Duration,
     pub(crate) max_retries: u32,
 }
@@ -479,6 +491,13 @@ impl Config {
                     sse_type: Sse::None,
                     sse_kms_key_id: String::new(),
                     sse_kms_encryption_context: String::new(),
+                    request_timeout: Duration::from_secs(30),
+                    max_retries: 5,
+                },
+                gcs: GcsBucket {
+                    bucket_name: String::new(),
+                    service_account: Secret(String::new()),
+                    endpoint: String::new(),
                     request_timeout: Duration::from_secs(30),
                     max_retries: 5,
                 },
@@ -761,7 +780,16 @@ impl BlocksStorage {
             Backend::S3 if s3.bucket_name.is_empty() => {
                 return Err("blocks_storage.s3.bucket_name: must name the bucket".to_owned());
             }
-            Backend::S3 => {}
+            Backend::Gcs if self.gcs.bucket_name.is_empty() => {
+                return Err("blocks_storage.gcs.bucket_name: must name the bucket".to_owned());
+            }
+            Backend::S3 | Backend::Gcs => {}
+        }
+        let endpoint = &self.gcs.endpoint;
+        if !endpoint.is_empty() && !endpoint.contains("://") {
+            return Err(format!(
+                "blocks_storage.gcs.endpoint: {endpoint:?} is no URL"
+            ));
         }
         if s3.access_key_id.is_empty() != s3.secret_access_key.0.is_empty() {
             return Err(
@@ -797,6 +825,10 @@ impl BlocksStorage {
         let positive = [
             ("blocks_storage.tsdb.ship_interval", self.ship_interval),
             ("blocks_storage.s3.http.request_timeout", s3.request_timeout),
+            (
+                "blocks_storage.gcs.http.request_timeout",
+                self.gcs.request_timeout,
+            ),
             ("compactor.cleanup_interval", self.cleanup_interval),
         ];
         match positive.iter().find(|(_, value)| value.is_zero()) {

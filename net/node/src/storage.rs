@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use block::Catalog;
+use gcs::Gcs;
 use longterm::{Indexes, Longterm, Uploader, Uploads};
 use model::TenantId;
 use objstore::{Bucket, Filesystem, Metered};
@@ -12,7 +13,7 @@ use prometheus::Registry;
 use reactor::{IoMode, Reactor};
 use s3::{Encryption, S3};
 
-use crate::config::{Backend, Config, Lookup, S3Bucket, Sse};
+use crate::config::{Backend, Config, GcsBucket, Lookup, S3Bucket, Sse};
 
 /// What runs where there is a bucket.
 pub(crate) struct Storage {
@@ -40,6 +41,10 @@ impl Storage {
             }
             Backend::S3 => {
                 let opened = S3::open(s3_options(&blocks.s3)).context("blocks_storage.s3")?;
+                Arc::new(Metered::new(opened, registry)?)
+            }
+            Backend::Gcs => {
+                let opened = Gcs::open(gcs_options(&blocks.gcs)).context("blocks_storage.gcs")?;
                 Arc::new(Metered::new(opened, registry)?)
             }
         };
@@ -123,6 +128,16 @@ fn s3_options(s3: &S3Bucket) -> s3::Options {
         timeout: s3.request_timeout,
         tries_max: s3.max_retries.max(1),
         ..s3::Options::new(&s3.bucket_name)
+    }
+}
+
+fn gcs_options(gcs: &GcsBucket) -> gcs::Options {
+    gcs::Options {
+        service_account: gcs.service_account.0.clone(),
+        endpoint: gcs.endpoint.clone(),
+        timeout: gcs.request_timeout,
+        tries_max: gcs.max_retries.max(1),
+        ..gcs::Options::new(&gcs.bucket_name)
     }
 }
 

@@ -83,6 +83,7 @@ macro_rules! key {
 }
 
 mod caches;
+mod gcs;
 mod otlp;
 mod query_limits;
 mod security;
@@ -99,6 +100,7 @@ pub(super) fn keys() -> &'static [Key] {
             paths(),
             caches::results(),
             blocks_storage(),
+            gcs::keys(),
             caches::bucket(),
             limits(),
             query_limits::keys(),
@@ -597,7 +599,7 @@ fn blocks_storage() -> Vec<Key> {
             "blocks-storage.backend",
             blocks.backend,
             "filesystem",
-            "Where blocks outlive the disk: `s3`, or `filesystem`, a directory. Empty: nowhere, they go with `ingester.retention` from the disk. With a bucket that is the retention there too."
+            "Where blocks outlive the disk: `s3`, `gcs`, or `filesystem`, a directory. Empty: nowhere, they go with `ingester.retention` from the disk. With a bucket that is the retention there too."
         ),
         key!(
             "blocks_storage.filesystem.dir",

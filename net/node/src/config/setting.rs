@@ -46,6 +46,8 @@ pub(crate) enum Backend {
     Filesystem,
     /// S3 or what speaks like it.
     S3,
+    /// Google's.
+    Gcs,
 }
 
 /// A text that is shown to nobody.
@@ -502,7 +504,8 @@ words!(
     Backend,
     "" = Backend::None,
     "filesystem" = Backend::Filesystem,
-    "s3" = Backend::S3
+    "s3" = Backend::S3,
+    "gcs" = Backend::Gcs
 );
 words!(
     Lookup,
