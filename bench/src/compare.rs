@@ -9,7 +9,7 @@ mod page;
 mod plot;
 mod report;
 mod run;
-mod server;
+pub(crate) mod server;
 mod watch;
 
 use std::path::{Path, PathBuf};

@@ -7,12 +7,13 @@
 //! - `query` asks a set of queries, or those of a file, and says how long they take, what they cost the server, and by a checksum
 //!   whether two servers answer the same.
 //! - `floor` runs the stages of a write alone on one core: the practical ceiling.
+//! - `restart` kills servers with a load in their logs and says how long they take until they answer again.
 //! - `verify` writes a known pattern, remembers exactly what was acknowledged, and later asks for every single sample: what was
 //!   acknowledged must be there, what was never sent must not. The server may be killed in between; that is what it is for.
 //!
 //! Place on the way of a sample: before its first step. Threads and blocking sockets on purpose: a connection is a thread, its
 //! requests are ready bytes, and one core of this drives many of the server's. Read `main`, then `write`, `compare`,
-//! `query`, `floor` or `verify`.
+//! `query`, `floor`, `restart` or `verify`.
 
 #![forbid(unsafe_code)]
 
@@ -27,6 +28,7 @@ mod mock;
 mod process;
 mod progress;
 mod query;
+mod restart;
 mod series;
 mod target;
 mod verify;
@@ -55,6 +57,8 @@ enum Command {
     Query(query::Options),
     /// Run the stages of a write alone on one core: the practical ceiling of any server.
     Floor(floor::Options),
+    /// Give servers a load, kill them, and measure how long they take until they answer again.
+    Restart(restart::Options),
     /// Write a known pattern and check that what was acknowledged is there.
     Verify(verify::Options),
 }
@@ -65,6 +69,7 @@ fn main() -> ExitCode {
         Command::Compare(options) => compare::run(*options),
         Command::Query(options) => query::run(options),
         Command::Floor(options) => floor::run(&options),
+        Command::Restart(options) => restart::run(&options),
         Command::Verify(options) => verify::run(options),
     };
     match result {

@@ -13,6 +13,7 @@ mod ha;
 mod histograms;
 mod hostile;
 mod import;
+mod many;
 mod memory;
 mod mixin;
 mod observe;

@@ -88,6 +88,54 @@ fn parts_of_a_node_answer_as_a_whole_one_also_after_an_ingester_was_killed() {
     );
 }
 
+/// Series are placed over the cores that an ingester had when a distributor began. Of one that comes back with fewer all is still read, since it has brought its series to the cores
+/// that are left; but it is written to no more, by its name.
+#[test]
+fn an_ingester_that_comes_back_with_fewer_cores_is_read_but_not_written_to() {
+    let start = first_scrape();
+    let Some(whole) = Server::plain() else { return };
+    let Some(mut cluster) = Cluster::start("", 2, 1) else {
+        return;
+    };
+    for server in [&whole, &cluster.distributor] {
+        accepted(server, &request(start, 0..ASKED));
+    }
+    let name = cluster.ingesters[1].grpc_address();
+    let told = |text: &str| text.contains(&name) && text.contains("another number of cores");
+    // A push that is refused may have been taken by the other one.
+    let all = |server: &Server, scrapes: i64| {
+        let end = ((start + scrapes * SCRAPE) / 1000 - 1).to_string();
+        let params = [("query", "{__name__=~\".+\"}[2h]"), ("time", &*end)];
+        let answer = server.api(None).get("/api/v1/query", &params);
+        assert!([200, 503].contains(&answer.status), "{}", answer.text());
+        let mut found = answer.json()["data"]["result"].take();
+        let list = found.as_array_mut()?;
+        list.sort_by_key(|one| one["metric"].to_string());
+        Some(found)
+    };
+    let wanted = all(&whole, ASKED);
+    assert!(series(&cluster.ingesters[1]) > 5);
+    cluster.ingesters[1].kill();
+    cluster.ingesters[1].restart_with(&["-target=ingester", "-cores=1"]);
+    let next = request(start, ASKED..ASKED + 12);
+    wait_until("writes to be refused by name", PATIENCE, || {
+        let pushed = super::series::push(&cluster.distributor, None, &next);
+        assert_eq!(pushed.status, 503, "{}", pushed.text());
+        told(&pushed.text())
+    });
+    let ready = cluster.distributor.admin().get("/ready", &[]);
+    assert_eq!(ready.status, 503, "{}", ready.text());
+    assert!(told(&ready.text()), "{}", ready.text());
+    wait_until("all to be read", PATIENCE, || {
+        let found = all(&cluster.frontend, ASKED);
+        assert!(
+            found.is_none() || found == wanted,
+            "a part of it: {found:?}"
+        );
+        found.is_some()
+    });
+}
+
 #[test]
 fn each_part_does_its_own_work_and_no_other() {
     let Some(cluster) = Cluster::start("", 1, 1) else {

@@ -198,6 +198,9 @@ pub(crate) struct Server {
     pub(crate) target: Target,
     pub(crate) process: Option<Process>,
     child: Option<Child>,
+    /// As it was started.
+    words: Vec<String>,
+    cpus: Option<String>,
     /// Holds its data and what it says; removed at the end.
     folder: PathBuf,
 }
@@ -227,6 +230,8 @@ impl Server {
             target: options.resolve()?,
             process: spec.pid.map(Process::new).transpose()?,
             child: None,
+            words: Vec::new(),
+            cpus: cpus.map(str::to_owned),
             folder: folder.to_owned(),
         };
         if !spec.command.is_empty() {
@@ -236,6 +241,7 @@ impl Server {
                 words.extend(spec.tenants_arguments.iter().map(fill));
             }
             server.child = Some(spawn(&words, cpus, &server.log())?);
+            server.words = words;
         }
         // Where there are many tenants, a server may want one to be named.
         let ask = server
@@ -257,6 +263,44 @@ impl Server {
                 }
                 Err(_) => {}
             }
+        }
+    }
+
+    /// Kills it and starts it again on its data; returns how long that took until it answered a query with a sum, as it is given: expression, time in milliseconds, value.
+    ///
+    /// Its files have been read before it starts. Errors: it ended by itself, or took longer than `limit`.
+    pub(crate) fn restart(
+        &mut self,
+        (expression, time_ms, value): &(String, i64, u64),
+        limit: Duration,
+    ) -> anyhow::Result<Duration> {
+        let child = self.child.as_mut().context("it was started by others")?;
+        child.kill().context("killing it")?;
+        child.wait().context("waiting for its end")?;
+        read_all(&self.folder.join("data"));
+        let start = Instant::now();
+        let child = spawn(&self.words, self.cpus.as_deref(), &self.log())?;
+        self.process = Some(Process::new(child.id())?);
+        self.child = Some(child);
+        let request = self.target.query_request(expression, *time_ms);
+        let mut stream = Connection::new(self.target.query.address()?, limit);
+        loop {
+            if let Ok(response) = stream.exchange(&request)
+                && response.status == 200
+            {
+                let took = start.elapsed();
+                let json: serde_json::Value = serde_json::from_slice(&response.body)?;
+                let found = json["data"]["result"][0]["value"][1].as_str();
+                let found = found.and_then(|text| text.parse::<f64>().ok());
+                if found == Some(*value as f64) {
+                    return Ok(took);
+                }
+                bail!("it answered {found:?}, {value} series were sent");
+            }
+            if self.ended() || start.elapsed() > limit {
+                bail!("it does not answer: {}", self.last_words());
+            }
+            thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -337,6 +381,18 @@ fn spawn(words: &[String], cpus: Option<&str>, log: &Path) -> anyhow::Result<Chi
         .stderr(err)
         .spawn()
         .with_context(|| format!("starting {}", all.join(" ")))
+}
+
+/// Reads all files once; what cannot be read now is the server's to complain about.
+fn read_all(path: &Path) {
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            read_all(&path);
+        } else if let Ok(mut file) = File::open(&path) {
+            let _ = std::io::copy(&mut file, &mut std::io::sink());
+        }
+    }
 }
 
 /// A port that nobody listens on. Somebody may take it before the server does; then the server says so.

@@ -15,6 +15,13 @@ use reactor::Reactor;
 use crate::plan::{Merging, Output};
 use crate::run::{Compactor, Done, Error};
 
+/// What is known of blocks and deletions, in the order in which they are looked at.
+pub(crate) struct Seen {
+    /// What is deleted behind this may apply to blocks that are not in the list.
+    last: u64,
+    list: Arc<[Arc<StoredBlock>]>,
+}
+
 impl Compactor {
     /// See the module.
     pub(crate) fn apply_deletions(
@@ -38,7 +45,8 @@ impl Compactor {
                 }
             }
             if !self.catalog.deletions().has_bucket() {
-                self.retire(reactor, &tenant)?;
+                let seen = self.look(&tenant);
+                self.retire(reactor, &tenant, &seen)?;
             }
         }
         Ok(())
@@ -113,16 +121,25 @@ impl Compactor {
         Ok(false)
     }
 
-    fn retire(&self, reactor: &mut Reactor, tenant: &TenantId) -> Result<(), Error> {
-        // What is made behind this may apply to blocks that are not in the list.
-        let last = self.catalog.deletions().last_order(tenant);
-        let list = self.catalog.list();
+    pub(crate) fn look(&self, tenant: &TenantId) -> Seen {
+        Seen {
+            last: self.catalog.deletions().last_order(tenant),
+            list: self.catalog.list(),
+        }
+    }
+
+    pub(crate) fn retire(
+        &self,
+        reactor: &mut Reactor,
+        tenant: &TenantId,
+        Seen { last, list }: &Seen,
+    ) -> Result<(), Error> {
         let ids: HashSet<u128> = list.iter().map(|block| block.meta().info.id).collect();
         let ended = self.catalog.deletions().retire(
             reactor,
             tenant,
             &|of, deletion| {
-                let (is_new, mut blocks) = (deletion.order > last, list.iter());
+                let (is_new, mut blocks) = (deletion.order > *last, list.iter());
                 is_new || blocks.any(|block| of.applies_to(deletion, tenant, block))
             },
             &|id| ids.contains(&id),

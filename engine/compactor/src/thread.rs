@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -35,9 +35,7 @@ impl Compaction {
         let body = move || {
             // Where this is refused, merges compete on equal terms, which costs latency only.
             let _ = rustix::process::nice(NICENESS);
-            while woken.recv_timeout(interval) != Err(RecvTimeoutError::Disconnected) {
-                // However often it was asked for, one run does.
-                while woken.try_recv().is_ok() {}
+            while wait(&woken, interval) {
                 if stopped.load(Ordering::Relaxed) {
                     return;
                 }
@@ -67,6 +65,14 @@ impl Compaction {
     }
 }
 
+/// Waits for the next run; false when nobody is left for whom there could be one.
+fn wait(woken: &Receiver<()>, interval: Duration) -> bool {
+    let asked = woken.recv_timeout(interval);
+    // However often it was asked for, one run does.
+    while woken.try_recv().is_ok() {}
+    asked != Err(RecvTimeoutError::Disconnected)
+}
+
 /// One run, on a reactor of its own: a run that has panicked may have left another in any state.
 fn attempt(compactor: &mut Compactor, io: IoMode, stop: &AtomicBool) {
     let options = reactor::Options {
@@ -90,5 +96,25 @@ fn attempt(compactor: &mut Compactor, io: IoMode, stop: &AtomicBool) {
             compactor.note_panic();
             tracing::error!("compaction has panicked; it is tried again");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A merge takes minutes, in which impatient operators ask again and again.
+    #[test]
+    fn one_run_does_for_all_who_asked_before_it() {
+        let (wake, woken) = channel();
+        (0..100).for_each(|_| wake.send(()).unwrap());
+        let long = Duration::from_secs(3600);
+        assert!(wait(&woken, long), "at once");
+        assert!(woken.try_recv().is_err(), "none is owed to them");
+        assert!(wait(&woken, Duration::ZERO), "the time is over");
+        wake.send(()).unwrap();
+        assert!(wait(&woken, long), "who asks later has another");
+        drop(wake);
+        assert!(!wait(&woken, long), "nobody is left");
     }
 }

@@ -11,14 +11,25 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use block::{Block, Drops, FileKind, FileWriter, Info, Input, Merge, SharedFile, Tombstone};
+use block::{
+    Block, Drops, FileKind, FileWriter, Info, Input, Merge, SharedFile, StoredBlock, Tombstone,
+};
 use model::TenantId;
 use reactor::{Op, Reactor};
 
 use crate::error::Error;
 use crate::fetch::Plain;
 use crate::index::Entry;
+use crate::indexes::Known;
 use crate::uploader::Uploader;
+
+/// What is known of blocks and deletions, in the order in which they are looked at.
+pub(crate) struct Seen {
+    /// What is deleted behind this may apply to blocks that are not in the list.
+    last: u64,
+    list: Arc<[Arc<StoredBlock>]>,
+    known: Arc<Known>,
+}
 
 impl Uploader {
     /// See the module.
@@ -41,7 +52,8 @@ impl Uploader {
                 }
                 self.clean_entry(reactor, &tenant, entry)?;
             }
-            self.retire(reactor, &tenant)?;
+            let seen = self.look(reactor, &tenant)?;
+            self.retire(reactor, &tenant, &seen)?;
         }
         Ok(())
     }
@@ -212,19 +224,27 @@ impl Uploader {
         self.remove_local(reactor).map(drop)
     }
 
-    fn retire(&self, reactor: &mut Reactor, tenant: &TenantId) -> Result<(), Error> {
-        // What is made behind this may apply to blocks that are not in the list.
+    pub(crate) fn look(&self, reactor: &Reactor, tenant: &TenantId) -> Result<Seen, Error> {
         let last = self.catalog.deletions().last_order(tenant);
         // The disk first: what leaves it meanwhile is in the index.
         let list = self.catalog.list();
         let known = self.indexes.load(tenant, reactor.wall_ms())?;
+        Ok(Seen { last, list, known })
+    }
+
+    pub(crate) fn retire(
+        &self,
+        reactor: &mut Reactor,
+        tenant: &TenantId,
+        Seen { last, list, known }: &Seen,
+    ) -> Result<(), Error> {
         let mut ids: HashSet<u128> = list.iter().map(|block| block.meta().info.id).collect();
         ids.extend(known.index.blocks.iter().map(|entry| entry.id));
         let ended = self.catalog.deletions().retire(
             reactor,
             tenant,
             &|of, deletion| {
-                if deletion.order > last {
+                if deletion.order > *last {
                     return true;
                 }
                 let mut there = known.index.blocks.iter();

@@ -181,3 +181,37 @@ fn a_merge_that_would_fill_the_disk_is_not_begun() {
     assert!(node.compact().unwrap().files > 0);
     node.verify("done");
 }
+
+/// A block was cut, and deleted from, between the look at the blocks and the end of those deletions that none of them needs: it is not among those that were looked at.
+#[test]
+fn a_deletion_that_comes_behind_the_look_at_the_blocks_is_not_ended_by_it() {
+    let mut node = Node::new(1);
+    let up = || vec![Matcher::equal("__name__", "up")];
+    let samples = |from: i64| -> Content {
+        let samples = (0..20).map(|i| (from + i * 60_000, Told::Float(i as u64)));
+        [((tenant("a"), labels("up", 1)), samples.collect())].into()
+    };
+    let now = 1_000 * HOUR_MS;
+    node.cut(&samples(now));
+    node.delete("a", up(), (0, now - 1));
+    let (name, compactor) = (tenant("a"), node.compactor());
+    let seen = compactor.look(&name);
+    node.cut(&samples(now + HOUR_MS));
+    node.delete("a", up(), (now + HOUR_MS, i64::MAX));
+    let reactor = &mut reactor::Reactor::sim(&node.sim);
+    compactor.retire(reactor, &name, &seen).unwrap();
+    let live = node.catalog.deletions().live_count();
+    assert_eq!(
+        live, 1,
+        "the first one has nothing to do, the second one has"
+    );
+    node.verify("after a look that was too early");
+    let seen = compactor.look(&name);
+    compactor.retire(reactor, &name, &seen).unwrap();
+    assert_eq!(
+        node.catalog.deletions().live_count(),
+        1,
+        "its block is there"
+    );
+    node.verify("after another look");
+}

@@ -1,7 +1,11 @@
 //! What is deleted is not seen in the bucket from then on, and leaves it, wherever the process ends meanwhile.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use block::{Deletion, FileKind};
 use model::{MatchOp, Matcher};
+use reactor::OpKind;
 
 use super::{HOUR_MS, Life, Place, tenant};
 
@@ -156,4 +160,75 @@ fn nothing_is_deleted_before_the_bucket_has_been_looked_into() {
     other.delete(&mut life, "one", None, (0, 0));
     other.check(&life, "deleted");
     assert!(other.seen(&life).unwrap().is_empty());
+}
+
+/// As in the compactor: a block was cut, and deleted from, behind the look at what there is.
+#[test]
+fn a_deletion_that_comes_behind_the_look_at_the_blocks_is_not_ended_by_it() {
+    let mut place = Place::new(1);
+    let mut life = place.begin();
+    place.write(&mut life, FileKind::Block, &[("one", 0..20)]);
+    life.pass().unwrap();
+    place.delete(&mut life, "one", Some("a"), (50, 60));
+    let one = tenant("one");
+    let seen = life.uploader.look(&life.reactor, &one).unwrap();
+    place.write(&mut life, FileKind::Block, &[("one", 20..40)]);
+    place.delete(&mut life, "one", Some("b"), (20, 29));
+    let retired = life.uploader.retire(&mut life.reactor, &one, &seen);
+    retired.unwrap();
+    let live = life.catalog.deletions().live_count();
+    assert_eq!(
+        live, 1,
+        "the first one has nothing to do, the second one has"
+    );
+    place.check(&life, "after a look that was too early");
+    let mut life = place.begin();
+    place.check(&life, "in another life");
+    let seen = life.uploader.look(&life.reactor, &one).unwrap();
+    let retired = life.uploader.retire(&mut life.reactor, &one, &seen);
+    retired.unwrap();
+    assert_eq!(life.catalog.deletions().live_count(), 1);
+    finds_them_clean(&mut life);
+}
+
+/// What is written again of blocks that the bucket alone has passes through the disk, one after another: it is as old as what it takes the place of, and
+/// the disk may be far too small for all of it.
+#[test]
+fn what_is_written_again_leaves_the_disk_before_the_next_comes_and_keeps_its_age() {
+    let (place, mut life) = deleted(1);
+    let ages = |life: &Life| {
+        let known = life.uploader.indexes.load(&tenant("one"), place.now_ms);
+        let known = known.unwrap();
+        let entries = known.index.blocks.iter().map(|e| (e.order, e.created_ms));
+        entries.collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let before = ages(&life);
+    let (mut here, most) = (0_i64, Arc::new(AtomicI64::new(0)));
+    let seen = most.clone();
+    place.disk.fail_when(move |op| {
+        let name = op.path.file_name().unwrap_or_default().to_string_lossy();
+        match op.kind {
+            // The name that it had while it was written is another.
+            OpKind::Rename if name.ends_with(".block.unfinished") => here += 1,
+            OpKind::Remove if name.ends_with(".block") => here -= 1,
+            _ => {}
+        }
+        seen.fetch_max(here, Ordering::Relaxed);
+        None
+    });
+    life.pass().unwrap();
+    place.disk.clear_faults();
+    assert_eq!(most.load(Ordering::Relaxed), 1, "at a time");
+    place.check(&life, "written again");
+    let list = life.catalog.list();
+    let again = list.iter().filter(|b| !b.meta().info.sources.is_empty());
+    assert_eq!(again.count(), 0, "none of it is on the disk");
+    let after = ages(&life);
+    // Of one nothing is left.
+    assert!(after.len() >= 3, "{before:?} became {after:?}");
+    for (order, created_ms) in &after {
+        if let Some(was) = before.get(order) {
+            assert_eq!(created_ms, was, "the block of place {order}");
+        }
+    }
 }
