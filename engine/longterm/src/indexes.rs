@@ -17,6 +17,9 @@ const TRIES: u32 = 8;
 /// Bytes of an entry in memory, about, its key and sources included.
 const ENTRY_BYTES: usize = 400;
 
+/// Blocks that have left and were not taken yet, at most.
+const LEFT_MAX: usize = 16 << 10;
+
 /// An index as it was read or written last.
 #[derive(Debug)]
 pub(crate) struct Known {
@@ -203,6 +206,8 @@ impl Cache {
             let blocks = before.known.index.blocks.iter();
             let gone = blocks.filter(|entry| !here.contains(&entry.id));
             left.extend(gone.map(|entry| (entry.id, entry.start + entry.chunk_bytes)));
+            // Where nobody reads, nobody takes them: further ones go when their bytes are too many.
+            left.truncate(LEFT_MAX);
         }
         self.forget(tenant);
         self.now += 1;

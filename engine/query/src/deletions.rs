@@ -55,6 +55,15 @@ pub struct Deleted {
     pub whole_tenant: bool,
 }
 
+/// Says that nobody waits any more, however the waiting ends: what has not begun by then does not. Who was told nothing may have gone on to write.
+struct Waiting(Arc<AtomicBool>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Engine {
     /// Deletes what a tenant has of the series that any of these selectors means, from `start` to `end`, milliseconds, both included.
     ///
@@ -130,6 +139,7 @@ impl Engine {
     ) -> Result<u128, DeleteError> {
         let unavailable = |reason: &str| DeleteError::Unavailable(reason.to_owned());
         let canceled = Arc::new(AtomicBool::new(false));
+        let _waiting = Waiting(canceled.clone());
         let selectors: Arc<[Arc<[Matcher]>]> = deleted.selectors.into();
         // Cores of this node do it together, whichever is asked.
         let asked = match self.holders().blocks() {
@@ -160,7 +170,6 @@ impl Engine {
             results
         };
         let Ok(results) = timeout(WAIT, all).await else {
-            canceled.store(true, Ordering::Relaxed);
             let seconds = WAIT.as_secs();
             return Err(unavailable(&format!(
                 "not done within {seconds} s; ask again"
@@ -176,6 +185,7 @@ impl Engine {
         self.held()?;
         let (sender, receiver) = oneshot::channel();
         let canceled = Arc::new(AtomicBool::new(false));
+        let _waiting = Waiting(canceled.clone());
         let snapshot = Snapshot {
             skip_head,
             canceled: canceled.clone(),
@@ -186,8 +196,7 @@ impl Engine {
             Ok(Ok(result)) => result.map_err(Error::Snapshot),
             Ok(Err(_)) => Err(Error::Snapshot("the node goes down".to_owned())),
             Err(_) => {
-                canceled.store(true, Ordering::Relaxed);
-                let reason = format!("not done within {} s, it may be later", WAIT.as_secs());
+                let reason = format!("not done within {} s", WAIT.as_secs());
                 Err(Error::Snapshot(reason))
             }
         }

@@ -31,7 +31,7 @@ impl Engine {
         if !matches!(query.times, Times::Range { .. }) || query.per_step || query.uncached {
             return self.run_whole(caller, plan, turn, query.per_step).await;
         }
-        let session = self.session(caller, query, &plan).await;
+        let session = self.session(caller, query, &plan, turn).await;
         let (steps, step) = (plan.steps(), plan.steps().step);
         let interval = interval_of(millis(self.options.split_interval), step);
         let pieces = match &session {
@@ -49,7 +49,13 @@ impl Engine {
     }
 
     /// What is kept of such a query, here and, for what is missing here, where others find it too.
-    async fn session(&self, caller: &Caller, query: &Query, plan: &Plan) -> Option<Session> {
+    async fn session(
+        &self,
+        caller: &Caller,
+        query: &Query,
+        plan: &Plan,
+        turn: &Turn,
+    ) -> Option<Session> {
         // Changes are noted by tenant, not by several.
         let results = self
             .results
@@ -79,12 +85,20 @@ impl Engine {
         if found.iter().all(Option::is_none) {
             return Some(session);
         }
+        // What there is no room for is evaluated instead. As points it is twice what it is in planes.
+        let held = turn.account.held();
+        let bytes: usize = found.iter().flatten().map(|value| value.len()).sum();
+        if !turn.account.take(3 * bytes as u64) {
+            return Some(session);
+        }
         let results = results.clone();
         let add = move || {
             results.add(&mut session, &spans, &found);
             session
         };
-        self.run(add).await.ok()
+        let session = self.run(add).await.ok();
+        turn.account.shrink(held);
+        session
     }
 
     /// Evaluates what is missing, keeps it, and puts all of it together.

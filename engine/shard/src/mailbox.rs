@@ -6,7 +6,7 @@
 //! answers by itself: every reply is called exactly once, whatever happens.
 //!
 //! Every message rings the bell of its core; a bell costs a system call only when the core sleeps (`reactor::Doorbell`). Pushes need
-//! less. A core that *dozes*, asleep until the write of its log ends, is not woken for a push unless a good deal of work waits already:
+//! less. A core that *dozes*, asleep until the write of its log ends or its crew's next round, is not woken for a push unless a good deal of work waits already:
 //! what came meanwhile goes into the next commit either way, all of it at once. And a gateway thread that has further bodies
 //! at hand may wake the core after the last of them ([`Permits::put`], [`Mailboxes::ring`]). Cores that share a thread are woken together ([`post`]).
 

@@ -72,6 +72,9 @@ pub(crate) fn make(
     match made {
         Ok(_) => Ok(name),
         Err(reason) => {
+            // It may have its name already, which only a whole one has.
+            let (from, to) = (all.join(&name), unfinished.clone());
+            let _ = reactor.run(Op::Rename { from, to });
             let _ = remove_tree(reactor, &unfinished);
             Err(reason)
         }
@@ -155,7 +158,8 @@ fn link_blocks(
         let mut whole = true;
         for block in catalog.list().iter() {
             let id = block.meta().info.id;
-            if linked.contains(&id) {
+            // All of a spent one is in others of this list; its file goes before it leaves the list.
+            if linked.contains(&id) || block.is_spent() {
                 continue;
             }
             let path = block.path();

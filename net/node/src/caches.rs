@@ -10,6 +10,9 @@ use query::SharedResults;
 
 use crate::config::{BucketCache, Config};
 
+/// Bytes of pages that are asked for at once of a server.
+const BATCH_BYTES_MAX: u64 = 4 << 20;
+
 /// See the module.
 pub(crate) struct Caches {
     /// Results of range queries.
@@ -56,6 +59,12 @@ fn pages(
         Arc::new(Memory::new(bytes_max, metrics.of(inmemory))) as Arc<dyn Cache>
     });
     let options = config.memcached.options().filter(|_| tiers.memcached);
+    // A batch has to arrive within the timeout.
+    let batch = usize::try_from(BATCH_BYTES_MAX / config.subrange_size.max(1)).unwrap_or(1);
+    let options = options.map(|options| cache::Options {
+        batch: options.batch.min(batch.max(1)),
+        ..options
+    });
     let far = match options {
         Some(options) => Some(Memcached::open(options, metrics.of(memcached))?),
         None => None,

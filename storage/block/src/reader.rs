@@ -119,15 +119,18 @@ fn open_again(
     source: &mut dyn Source,
     range: &Range<u64>,
     (kind, id): (Kind, u128),
-    wrong: Malformed,
-) -> Result<Cow<'static, [u8]>, Malformed> {
-    match source.read_again(std::slice::from_ref(range)) {
-        Some(Ok(read)) if read.len() == 1 => {
-            let payload = page::open(&read[0], kind, id, range.start)?;
-            Ok(Cow::Owned(payload.into_owned()))
-        }
-        _ => Err(wrong),
-    }
+    wrong: Error,
+) -> Result<Cow<'static, [u8]>, Error> {
+    let read = match source.read_again(std::slice::from_ref(range)) {
+        Some(read) => read?,
+        None => return Err(wrong),
+    };
+    let [bytes] = &read[..] else {
+        return Err(wrong);
+    };
+    let payload = page::open(bytes, kind, id, range.start);
+    let payload = payload.map_err(|malformed| malformed.at(source.name(), range.start))?;
+    Ok(Cow::Owned(payload.into_owned()))
 }
 
 /// The index of one tenant: symbols and directory in memory, the rest read when needed.
@@ -156,7 +159,7 @@ impl Index {
             Ok(payload) => payload,
             Err(wrong) => {
                 let range = at..part.range.end;
-                open_again(source, &range, (Kind::Directory, id), wrong).map_err(corrupt)?
+                open_again(source, &range, (Kind::Directory, id), corrupt(wrong))?
             }
         };
         let sections = part.range.start..part.directory_start;
@@ -297,9 +300,7 @@ impl Index {
                 let framed = &read[chunk][from..from + len];
                 let payload = match page::open(framed, kind, self.id, range.start) {
                     Ok(payload) => payload,
-                    Err(wrong) => {
-                        open_again(source, &range, (kind, self.id), wrong).map_err(corrupt)?
-                    }
+                    Err(wrong) => open_again(source, &range, (kind, self.id), corrupt(wrong))?,
                 };
                 each(page, &payload).map_err(corrupt)?;
             }

@@ -36,6 +36,9 @@ const GRACE: Duration = Duration::from_millis(100);
 /// Bytes that wait to be written, at most.
 const WAITING_BYTES_MAX: u64 = 64 << 20;
 
+/// Bytes of values of one writing exchange, unless one alone has more: they must go within the timeout.
+const EXCHANGE_BYTES_MAX: usize = 4 << 20;
+
 /// Memcached takes a longer time for a date.
 const TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -126,6 +129,20 @@ struct Ask {
     keys: Vec<(usize, String)>,
 }
 
+/// What is written to one server, in exchanges that can be over in time.
+fn exchanges(writes: Vec<Write>) -> Vec<Vec<Write>> {
+    let (mut exchanges, mut bytes) = (Vec::<Vec<Write>>::new(), usize::MAX);
+    for write in writes {
+        bytes = bytes.saturating_add(write.value.len());
+        if bytes > EXCHANGE_BYTES_MAX {
+            bytes = write.value.len();
+            exchanges.push(Vec::new());
+        }
+        exchanges.last_mut().expect("just begun").push(write);
+    }
+    exchanges
+}
+
 type Told = Vec<(usize, Vec<u8>)>;
 
 impl Memcached {
@@ -178,6 +195,7 @@ impl Memcached {
         for ask in self.shared.questions(keys) {
             let Ok(permit) = self.shared.reading.clone().try_acquire_owned() else {
                 self.shared.metrics.skipped(Operation::Get, "too-many");
+                ask.server.spare();
                 continue;
             };
             let (shared, tell) = (Arc::clone(&self.shared), tell.clone());
@@ -189,16 +207,6 @@ impl Memcached {
             sent += 1;
         }
         sent
-    }
-
-    fn take(&self, keys: &[Key], found: &mut [Option<Value>], told: Told) {
-        for (at, bytes) in told {
-            self.shared.metrics.size(Operation::Get, bytes.len());
-            match sealed::open(&keys[at], &bytes) {
-                Some(value) => found[at] = Some(value),
-                None => self.shared.metrics.unsound(),
-            }
-        }
     }
 }
 
@@ -213,7 +221,7 @@ impl Cache for Memcached {
             let Ok(told) = receiver.recv_timeout(left) else {
                 break; // It is late, or at its end.
             };
-            self.take(keys, &mut found, told);
+            self.shared.take(keys, &mut found, told);
         }
         self.shared.metrics.found(&found);
         found
@@ -225,14 +233,23 @@ impl Cache for Memcached {
         let sent = self.ask(&keys, move |told| drop(sender.send(told)));
         let deadline = Instant::now() + self.shared.options.timeout + GRACE;
         Box::pin(async move {
-            let mut found = vec![None; keys.len()];
+            let (count, mut all) = (keys.len(), Vec::new());
             for _ in 0..sent {
                 let told = tokio::time::timeout_at(deadline, receiver.recv()).await;
                 let Ok(Some(told)) = told else {
                     break;
                 };
-                self.take(&keys, &mut found, told);
+                all.extend(told);
             }
+            // Sums and unpacking are work: not for the thread that waits here, which serves others.
+            let shared = Arc::clone(&self.shared);
+            let take = move || {
+                let mut found = vec![None; count];
+                shared.take(&keys, &mut found, all);
+                found
+            };
+            let found = self.runtime.spawn_blocking(take).await;
+            let found = found.unwrap_or_else(|_| vec![None; count]);
             self.shared.metrics.found(&found);
             found
         })
@@ -274,6 +291,16 @@ impl Shared {
     fn servers(&self) -> Arc<[Arc<Server>]> {
         let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&servers)
+    }
+
+    fn take(&self, keys: &[Key], found: &mut [Option<Value>], told: Told) {
+        for (at, bytes) in told {
+            self.metrics.size(Operation::Get, bytes.len());
+            match sealed::open(&keys[at], &bytes) {
+                Some(value) => found[at] = Some(value),
+                None => self.metrics.unsound(),
+            }
+        }
     }
 
     /// The keys by server, in batches; without those whose server is left alone.
@@ -352,18 +379,17 @@ impl Shared {
                 }
             }
             for (server, part) in servers.iter().zip(parts) {
-                if part.is_empty() {
-                    continue;
+                for part in exchanges(part) {
+                    let Ok(permit) = Arc::clone(&writers).acquire_owned().await else {
+                        return; // Never closed.
+                    };
+                    let (shared, server) = (Arc::clone(&self), Arc::clone(server));
+                    tokio::spawn(async move {
+                        let _permit = permit;
+                        shared.write_to(&server, &part).await;
+                        shared.done(&part);
+                    });
                 }
-                let Ok(permit) = Arc::clone(&writers).acquire_owned().await else {
-                    return; // Never closed.
-                };
-                let (shared, server) = (Arc::clone(&self), Arc::clone(server));
-                tokio::spawn(async move {
-                    let _permit = permit;
-                    shared.write_to(&server, &part).await;
-                    shared.done(&part);
-                });
             }
         }
     }
@@ -397,7 +423,7 @@ impl Shared {
             entries.push((write.key.wire(), seconds, bytes));
         }
         if entries.is_empty() {
-            server.note(true, &self.options);
+            server.spare();
             return;
         }
         let begin = Instant::now();

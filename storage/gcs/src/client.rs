@@ -18,7 +18,7 @@ use serde::Deserialize;
 use tokio::runtime::Runtime;
 
 use crate::options::Options;
-use crate::requests::{Answer, Ask, Requests, unavailable};
+use crate::requests::{Answer, Ask, Requests, pause, unavailable};
 
 /// Threads of the runtime: they move bytes and decrypt them.
 const THREADS: usize = 2;
@@ -266,6 +266,7 @@ impl Inner {
             let ask = put_piece(session, range, rest);
             let sent = match self.requests.ask_once(key, &ask).await {
                 Err(error) if error.is_passing() && tries < self.requests.options.tries_max => {
+                    pause(tries).await;
                     tries += 1;
                     // What of it has arrived the store knows.
                     let ask = put_piece(session, format!("bytes */{total}"), Bytes::new());

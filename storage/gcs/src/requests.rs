@@ -88,7 +88,11 @@ impl Requests {
             (account, _) => {
                 let builder = GoogleCloudStorageBuilder::new().with_bucket_name(&options.bucket);
                 let builder = match account {
-                    "" => builder,
+                    // The crate reads it for a builder that takes all from the environment only.
+                    "" => match std::env::var("GOOGLE_APPLICATION_CREDENTIALS") {
+                        Ok(path) if !path.is_empty() => builder.with_application_credentials(path),
+                        _ => builder,
+                    },
                     json if json.starts_with('{') => builder.with_service_account_key(json),
                     path => builder.with_service_account_path(path),
                 };
@@ -171,7 +175,7 @@ impl Requests {
     }
 }
 
-async fn pause(tries: u32) {
+pub(crate) async fn pause(tries: u32) {
     let most = PAUSE.saturating_mul(1 << tries.min(10)).min(PAUSE_MAX);
     // Several that failed together do not come back together.
     let chance = RandomState::new().hash_one(tries) % 1000;
@@ -202,7 +206,7 @@ fn meaning(key: &str, status: u16, body: &[u8]) -> Error {
     let reason = format!("{status}: {said}");
     match status {
         // One that is not there is not an object that is not there.
-        404 if said.contains("bucket") => Error::Refused { key, reason },
+        404 if said.starts_with("The specified bucket") => Error::Refused { key, reason },
         404 => Error::NotFound { key },
         412 => Error::Condition { key },
         416 => Error::Corrupt {

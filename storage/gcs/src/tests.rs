@@ -217,6 +217,11 @@ fn what_passes_is_tried_again_and_what_does_not_is_told() {
     assert!(matches!(error, Error::Condition { .. }), "{error:?}");
     assert_eq!(book.asked().len(), 2, "no second try");
     assert!(book.asked()[1].0.ends_with("&ifGenerationMatch=7"));
+
+    // The store names the bucket when it speaks of an object.
+    let missing = r#"{"error":{"message":"No such object: my-bucket/a"}}"#;
+    let book = Book::start(&[("404 Not Found", "", missing)]);
+    assert!(book.open().head("a").unwrap().is_none());
 }
 
 #[test]

@@ -375,6 +375,10 @@ impl Blocks {
         } = self.snapshots.pop_front().expect("it has the turn");
         let result = match failed {
             Some(reason) => Err(reason),
+            // Who asked does not hear its name: nobody would ever remove it.
+            None if snapshot.canceled.load(Ordering::Relaxed) => {
+                Err("nobody waits for it".to_owned())
+            }
             None => {
                 let (logs, chance) = (!snapshot.skip_head, RandomState::new().hash_one(0));
                 let data_dir = self.data_dir().to_owned();

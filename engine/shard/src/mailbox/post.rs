@@ -29,7 +29,7 @@ pub enum Wake {
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Post {
-    /// The thread sleeps until a write in flight ends, which it will.
+    /// The thread sleeps until a write in flight ends, or the next round of commits may begin (`crate::crew`): it will wake.
     dozing: AtomicBool,
     /// Samples that came since the thread looked; a hint.
     samples: AtomicU32,
@@ -57,7 +57,7 @@ impl Post {
         }
     }
 
-    /// The thread is about to sleep until a write in flight ends.
+    /// The thread is about to sleep until a write in flight ends or a round of commits is due.
     ///
     /// No push is forgotten: one that was enqueued before this was seen has rung the bell, or its sender is going to; one that was enqueued after
     /// it waits for the write, after which comes [`Post::wake`]. Between a sender's push and its look, and between the core's

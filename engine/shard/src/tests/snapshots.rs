@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 
 use ::model::{CoreId, TenantId};
@@ -254,4 +255,37 @@ fn only_so_many_snapshots_wait_and_all_are_answered_when_the_node_stops() {
     run.into_node().stop();
     let rest: Vec<_> = replies.iter().filter_map(answered).collect();
     assert_eq!(rest.len(), SNAPSHOTS_WAITING_MAX, "{rest:?}");
+}
+
+#[test]
+fn none_is_made_for_whoever_gave_up_while_cores_wrote_checkpoints() {
+    let (mut run, _) = filled(3, 1);
+    let (sender, reply) = channel();
+    let canceled = Arc::new(AtomicBool::new(false));
+    let snapshot = Snapshot {
+        skip_head: false,
+        canceled: canceled.clone(),
+        reply: Box::new(move |result| sender.send(result).unwrap_or_default()),
+    };
+    let mailboxes = run.node().mailboxes.clone();
+    mailboxes.send(CoreId(0), Message::Snapshot(snapshot));
+    run.node().turn(0);
+    for _ in 0..4 {
+        run.node().turn_keeper();
+    }
+    assert!(
+        reply.try_recv().is_err(),
+        "the checkpoint is not written yet"
+    );
+    canceled.store(true, Ordering::Relaxed);
+    let mut result = None;
+    for _ in 0..2000 {
+        turn(&mut run);
+        result = result.or_else(|| reply.try_recv().ok());
+        if result.is_some() {
+            break;
+        }
+    }
+    assert!(result.expect("answered").is_err());
+    assert!(entries(&run, Path::new("data/snapshots")).is_empty());
 }

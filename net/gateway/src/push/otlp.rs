@@ -25,6 +25,7 @@ use http_body_util::Full;
 use model::TenantId;
 use wire::otlp::{self, Encoding, Outcome, Translated};
 use wire::remote_write::Protocol;
+use wire::snappy;
 
 use super::inflight::Inflight;
 use super::unpack::{Packing, unpack};
@@ -114,13 +115,24 @@ impl PushService {
         body::read(body, headers, options, max, &mut inflight, &mut received).await?;
         if packing != Packing::None {
             let packed = std::mem::take(&mut received);
-            let size = packed.len().saturating_mul(UNPACKED);
-            let unpacked = self.beside(size, move || {
-                let unpacked = unpack(packing, &packed, max, |came| inflight.add(came))?;
-                inflight.sub(packed.len() as u64);
-                Ok::<_, PushError>((unpacked, inflight))
-            });
-            (received, inflight) = unpacked.await?;
+            let is_small = packed.len().saturating_mul(UNPACKED) < BESIDE_BYTES_MIN;
+            let bound = BESIDE_BYTES_MIN.min(max);
+            let here = is_small.then(|| unpack(packing, &packed, bound, |came| inflight.add(came)));
+            match here {
+                // What turns out to be large is begun anew elsewhere.
+                None | Some(Err(PushError::Unpack(snappy::Error::TooLarge { .. }))) => {
+                    let unpacked = self.beside(BESIDE_BYTES_MIN, move || {
+                        let unpacked = unpack(packing, &packed, max, |came| inflight.add(came))?;
+                        inflight.sub(packed.len() as u64);
+                        Ok::<_, PushError>((unpacked, inflight))
+                    });
+                    (received, inflight) = unpacked.await?;
+                }
+                Some(here) => {
+                    received = here?;
+                    inflight.sub(packed.len() as u64);
+                }
+            }
         }
         let pass = self.shared.gate.enter(&tenant, received.len() as u64);
         let _pass = pass.ok_or(PushError::Overload)?;

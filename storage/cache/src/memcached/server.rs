@@ -72,6 +72,11 @@ impl Server {
         true
     }
 
+    /// Nothing was exchanged after all.
+    pub(super) fn spare(&self) {
+        self.breaker().tried = None;
+    }
+
     /// What came of an exchange.
     pub(super) fn note(&self, is_good: bool, options: &Options) {
         let mut breaker = self.breaker();

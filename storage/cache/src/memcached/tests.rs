@@ -351,3 +351,28 @@ fn without_servers_everything_is_a_miss() {
     assert_eq!(client.cache.get(&keys()), vec![None; 100]);
     assert_eq!(client.metrics.skips(Operation::Get, "no-server"), 100);
 }
+
+#[test]
+fn what_is_too_large_says_nothing_of_a_server() {
+    let fake = Fake::start();
+    let options = Options {
+        timeout: Duration::from_millis(300),
+        failures_max: 3,
+        pause: Duration::from_secs(600),
+        item_bytes_max: 5000,
+        ..patient(&[&fake])
+    };
+    let client = open(options, 1);
+    fake.set(Mood::Silent);
+    for round in 0..2 {
+        assert_eq!(client.cache.get(&keys()), vec![None; 100]);
+        let large = Value::from(vec![7; 6000]);
+        client.cache.set(vec![(key(1), large)], Duration::ZERO);
+        wait("it to be skipped", || {
+            client.metrics.skips(Operation::Set, "max-item-size") > round
+        });
+    }
+    client.cache.get(&keys());
+    client.cache.get(&keys());
+    assert_eq!(client.metrics.skips(Operation::Get, "circuit-breaker"), 1);
+}
