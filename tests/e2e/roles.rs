@@ -134,6 +134,21 @@ fn an_ingester_that_comes_back_with_fewer_cores_is_read_but_not_written_to() {
         );
         found.is_some()
     });
+
+    // With its cores it is used again, though nothing was sent to it meanwhile.
+    cluster.ingesters[1].kill();
+    cluster.ingesters[1].restart_with(&["-target=ingester", "-cores=2"]);
+    wait_until("writes to be taken again", PATIENCE, || {
+        let pushed = super::series::push(&cluster.distributor, None, &next);
+        assert!([200, 503].contains(&pushed.status), "{}", pushed.text());
+        pushed.status == 200
+    });
+    accepted(&whole, &next);
+    let wanted = all(&whole, SCRAPES);
+    wait_until("all to be read again", PATIENCE, || {
+        let found = all(&cluster.frontend, SCRAPES);
+        found.is_some() && found == wanted
+    });
 }
 
 #[test]

@@ -71,6 +71,8 @@ pub(super) struct Node {
     cores: u16,
     /// It came back with another number of cores.
     is_changed: AtomicBool,
+    /// Somebody asks whether it still has.
+    looking: AtomicBool,
     /// On the way to it.
     bytes: AtomicU64,
 }
@@ -113,6 +115,7 @@ impl Peers {
                 incarnation: AtomicU64::new(hello.incarnation),
                 cores: u16::try_from(hello.cores).unwrap_or(0),
                 is_changed: AtomicBool::new(false),
+                looking: AtomicBool::new(false),
                 bytes: AtomicU64::new(0),
             }));
         }
@@ -179,7 +182,10 @@ impl Peers {
     pub fn health(&self) -> Result<(), String> {
         let changed = |node: &&Arc<Node>| node.is_changed.load(Ordering::Relaxed);
         match self.shared.nodes.iter().find(changed) {
-            Some(node) => Err(node.changed()),
+            Some(node) => {
+                self.shared.look_again(node);
+                Err(node.changed())
+            }
             None => Ok(()),
         }
     }
@@ -252,10 +258,25 @@ pub(super) fn read_error(address: &str, status: &Status) -> ReadError {
     elsewhere(class, address, &told(status))
 }
 
+impl Shared {
+    /// Nothing is sent to one whose cores are others, so that nobody would hear of it when they are the same again: it is asked, by one at a time.
+    fn look_again(&self, node: &Arc<Node>) {
+        if node.looking.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let node = node.clone();
+        self.runtime.spawn(async move {
+            // What does not answer is asked again by the next push.
+            let _ = tokio::time::timeout(SMALL, node.look()).await;
+            node.looking.store(false, Ordering::Relaxed);
+        });
+    }
+}
+
 impl Node {
     fn changed(&self) -> String {
         format!(
-            "{} has another number of cores than the {} that it had when this process began: start this one anew",
+            "{} has another number of cores than the {} that it had when this process began: give it as many again, or start this one anew",
             self.address, self.cores
         )
     }
@@ -370,6 +391,7 @@ impl Cores for Peers {
         for (node, bytes, _) in &by_node {
             let node = &self.shared.nodes[usize::from(*node)];
             if node.is_changed.load(Ordering::Relaxed) {
+                self.shared.look_again(node);
                 return Err(Refusal::Elsewhere(format!("ingester {}", node.changed())));
             }
             let before = node.bytes.fetch_add(*bytes, Ordering::Relaxed);
