@@ -98,6 +98,9 @@ impl Reactor {
     }
 
     /// Creates a directory and the missing ones above it, each made durable in its parent.
+    ///
+    /// Whoever made some of them before may have ended, or failed, before their names were synced. It went from the top down and synced each before it made the
+    /// next, so only the lowest one that exists can be in doubt: its name is synced again.
     pub fn create_dirs(&mut self, path: &Path) -> Result<(), Failure> {
         if path.as_os_str().is_empty() {
             return Ok(());
@@ -108,7 +111,7 @@ impl Reactor {
             })
             .map(|done| done.stat())
         {
-            Ok(stat) if stat.is_dir => return Ok(()),
+            Ok(stat) if stat.is_dir => return self.sync_name(path),
             Ok(_) => {
                 let source = std::io::ErrorKind::NotADirectory.into();
                 let path = Arc::from(path);
@@ -134,8 +137,17 @@ impl Reactor {
             Err(failure) if failure.source.kind() == std::io::ErrorKind::AlreadyExists => (),
             Err(failure) => return Err(failure),
         }
-        self.run(Op::SyncDir { path: above })?;
-        Ok(())
+        self.sync_name(path)
+    }
+
+    /// Makes the name of a directory durable. Where the directory above is not ours to read, it is not ours to doubt either.
+    fn sync_name(&mut self, path: &Path) -> Result<(), Failure> {
+        match self.run(Op::SyncDir { path: parent(path) }) {
+            Err(failure) if failure.source.kind() != std::io::ErrorKind::PermissionDenied => {
+                Err(failure)
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -26,12 +26,6 @@ use crate::limits::CUT_MS;
 use crate::message::{DeleteError, ReadError, Refusal};
 use crate::{Error, Options};
 
-/// Faults that are there and not yet understood: passed over, told in every log, and run by `MYELIN_SEED`. This list is to be empty.
-///
-/// 600: after a write error a question shows a sample that a deletion before it, which succeeded, had deleted (`CHANGELOG.md`, Known).
-const KNOWN_TO_FAIL: &[(&str, u64)] =
-    &[("a_failed_write_poisons_and_hides_what_was_not_durable", 600)];
-
 /// Runs at least so many seeds and until the time is over, or the one of `MYELIN_SEED`. A failure prints its seed and the command that repeats it.
 #[expect(
     clippy::disallowed_methods,
@@ -56,12 +50,7 @@ pub(crate) fn seeds(name: &str, least: u64, run: fn(u64)) {
     let begun = Instant::now();
     let mut seed = 0;
     while seed < least || begun.elapsed() < budget {
-        match KNOWN_TO_FAIL.contains(&(name, seed)) {
-            true => {
-                let _ = writeln!(std::io::stderr(), "{name}: seed {seed} is known to FAIL");
-            }
-            false => run_one(seed),
-        }
+        run_one(seed);
         seed += 1;
     }
     // Past the capture of the test runner: how many seeds ran is to be seen in every log.
