@@ -128,16 +128,22 @@ impl Reactor {
         }
         let above = parent(path);
         self.create_dirs(&above)?;
-        match self.run(Op::CreateDir {
+        let made = match self.run(Op::CreateDir {
             path: path.to_owned(),
         }) {
-            Ok(_) => (),
+            Ok(_) => true,
             // Another core was faster; it may not have synced the parent yet, so that is done here
             // too.
-            Err(failure) if failure.source.kind() == std::io::ErrorKind::AlreadyExists => (),
+            Err(failure) if failure.source.kind() == std::io::ErrorKind::AlreadyExists => false,
             Err(failure) => return Err(failure),
+        };
+        let synced = self.sync_name(path);
+        if made && synced.is_err() {
+            // After a sync that failed the next one may say that all is well though the name is lost: whoever comes next makes it anew.
+            let path = path.to_owned();
+            let _ = self.run(Op::RemoveDir { path });
         }
-        self.sync_name(path)
+        synced
     }
 
     /// Makes the name of a directory durable. Where the directory above is not ours to read, it is not ours to doubt either.

@@ -259,49 +259,9 @@ pub fn remove_generation(reactor: &mut Reactor, root: &Path, generation: u32) ->
     Ok(())
 }
 
-/// Makes a directory with its parents, durably.
-///
-/// A former start may have made some of them and ended before their names were synced. It went from the top down and synced each before it made the
-/// next, so only the lowest one that exists can be in doubt: its name is synced again.
+/// Makes a directory with its parents, durably: see [`Reactor::create_dirs`].
 pub fn create_dirs(reactor: &mut Reactor, path: &Path) -> Result<(), Error> {
-    let Some(parent) = path.parent() else {
-        return Ok(());
-    };
-    if path.as_os_str().is_empty() {
-        return Ok(());
-    }
-    match reactor.run(Op::CreateDir {
-        path: path.to_owned(),
-    }) {
-        Ok(_) => sync_name(reactor, parent)?,
-        Err(failure) if failure.source.kind() == ErrorKind::AlreadyExists => {}
-        Err(failure) if failure.is_not_found() => {
-            create_dirs(reactor, parent)?;
-            reactor.run(Op::CreateDir {
-                path: path.to_owned(),
-            })?;
-        }
-        Err(failure) => return Err(failure.into()),
-    }
-    sync_name(reactor, path)
-}
-
-/// Makes the name of a directory durable. Where the directory above is not ours to read, it is not ours to doubt either.
-fn sync_name(reactor: &mut Reactor, path: &Path) -> Result<(), Error> {
-    let Some(parent) = path.parent() else {
-        return Ok(());
-    };
-    let parent = if parent.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        parent
-    };
-    match reactor.run(Op::SyncDir {
-        path: parent.to_owned(),
-    }) {
-        Err(failure) if failure.source.kind() != ErrorKind::PermissionDenied => Err(failure.into()),
-        _ => Ok(()),
-    }
+    Ok(reactor.create_dirs(path)?)
 }
 
 #[cfg(test)]

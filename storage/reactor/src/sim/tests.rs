@@ -741,3 +741,29 @@ fn direct_io_must_be_aligned_in_the_simulation_too() {
     write(&mut reactor, file, 0, 1, DIRECT_ALIGNMENT).expect("aligned");
     let _ = write(&mut reactor, file, 0, 1, DIRECT_ALIGNMENT + SECTOR_BYTES);
 }
+
+/// Deletions that had been answered as done were lost: the sync behind the making of their directory had failed, the next one found the directory there, and a power
+/// cut took it.
+#[test]
+fn a_directory_whose_making_failed_is_durable_when_it_is_made_again() {
+    let path = Path::new("/x/y/file");
+    for seed in 0..400 {
+        let sim = Sim::new(seed);
+        let mut reactor = Reactor::sim(&sim);
+        sim.fail_nth(1 + seed % 8, Fault::EIO);
+        let failed = reactor.create_dirs(path.parent().expect("it has one"));
+        sim.clear_faults();
+        // The process may end, too.
+        if seed % 16 >= 8 {
+            sim.kill();
+            reactor = Reactor::sim(&sim);
+        }
+        let made = reactor.create_dirs(path.parent().expect("it has one"));
+        made.unwrap_or_else(|failure| panic!("{seed}: {failure}"));
+        reactor.replace_whole(path, b"here").expect("written");
+        sim.crash();
+        let read = Reactor::sim(&sim).read_whole(path, 100);
+        let read = read.unwrap_or_else(|failure| panic!("{seed}, after {failed:?}: {failure}"));
+        assert_eq!(read, b"here");
+    }
+}
