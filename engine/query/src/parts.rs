@@ -96,6 +96,7 @@ impl Engine {
             results.add(&mut session, &spans, &found);
             session
         };
+        // Without it all is evaluated, or tells that the node goes down.
         let session = self.run(add).await.ok();
         turn.account.shrink(held);
         session

@@ -369,25 +369,8 @@ fn header(answer: &Answer, name: &str) -> Option<String> {
 
 /// A time as the store writes it: `2026-11-30T10:23:25.486819Z`.
 fn millis(text: &str) -> Option<i64> {
-    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
-    let number = |text: &str| text.parse::<i64>().ok();
-    let mut date = date.splitn(3, '-').map(number);
-    let (year, month, day) = (date.next()??, date.next()??, date.next()??);
-    let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
-    let mut time = time.splitn(3, ':').map(number);
-    let (hour, minute, second) = (time.next()??, time.next()??, time.next()??);
-    let fraction = number(&format!("{fraction:0<3}")[..3])?;
-    if !(1..=12).contains(&month) || !(1970..10_000).contains(&year) {
-        return None;
-    }
-    // Days since 1970, with years that begin in March.
-    let (year, month) = match month {
-        1 | 2 => (year - 1, month + 9),
-        _ => (year, month - 3),
-    };
-    let days =
-        year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 719_469;
-    Some(((days * 24 + hour) * 60 + minute) * 60_000 + second * 1000 + fraction)
+    let time = chrono::DateTime::parse_from_rfc3339(text).ok()?;
+    Some(time.timestamp_millis())
 }
 
 impl Bucket for Gcs {
@@ -520,6 +503,9 @@ mod tests {
             "2026-11-30",
             "2026-13-30T10:23:25Z",
             "2026-11-30T10:23Z",
+            "2026-11-31T10:23:25Z",
+            "2026-11-30T10:23:25.ééZ",
+            "2026-11-9223372036854775807T10:23:25Z",
             "x",
         ] {
             assert_eq!(millis(wrong), None, "{wrong}");
