@@ -5,7 +5,7 @@
 //! with many queries delays its own, and a querier gets what it can do.
 //!
 //! - The line of a tenant has `max_outstanding_requests_per_tenant` places; beyond that it is answered 429. All lines have `querier.max_waiting`; beyond that 503.
-//! - A query whose querier has gone goes to another one, at most [`FrontendOptions::retries_max`] times.
+//! - A query whose querier has gone goes to another one (to the same only if there is no other), at most [`FrontendOptions::retries_max`] times.
 //! - When the client has gone its stream ends, and with that the work on the querier.
 //! - Without a querier nothing is answered, and the frontend is not ready.
 
@@ -167,6 +167,7 @@ impl Frontend {
         request: &proto::HttpRequest,
     ) -> Result<proto::HttpResponse, ApiError> {
         let _shown = Shown(self, tenant);
+        let mut lost_by = Vec::new();
         for retry in 0..=self.options.retries_max {
             // One that had its turn is not refused for those that came meanwhile.
             let outstanding_max = if retry == 0 { outstanding_max } else { 0 };
@@ -174,7 +175,7 @@ impl Frontend {
                 of_tenant: outstanding_max,
                 of_all: self.options.waiting_max,
             };
-            let enqueued = self.queue.put(tenant, bounds, request.clone());
+            let enqueued = self.queue.put(tenant, bounds, request.clone(), &lost_by);
             let ticket = enqueued.map_err(|full| {
                 let discarded = &self.metrics.discarded;
                 discarded.with_label_values(&[tenant.as_str()]).inc();
@@ -186,7 +187,10 @@ impl Frontend {
                     self.metrics.retries.observe(f64::from(retry));
                     return Ok(response);
                 }
-                Err(Lost) => self.metrics.lost.inc(),
+                Err(Lost(querier)) => {
+                    self.metrics.lost.inc();
+                    lost_by.extend(querier);
+                }
             }
         }
         self.metrics

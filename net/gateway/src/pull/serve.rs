@@ -73,13 +73,14 @@ async fn serve(
     };
     tracing::debug!(querier = hello.querier, "a querier has come");
     let _connected = Connected::new(frontend);
+    let joined = frontend.queue.join(&hello.querier.into());
     loop {
         let mut waiting = tokio::select! {
-            // First, or a query that was lost with one stream is given to the next of the same connection.
+            // First, or a stream that has ended takes a query with it.
             biased;
             // Whoever says something without a question, or goes, is done.
             _ = answers.message() => return,
-            waiting = frontend.queue.take() => waiting,
+            waiting = joined.take() => waiting,
         };
         frontend.show_length(&waiting.tenant);
         frontend

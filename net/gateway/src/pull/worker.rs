@@ -4,6 +4,7 @@
 //! to this node's own query API ([`crate::Calls`]).
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +41,8 @@ pub struct WorkerOptions {
 struct Pulling {
     /// What certificates of frontends are held against.
     host: String,
+    /// The name of this querier, and a mark, since queriers of different machines may have the same name (`0.0.0.0:80`).
+    me: String,
     worker: WorkerOptions,
 }
 
@@ -94,8 +97,10 @@ async fn follow(
     calls: Calls,
     mut stopped: watch::Receiver<bool>,
 ) {
+    let mark = RandomState::new().build_hasher().finish();
     let options = Arc::new(Pulling {
         host: named.name().to_owned(),
+        me: format!("{} {mark:016x}", options.name),
         worker: options,
     });
     // What tells each stream to end after the query it is at.
@@ -203,7 +208,7 @@ async fn pull(
             .max_encoding_message_size(rpc::MESSAGE_BYTES_MAX);
         // Several queries of one connection, so that a client who goes away costs no new one.
         while !is_over(&ended) {
-            match serve(&mut client, &options.worker, &calls, &mut ended).await {
+            match serve(&mut client, &options.me, &calls, &mut ended).await {
                 Ok(0) => failed = Told::default(),
                 Ok(_) => {
                     failed = Told::default();
@@ -225,7 +230,7 @@ async fn pull(
 /// Queries of one stream, until the frontend ends it (nobody waits for what is at work) or this node stops. Tells how many there were.
 async fn serve(
     client: &mut FrontendClient<dial::Calls>,
-    options: &WorkerOptions,
+    me: &str,
     calls: &Calls,
     ended: &mut watch::Receiver<bool>,
 ) -> Result<u64, tonic::Status> {
@@ -235,7 +240,7 @@ async fn serve(
         Some((answer, sent))
     });
     let hello = QuerierToFrontend {
-        querier: options.name.clone(),
+        querier: me.to_owned(),
         ..QuerierToFrontend::default()
     };
     let gone = |_| tonic::Status::unavailable("the stream has ended");
