@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use bolero::check;
 use model::{Labels, QueryValue, SeriesValue};
-use promql::{Budget, Columns, Executor, Inline, Params, Plan, Source, SourceError};
+use promql::{Budget, Columns, Executor, Inline, Params, Plan, Shard, Shards, Source, SourceError};
 
 use super::INPUTS;
 
@@ -123,7 +123,7 @@ impl Source for Fetched<'_> {
     }
 }
 
-/// Many pieces, last one first.
+/// Many pieces, and shards, last one first.
 struct Backwards;
 
 impl Executor for Backwards {
@@ -134,6 +134,10 @@ impl Executor for Backwards {
     fn run(&self, count: usize, piece: &(dyn Fn(usize) + Sync)) {
         (0..count).rev().for_each(piece);
     }
+
+    fn run_shards(&self, count: usize, shard: &Shard<'_>) {
+        (0..count).rev().for_each(|n| shard(n, self));
+    }
 }
 
 fn run(text: &str, params: &Params, rows: &[Row], executor: &dyn Executor) -> Option<QueryValue> {
@@ -143,7 +147,15 @@ fn run(text: &str, params: &Params, rows: &[Row], executor: &dyn Executor) -> Op
     let questions = AtomicU32::new(0);
     let expired = || questions.fetch_add(1, Relaxed) > 20_000;
     let canceled = AtomicBool::new(false);
-    let budget = Budget::new(200_000, &expired, &canceled);
+    // With one worker there are none.
+    let shards = Shards {
+        count: 3,
+        cells_min: 0,
+    };
+    let budget = Budget {
+        shards,
+        ..Budget::new(200_000, &expired, &canceled)
+    };
     promql::evaluate(&plan, &source, executor, &budget)
         .ok()
         .map(|evaluated| evaluated.value)

@@ -1,13 +1,18 @@
 //! Warnings and infos: what a query could do, but its author should know.
 //!
 //! Texts are those of Prometheus, position included. Functions add to [`Notes`], which knows the expression that is evaluated; each
-//! text is kept once, and at most [`ANNOTATIONS_MAX`] of each kind, so a note per sample costs a look-up.
+//! text is kept once, and the first [`ANNOTATIONS_MAX`] of each kind in their order, so a note per sample costs a look-up. What is kept is the
+//! same in whatever order pieces and shards of a query add theirs; so is the one note that counts, of buckets whose counts fell.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
 use crate::expr::Span;
+use crate::functions::buckets::Flattened;
+use crate::functions::date;
+use crate::functions::quantile::go_number;
 
-/// More texts of one kind than this are counted, not kept: Prometheus answers 10 by default.
+/// More texts of one kind than this are not kept: Prometheus answers 10 by default.
 pub(crate) const ANNOTATIONS_MAX: usize = 10;
 
 /// The collected texts of one query or of one piece of it.
@@ -15,6 +20,67 @@ pub(crate) const ANNOTATIONS_MAX: usize = 10;
 pub struct Annotations {
     warnings: BTreeSet<String>,
     infos: BTreeSet<String>,
+    /// By place and metric; one info each.
+    corrections: BTreeMap<(String, String), Correction>,
+}
+
+/// Flattened buckets of one or more histograms and times.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Correction {
+    flattened: Flattened,
+    samples: u64,
+    first: i64,
+    last: i64,
+}
+
+impl Correction {
+    /// At one time, milliseconds.
+    pub(crate) fn new(flattened: Flattened, time: i64) -> Correction {
+        Correction {
+            flattened,
+            samples: 1,
+            first: time,
+            last: time,
+        }
+    }
+
+    /// Both.
+    pub(crate) fn and(self, other: Correction) -> Correction {
+        Correction {
+            flattened: self.flattened.and(other.flattened),
+            samples: self.samples + other.samples,
+            first: self.first.min(other.first),
+            last: self.last.max(other.last),
+        }
+    }
+
+    fn text(&self, at: &str, metric: &str) -> String {
+        let Flattened {
+            lowest,
+            highest,
+            difference_max,
+        } = self.flattened;
+        let of = match metric {
+            "" => String::new(),
+            metric => format!(" for metric name {metric:?}"),
+        };
+        format!(
+            "PromQL info: input to histogram_quantile needed to be fixed for monotonicity (see \
+             https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile){of}, \
+             from buckets {} to {}, with a max diff of {}, over {} samples from {} to {} ({at})",
+            go_number(lowest),
+            go_number(highest),
+            go_number(two_digits(difference_max)),
+            self.samples,
+            date::rfc3339(self.first),
+            date::rfc3339(self.last),
+        )
+    }
+}
+
+/// Rounded to two significant digits.
+fn two_digits(value: f64) -> f64 {
+    format!("{value:.1e}").parse().unwrap_or(value)
 }
 
 impl Annotations {
@@ -28,6 +94,18 @@ impl Annotations {
             .infos
             .into_iter()
             .for_each(|text| insert(&mut self.infos, text));
+        for (key, correction) in other.corrections {
+            self.correct(key, correction);
+        }
+    }
+
+    /// One that is beyond the bound never comes back, so what is kept has all that was added to it.
+    fn correct(&mut self, key: (String, String), more: Correction) {
+        let known = self.corrections.entry(key);
+        known.and_modify(|c| *c = c.and(more)).or_insert(more);
+        if self.corrections.len() > ANNOTATIONS_MAX {
+            self.corrections.pop_last();
+        }
     }
 
     /// The warnings, sorted.
@@ -37,7 +115,11 @@ impl Annotations {
 
     /// The infos, sorted.
     pub fn infos(&self) -> Vec<String> {
-        self.infos.iter().cloned().collect()
+        let mut infos = self.infos.clone();
+        for ((at, metric), correction) in &self.corrections {
+            insert(&mut infos, correction.text(at, metric));
+        }
+        infos.into_iter().collect()
     }
 
     /// Adds a warning; `text` comes without the prefix.
@@ -52,8 +134,9 @@ impl Annotations {
 }
 
 fn insert(set: &mut BTreeSet<String>, text: String) {
-    if set.len() < ANNOTATIONS_MAX {
-        set.insert(text);
+    set.insert(text);
+    if set.len() > ANNOTATIONS_MAX {
+        set.pop_last();
     }
 }
 
@@ -80,6 +163,12 @@ impl Notes<'_> {
     pub fn info(&mut self, arg: usize, text: &str) {
         let at = self.place(arg);
         self.annotations.info(text, &at);
+    }
+
+    /// The counts of histograms of `metric`, which is argument `arg`, fell from one bucket to the next.
+    pub(crate) fn correct(&mut self, arg: usize, metric: String, correction: Correction) {
+        let at = self.place(arg);
+        self.annotations.correct((at, metric), correction);
     }
 
     fn place(&self, arg: usize) -> String {

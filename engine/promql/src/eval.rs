@@ -7,8 +7,12 @@
 //! 3. Two vectors are matched by tables built once per pair of sides (`matching`, `sets`), then evaluated column by column.
 //! 4. `result` drops names that are to go, joins or refuses series that became equal, sorts, and makes the answer.
 //!
-//! Every point is charged to `budget` while it is held, as Prometheus counts it. Pieces depend on the number of series only, so the
+//! Every point is charged to `budget` while it is held, as Prometheus counts it. Pieces depend on the series only, so the
 //! result does not depend on how many threads there are.
+//!
+//! Where the plan allows it ([`Plan::shard_labels`]) and it is worth it, all of this is done for disjoint sets of series side by side
+//! (`shards`). That gives the same bits: what is folded together, and where it is cut, depends on the series of a group alone (and
+//! on the places that they have among all that were fetched), not on what else is evaluated with them.
 
 mod aggregation;
 mod binary;
@@ -22,6 +26,7 @@ mod result;
 mod rows;
 mod select;
 mod sets;
+mod shards;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -29,11 +34,12 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 
 pub(crate) use binary::scalar_operation;
-pub use budget::{Budget, GRANT_BYTES, Stats};
+pub use budget::{Budget, GRANT_BYTES, Shards, Stats};
 pub use profile::{NodeCost, Profile, SelectorCost};
 
 use self::budget::{Mark, Meter};
 use self::rows::Scalars;
+use self::shards::Places;
 use crate::annotations::{Annotations, Notes};
 use crate::error::Error;
 use crate::expr::Span;
@@ -55,6 +61,8 @@ pub struct Evaluated {
     pub stats: Stats,
     /// Samples looked at by step, where [`Budget::per_step`] asked for it.
     pub per_step: Vec<u64>,
+    /// In how many shards it was evaluated; 1 where it was not divided.
+    pub shards: usize,
 }
 
 /// Evaluates a plan.
@@ -68,26 +76,27 @@ pub fn evaluate(
     executor: &dyn Executor,
     budget: &Budget<'_>,
 ) -> Result<Evaluated, Error> {
-    let evaluator = Evaluator {
-        plan,
-        source,
-        executor,
-        meter: Meter::new(budget, plan.steps.count),
-        counting: true,
-        annotations: Mutex::default(),
-    };
-    evaluator.meter.check()?;
+    let mut meter = Meter::new(budget, plan.steps.count);
+    meter.check()?;
+    if let Some(division) = shards::divide(plan, source, executor, budget) {
+        match shards::evaluate(plan, source, executor, &meter, &division) {
+            // What a shard fails with may be no failure of all, or a different one. It is rare.
+            Err(error) if !matches!(error, Error::Canceled | Error::Timeout) => {
+                meter = meter.again();
+            }
+            evaluated => return evaluated,
+        }
+    }
+    let evaluator = Evaluator::new(plan, source, executor, meter, None);
     let value = result::evaluate(&evaluator)?;
-    let annotations = evaluator
-        .annotations
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner);
+    let (meter, annotations) = evaluator.into_parts();
     Ok(Evaluated {
         value,
         warnings: annotations.warnings(),
         infos: annotations.infos(),
-        stats: evaluator.meter.stats(),
-        per_step: evaluator.meter.per_step(),
+        stats: meter.stats(),
+        per_step: meter.per_step(),
+        shards: 1,
     })
 }
 
@@ -104,6 +113,36 @@ pub(crate) struct Evaluator<'a> {
     /// Samples looked at count for the statistics; not within subqueries, whose results are counted instead.
     counting: bool,
     annotations: Mutex<Annotations>,
+    /// The places of its series among all, where it evaluates a shard of them.
+    places: Option<&'a Places>,
+}
+
+impl<'a> Evaluator<'a> {
+    fn new(
+        plan: &'a Plan,
+        source: &'a dyn Source,
+        executor: &'a dyn Executor,
+        meter: Meter<'a>,
+        places: Option<&'a Places>,
+    ) -> Evaluator<'a> {
+        Evaluator {
+            plan,
+            source,
+            executor,
+            meter,
+            counting: true,
+            annotations: Mutex::default(),
+            places,
+        }
+    }
+
+    fn into_parts(self) -> (Meter<'a>, Annotations) {
+        let annotations = self.annotations.into_inner();
+        (
+            self.meter,
+            annotations.unwrap_or_else(PoisonError::into_inner),
+        )
+    }
 }
 
 impl Evaluator<'_> {
@@ -332,52 +371,70 @@ impl Evaluator<'_> {
             return Ok(Some((Vec::new(), inner_steps)));
         }
         let within = Evaluator {
-            plan: self.plan,
-            source: self.source,
-            executor: self.executor,
-            meter: self.meter.share(),
             counting: false,
-            annotations: Mutex::default(),
+            ..Evaluator::new(
+                self.plan,
+                self.source,
+                self.executor,
+                self.meter.share(),
+                self.places,
+            )
         };
         let series = within.vector(inner, inner_steps)?;
-        self.keep(
-            within
-                .annotations
-                .into_inner()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        self.keep(within.into_parts().1);
         Ok(Some((series, inner_steps)))
     }
 
-    /// Runs `piece` over ranges that together are `0..count`, and returns the results in order.
-    ///
-    /// The cut depends on `count` only.
-    pub(crate) fn pieces<T: Send>(
+    /// Runs `piece` for each of `pieces` and returns the results in their order.
+    pub(crate) fn pieces<P: Sync, T: Send>(
         &self,
-        count: usize,
-        piece: impl Fn(Range<usize>) -> Result<T, Error> + Sync,
+        pieces: &[P],
+        piece: impl Fn(&P) -> Result<T, Error> + Sync,
     ) -> Result<Vec<T>, Error> {
-        let size = PIECE_MIN.max(count.div_ceil(PIECES_MAX));
-        let pieces = count.div_ceil(size);
-        if pieces <= 1 {
-            return Ok(vec![piece(0..count)?]);
+        if let [one] = pieces {
+            return Ok(vec![piece(one)?]);
         }
-        let slots: Vec<Mutex<Option<Result<T, Error>>>> =
-            (0..pieces).map(|_| Mutex::new(None)).collect();
-        self.executor.run(pieces, &|index| {
-            let start = index * size;
-            let result = piece(start..count.min(start + size));
-            *slots[index].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+        let slots = Slots::new(pieces.len());
+        self.executor.run(pieces.len(), &|index| {
+            slots.put(index, piece(&pieces[index]))
         });
-        slots
-            .into_iter()
-            .map(|slot| {
-                slot.into_inner()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .expect("the executor ran every piece")
-            })
-            .collect()
+        slots.into_results().collect()
     }
+}
+
+/// Places for the results of pieces that run in any order.
+struct Slots<T>(Vec<Mutex<Option<T>>>);
+
+impl<T> Slots<T> {
+    fn new(count: usize) -> Slots<T> {
+        Slots((0..count).map(|_| Mutex::new(None)).collect())
+    }
+
+    fn put(&self, index: usize, result: T) {
+        *self.0[index].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+    }
+
+    /// In order. Panics where one was not put.
+    fn into_results(self) -> impl Iterator<Item = T> {
+        self.0.into_iter().map(|slot| {
+            slot.into_inner()
+                .unwrap_or_else(PoisonError::into_inner)
+                .expect("the executor ran every piece")
+        })
+    }
+}
+
+/// So many series are one piece, where there are `count`.
+fn piece_size(count: usize) -> usize {
+    PIECE_MIN.max(count.div_ceil(PIECES_MAX))
+}
+
+/// Ranges that together are `0..count`; one that is empty for 0.
+fn cut(count: usize) -> Vec<Range<usize>> {
+    let size = piece_size(count);
+    let pieces = count.div_ceil(size).max(1);
+    let range = |piece: usize| piece * size..count.min((piece + 1) * size);
+    (0..pieces).map(range).collect()
 }
 
 /// Samples in a vector.

@@ -4,9 +4,9 @@
 //! value; a *columns* function whole columns of all its arguments; and a few are run by the evaluator itself because they need
 //! what only it has (sample times, the selector's text, other series). Everything here is pure.
 
-mod buckets;
+pub(crate) mod buckets;
 mod classic;
-mod date;
+pub(crate) mod date;
 pub(crate) mod kahan;
 pub(crate) mod labels;
 mod math;

@@ -25,10 +25,12 @@ mod source;
 mod value;
 
 pub use error::{Error, ParseError};
-pub use eval::{Budget, Evaluated, GRANT_BYTES, NodeCost, Profile, SelectorCost, Stats, evaluate};
+pub use eval::{
+    Budget, Evaluated, GRANT_BYTES, NodeCost, Profile, SelectorCost, Shards, Stats, evaluate,
+};
 pub use expr::Expr;
 pub use limits::ParseLimits;
 pub use parser::{parse, parse_selector, parse_within};
-pub use plan::{Explained, Params, Plan, Selector, plan};
-pub use source::{Columns, Executor, Inline, Source, SourceError};
+pub use plan::{Explained, Params, Plan, Selector, ShardLabels, Whole, plan};
+pub use source::{Columns, Executor, Inline, Shard, Source, SourceError};
 pub use value::{Steps, ValueType};

@@ -8,6 +8,7 @@
 mod build;
 mod duration;
 mod explain;
+mod sharding;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ use model::{Matcher, Projection};
 pub(crate) use build::node_type;
 pub use build::plan;
 pub use explain::Explained;
+pub use sharding::{ShardLabels, Whole};
 
 use crate::aggregate::AggregateOp;
 use crate::expr::{BinaryOp, Expr, Grouping, Matching, Span};

@@ -66,7 +66,13 @@ pub trait Executor: Sync {
     /// Calls `piece(0)` .. `piece(count - 1)`, in any order and on any thread, and returns when all are done. A panic of a piece
     /// is passed on to the caller.
     fn run(&self, count: usize, piece: &(dyn Fn(usize) + Sync));
+    /// As [`Executor::run`], for a few large pieces, the shards of a query, each of which runs pieces of its own on the executor that it is
+    /// given. Where nobody is free to help the calling thread does all of them, one after another.
+    fn run_shards(&self, count: usize, shard: &Shard<'_>);
 }
+
+/// `(number, executor of its pieces)`.
+pub type Shard<'s> = dyn Fn(usize, &dyn Executor) + Sync + 's;
 
 /// Everything on the calling thread.
 #[derive(Debug, Default, Clone, Copy)]
@@ -79,5 +85,9 @@ impl Executor for Inline {
 
     fn run(&self, count: usize, piece: &(dyn Fn(usize) + Sync)) {
         (0..count).for_each(piece);
+    }
+
+    fn run_shards(&self, count: usize, shard: &Shard<'_>) {
+        (0..count).for_each(|n| shard(n, self));
     }
 }

@@ -231,6 +231,7 @@ impl Default for Joined {
                     infos: Vec::new(),
                     stats: Stats::default(),
                     per_step: Vec::new(),
+                    shards: 1,
                 },
                 fetching: Duration::ZERO,
                 evaluating: Duration::ZERO,
@@ -258,6 +259,7 @@ impl Joined {
         let (stats, more) = (&mut so_far.evaluated.stats, ran.evaluated.stats);
         stats.total_samples += more.total_samples;
         stats.peak_samples = stats.peak_samples.max(more.peak_samples);
+        so_far.evaluated.shards = so_far.evaluated.shards.max(ran.evaluated.shards);
         so_far.fetching += ran.fetching;
         so_far.evaluating += ran.evaluating;
     }

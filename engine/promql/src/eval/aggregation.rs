@@ -7,7 +7,7 @@ use model::Labels;
 
 use super::numbering::{Chosen, Identity, Numbering};
 use super::rows::Program;
-use super::{Evaluator, without_empty};
+use super::{Evaluator, PIECE_MIN, piece_size, without_empty};
 use crate::aggregate::{
     AggregateOp, Best, NativePartial, Partial, Remarks, check_parameter, count_values, select,
 };
@@ -111,6 +111,82 @@ impl Groups {
     }
 }
 
+/// The series of every group in parts, each of which one piece folds from beginning to end. Where a group is cut depends on it alone.
+struct Units {
+    /// The unit of every series. Those of a group follow each other.
+    of: Vec<u32>,
+    group_of: Vec<u32>,
+    /// All series, by unit.
+    order: Vec<u32>,
+}
+
+impl Units {
+    fn of(groups: &Groups) -> Units {
+        let mut sizes = vec![0usize; groups.labels.len()];
+        for group in &groups.of {
+            sizes[*group as usize] += 1;
+        }
+        let mut group_of = Vec::new();
+        // Of every group: its first unit, its place in the order, how many series it has met, and how many are a unit.
+        let mut met = Vec::with_capacity(sizes.len());
+        let mut place = 0;
+        for (group, size) in (0u32..).zip(sizes) {
+            let unit_size = piece_size(size);
+            met.push((group_of.len(), place, 0, unit_size));
+            group_of.extend(std::iter::repeat_n(group, size.div_ceil(unit_size)));
+            place += size;
+        }
+        let mut of = Vec::with_capacity(place);
+        let mut order = vec![0; place];
+        for (index, group) in (0u32..).zip(&groups.of) {
+            let (unit, place, count, unit_size) = &mut met[*group as usize];
+            of.push((*unit + *count / *unit_size) as u32);
+            order[*place + *count] = index;
+            *count += 1;
+        }
+        Units {
+            of,
+            group_of,
+            order,
+        }
+    }
+
+    /// Whole units with series enough to be worth it.
+    fn pieces(&self) -> Vec<impl IntoIterator<Item = usize> + Clone + use<'_>> {
+        let size = piece_size(self.order.len());
+        let unit = |at: usize| self.of[self.order[at] as usize];
+        let mut pieces = Vec::new();
+        let mut rest = 0..self.order.len();
+        while !rest.is_empty() {
+            let mut end = self.order.len().min(rest.start + size);
+            while end < self.order.len() && unit(end) == unit(end - 1) {
+                end += 1;
+            }
+            let some = &self.order[rest.start..end];
+            pieces.push(some.iter().map(|index| *index as usize));
+            rest.start = end;
+        }
+        pieces
+    }
+}
+
+/// One of two iterators.
+enum Either<L, R> {
+    Left(L),
+    Right(R),
+}
+
+impl<T, L: Iterator<Item = T>, R: Iterator<Item = T>> Iterator for Either<L, R> {
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        match self {
+            Either::Left(left) => left.next(),
+            Either::Right(right) => right.next(),
+        }
+    }
+}
+
 impl Evaluator<'_> {
     pub(super) fn aggregate(
         &self,
@@ -194,6 +270,69 @@ impl Evaluator<'_> {
         }
     }
 
+    /// The folds of pieces, with their groups, in an order in which those of a group can be merged.
+    ///
+    /// Raw series are folded in the order they have; the pieces are those of all of them, in a shard too. What comes out of another operation
+    /// has no such places, so each group is cut for itself ([`Units`]): a shard has whole groups.
+    fn folds(
+        &self,
+        op: AggregateOp,
+        program: &Program<'_>,
+        groups: &Groups,
+        steps: Steps,
+    ) -> Result<impl Iterator<Item = (u32, Fold)> + use<>, Error> {
+        let add = |fold: &mut Fold, drop_name: bool, column: &Column| {
+            fold.partial.add(&column.values);
+            if !column.histograms.is_empty() {
+                fold.native
+                    .get_or_insert_with(|| NativePartial::new(op))
+                    .add(&column.histograms);
+            }
+            if drop_name && groups.named {
+                fold.note_dropped(column);
+            }
+        };
+        let new = || Fold {
+            partial: Partial::new(op, steps.count),
+            native: None,
+            dropped: Vec::new(),
+        };
+        // No group has more than a unit then.
+        let few = self.series_count(program) <= PIECE_MIN;
+        if program.selector().is_some() || few {
+            let pieces = self.run_indexed(
+                program,
+                HashMap::<u32, Fold, BuildHasherDefault<Identity>>::default,
+                |folds, index, _, drop_name, column| {
+                    let fold = folds.entry(groups.of[index]).or_insert_with(new);
+                    add(fold, drop_name, column);
+                    Ok(())
+                },
+            )?;
+            return Ok(Either::Left(pieces.into_iter().flatten()));
+        }
+        let units = Units::of(groups);
+        let pieces = self.run_pieces(
+            program,
+            &units.pieces(),
+            Vec::<(u32, Fold)>::new,
+            |folds, index, _, drop_name, column| {
+                let unit = units.of[index];
+                if folds.last().is_none_or(|(last, _)| *last != unit) {
+                    folds.push((unit, new()));
+                }
+                let (_, fold) = folds.last_mut().expect("just pushed");
+                add(fold, drop_name, column);
+                Ok(())
+            },
+        )?;
+        let group_of = units.group_of;
+        let folds = pieces.into_iter().flatten();
+        Ok(Either::Right(
+            folds.map(move |(unit, fold)| (group_of[unit as usize], fold)),
+        ))
+    }
+
     /// Operators that fold a group into one series.
     fn folded(
         &self,
@@ -203,35 +342,12 @@ impl Evaluator<'_> {
         parameter: &[f64],
         steps: Steps,
     ) -> Result<(Vec<VectorSeries>, Remarks), Error> {
-        let pieces = self.run_indexed(
-            program,
-            HashMap::<u32, Fold, BuildHasherDefault<Identity>>::default,
-            |folds, index, _, drop_name, column| {
-                let fold = folds.entry(groups.of[index]).or_insert_with(|| Fold {
-                    partial: Partial::new(op, steps.count),
-                    native: None,
-                    dropped: Vec::new(),
-                });
-                fold.partial.add(&column.values);
-                if !column.histograms.is_empty() {
-                    fold.native
-                        .get_or_insert_with(|| NativePartial::new(op))
-                        .add(&column.histograms);
-                }
-                if drop_name && groups.named {
-                    fold.note_dropped(column);
-                }
-                Ok(())
-            },
-        )?;
         let mut merged: Vec<Option<Fold>> = Vec::new();
         merged.resize_with(groups.labels.len(), || None);
-        for piece in pieces {
-            for (group, fold) in piece {
-                match &mut merged[group as usize] {
-                    Some(into) => into.merge(fold),
-                    empty => *empty = Some(fold),
-                }
+        for (group, fold) in self.folds(op, program, groups, steps)? {
+            match &mut merged[group as usize] {
+                Some(into) => into.merge(fold),
+                empty => *empty = Some(fold),
             }
         }
         let mut remarks = Remarks::default();

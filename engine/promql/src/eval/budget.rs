@@ -25,6 +25,25 @@ pub struct Budget<'a> {
     pub per_step: bool,
     /// Where what each node and selector cost is noted, if anywhere.
     pub profile: Option<&'a Profile<'a>>,
+    /// Into how many shards its series may be divided.
+    pub shards: Shards,
+}
+
+/// Into how many shards the series of a query may be divided, which are evaluated side by side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shards {
+    /// How many; below 2 there are none.
+    pub count: usize,
+    /// None where fewer series times steps than this are looked at, and none that has less than half of it, on average.
+    pub cells_min: u64,
+}
+
+impl Shards {
+    /// None.
+    pub const NONE: Shards = Shards {
+        count: 1,
+        cells_min: 0,
+    };
 }
 
 impl<'a> Budget<'a> {
@@ -41,6 +60,7 @@ impl<'a> Budget<'a> {
             memory: &|_| true,
             per_step: false,
             profile: None,
+            shards: Shards::NONE,
         }
     }
 }
@@ -83,6 +103,28 @@ struct Counters {
     granted: AtomicU64,
     /// Samples looked at by step of the query; empty where they are not counted.
     per_step: Vec<AtomicU64>,
+    /// One of the shards of the query has failed.
+    stopped: AtomicBool,
+}
+
+impl Counters {
+    fn new(per_step: usize) -> Counters {
+        Counters {
+            per_step: (0..per_step).map(|_| AtomicU64::new(0)).collect(),
+            ..Counters::default()
+        }
+    }
+}
+
+/// Sets a counter, and moves that of all shards by as much. Counters wrap, so a difference may be one below zero.
+fn set(own: &AtomicU64, of_all: Option<&AtomicU64>, value: u64) {
+    match of_all {
+        None => own.store(value, Ordering::Relaxed),
+        Some(all) => {
+            let more = value.wrapping_sub(own.swap(value, Ordering::Relaxed));
+            all.fetch_add(more, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Counts; shared by all pieces of a query.
@@ -93,6 +135,8 @@ pub(crate) struct Meter<'a> {
     memory: &'a (dyn Fn(u64) -> bool + Sync),
     profile: Option<&'a Profile<'a>>,
     counters: Arc<Counters>,
+    /// Those of the query, where this is of one of its shards. What is held is counted in both, and the bounds are those of the query.
+    of_query: Option<Arc<Counters>>,
 }
 
 /// Samples looked at before something happened.
@@ -112,11 +156,47 @@ impl<'a> Meter<'a> {
             canceled: budget.canceled,
             memory: budget.memory,
             profile: budget.profile,
-            counters: Arc::new(Counters {
-                per_step: (0..per_step).map(|_| AtomicU64::new(0)).collect(),
-                ..Counters::default()
-            }),
+            counters: Arc::new(Counters::new(per_step)),
+            of_query: None,
         }
+    }
+
+    /// For one of the shards of the query: bounds hold for all of them together, samples looked at are counted for each.
+    pub(crate) fn of_shard(&self) -> Meter<'a> {
+        Meter {
+            counters: Arc::new(Counters::new(self.counters.per_step.len())),
+            of_query: Some(Arc::clone(&self.counters)),
+            ..self.share()
+        }
+    }
+
+    /// From the beginning, but for the memory that was given.
+    pub(crate) fn again(&self) -> Meter<'a> {
+        let counters = Counters::new(self.counters.per_step.len());
+        let granted = self.counters.granted.load(Ordering::Relaxed);
+        counters.granted.store(granted, Ordering::Relaxed);
+        Meter {
+            counters: Arc::new(counters),
+            ..self.share()
+        }
+    }
+
+    /// Ends the shards of the query, one of which has failed.
+    pub(crate) fn stop(&self) {
+        self.counters.stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// Adds what a shard has looked at.
+    pub(crate) fn add_looked(&self, shard: &Meter<'_>) {
+        self.looked_at(shard.stats().total_samples);
+        for (step, samples) in shard.per_step().into_iter().enumerate() {
+            self.looked_at_step(step, samples);
+        }
+    }
+
+    /// The counters that the bounds are compared with.
+    fn bounded(&self) -> &Counters {
+        self.of_query.as_ref().unwrap_or(&self.counters)
     }
 
     /// Another handle on the same counters.
@@ -128,6 +208,7 @@ impl<'a> Meter<'a> {
             memory: self.memory,
             profile: self.profile,
             counters: Arc::clone(&self.counters),
+            of_query: self.of_query.clone(),
         }
     }
 
@@ -150,7 +231,7 @@ impl<'a> Meter<'a> {
     /// Asks for memory where more is held than was ever asked for.
     fn hold(&self, held: u64, cells: u64) -> Result<(), Error> {
         let needed = held.saturating_add(cells).saturating_mul(CELL_BYTES);
-        let counters = &self.counters;
+        let counters = self.bounded();
         let mut granted = counters.granted.load(Ordering::Relaxed);
         while needed > granted {
             let next = needed.max(granted + GRANT_BYTES);
@@ -171,16 +252,20 @@ impl<'a> Meter<'a> {
     /// Holds columns of `cells` places.
     pub(crate) fn charge_cells(&self, cells: usize) -> Result<(), Error> {
         let cells = cells as u64;
-        let held = self.counters.cells.fetch_add(cells, Ordering::Relaxed) + cells;
+        let mut held = self.counters.cells.fetch_add(cells, Ordering::Relaxed) + cells;
+        if let Some(all) = &self.of_query {
+            held = all.cells.fetch_add(cells, Ordering::Relaxed) + cells;
+        }
         if held > self.samples_max.saturating_mul(CELLS_PER_SAMPLE) {
             return Err(self.too_many(held.div_ceil(CELLS_PER_SAMPLE)));
         }
-        self.hold(self.counters.held.load(Ordering::Relaxed), held)
+        self.hold(self.bounded().held.load(Ordering::Relaxed), held)
     }
 
     /// Fails when the query is to stop.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        if self.canceled.load(Ordering::Relaxed) {
+        let stopped = |all: &Arc<Counters>| all.stopped.load(Ordering::Relaxed);
+        if self.canceled.load(Ordering::Relaxed) || self.of_query.as_ref().is_some_and(stopped) {
             return Err(Error::Canceled);
         }
         if (self.expired)() {
@@ -191,21 +276,24 @@ impl<'a> Meter<'a> {
 
     /// Holds `points` more.
     pub(crate) fn charge(&self, points: u64) -> Result<(), Error> {
-        let held = self.counters.held.fetch_add(points, Ordering::Relaxed) + points;
+        let mut held = self.counters.held.fetch_add(points, Ordering::Relaxed) + points;
+        if let Some(all) = &self.of_query {
+            held = all.held.fetch_add(points, Ordering::Relaxed) + points;
+        }
         self.saw(held)
     }
 
     /// `points` more are held for a moment only: the window of a range function.
     pub(crate) fn peek(&self, points: u64) -> Result<(), Error> {
-        self.saw(self.counters.held.load(Ordering::Relaxed) + points)
+        self.saw(self.bounded().held.load(Ordering::Relaxed) + points)
     }
 
     fn saw(&self, held: u64) -> Result<(), Error> {
-        self.counters.peak.fetch_max(held, Ordering::Relaxed);
+        self.bounded().peak.fetch_max(held, Ordering::Relaxed);
         if held > self.samples_max {
             return Err(self.too_many(held));
         }
-        self.hold(held, self.counters.cells.load(Ordering::Relaxed))
+        self.hold(held, self.bounded().cells.load(Ordering::Relaxed))
     }
 
     /// What is held now.
@@ -218,12 +306,12 @@ impl<'a> Meter<'a> {
 
     /// Of all that was held since `mark` only `points` in columns of `cells` places are left. Only between pieces, never within.
     pub(crate) fn settle(&self, mark: Mark, points: u64, cells: usize) -> Result<(), Error> {
-        self.counters.cells.store(mark.cells, Ordering::Relaxed);
+        let all = self.of_query.as_deref();
+        set(&self.counters.cells, all.map(|all| &all.cells), mark.cells);
         self.charge_cells(cells)?;
-        self.counters
-            .held
-            .store(mark.held + points, Ordering::Relaxed);
-        self.saw(mark.held + points)
+        let held = mark.held + points;
+        set(&self.counters.held, all.map(|all| &all.held), held);
+        self.saw(all.map_or(held, |all| all.held.load(Ordering::Relaxed)))
     }
 
     /// A selector looked at `samples` samples.

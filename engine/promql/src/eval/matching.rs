@@ -112,13 +112,17 @@ impl Evaluator<'_> {
             returns_bool: node.returns_bool,
             matching,
             swapped,
-            both: both_present(
-                &many,
-                &one,
-                fill_many.is_some(),
-                fill_one.is_some(),
-                steps.count,
-            ),
+            both: match self.places {
+                None => both_present(
+                    &many,
+                    &one,
+                    fill_many.is_some(),
+                    fill_one.is_some(),
+                    steps.count,
+                ),
+                // Of the series in other shards nothing is known here. An error that is none in the end is looked at again.
+                Some(_) => vec![true; steps.count],
+            },
             many,
             one,
             fill_many,

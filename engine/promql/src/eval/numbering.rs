@@ -21,17 +21,18 @@ pub(super) struct Chosen {
 
 impl Chosen {
     /// Only labels of these names.
-    pub(super) fn only(names: &[String]) -> Chosen {
+    pub(super) fn only<'n>(names: impl IntoIterator<Item = &'n String>) -> Chosen {
         Chosen::new(names, false)
     }
 
     /// All labels but those of these names and the metric's name.
-    pub(super) fn except(names: &[String]) -> Chosen {
+    pub(super) fn except<'n>(names: impl IntoIterator<Item = &'n String>) -> Chosen {
         Chosen::new(names, true)
     }
 
-    fn new(names: &[String], except: bool) -> Chosen {
-        let mut names: Vec<Box<[u8]>> = names.iter().map(|n| n.as_bytes().into()).collect();
+    fn new<'n>(names: impl IntoIterator<Item = &'n String>, except: bool) -> Chosen {
+        let names = names.into_iter().map(|n| n.as_bytes().into());
+        let mut names: Vec<Box<[u8]>> = names.collect();
         if except {
             names.push(METRIC_NAME.as_bytes().into());
         }
@@ -48,6 +49,12 @@ impl Chosen {
     /// Whether nothing counts, so that all series are alike.
     pub(super) fn is_nothing(&self) -> bool {
         self.names.is_empty() && !self.except
+    }
+
+    /// The hash of the labels that count, which are left in `packed`. Stable.
+    pub(super) fn hash(&self, labels: &Labels, packed: &mut Vec<u8>) -> u64 {
+        self.pack(labels, packed);
+        xxh3_64(packed)
     }
 
     fn contains(&self, name: &[u8]) -> bool {

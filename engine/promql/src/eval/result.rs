@@ -37,8 +37,16 @@ pub(super) fn evaluate(evaluator: &Evaluator<'_>) -> Result<QueryValue, Error> {
             let series = vec![VectorSeries::new(Labels::empty(), false, column)];
             QueryValue::Matrix(matrix(series, steps))
         }
-        (Value::Vector(series), false) => QueryValue::Matrix(matrix(named(series)?, steps)),
+        (Value::Vector(series), false) => QueryValue::Matrix(range_series(series, steps)?),
     })
+}
+
+/// The result of a range query, by labels.
+pub(super) fn range_series(
+    series: Vec<VectorSeries>,
+    steps: Steps,
+) -> Result<Vec<RangeSeries>, Error> {
+    Ok(matrix(named(series)?, steps))
 }
 
 /// Removes names where that was delayed. Two series that become equal are one if they never meet.

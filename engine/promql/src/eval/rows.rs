@@ -3,14 +3,13 @@
 //! `rate(x[5m]) * 100 > 3` is one program: a window over raw samples, then two operations with a scalar. Programs run over pieces
 //! of the series in parallel; the columns either are kept (`collect`) or folded at once by an aggregation (`for_each`).
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use model::Labels;
 
 use super::native::Samples;
 use super::select::{Take, Windows, newest, remove_stale, smoothed};
-use super::{Evaluator, binary, native};
+use super::{Evaluator, binary, cut, native};
 use crate::annotations::{Annotations, Notes};
 use crate::error::Error;
 use crate::expr::{BinaryOp, Span};
@@ -98,6 +97,17 @@ pub(super) struct Program<'p> {
     stages: Vec<Stage<'p>>,
     drop_name: bool,
     steps: Steps,
+}
+
+impl Program<'_> {
+    /// The selector whose series it goes over, where it goes over raw samples.
+    pub(super) fn selector(&self) -> Option<usize> {
+        match &self.base {
+            Base::Instant { instant, .. } => Some(instant.selector),
+            Base::Raw { selector, .. } => Some(*selector),
+            Base::Sub { .. } | Base::Columns(_) => None,
+        }
+    }
 }
 
 /// What a piece needs for one series after the other.
@@ -296,7 +306,7 @@ impl Evaluator<'_> {
     }
 
     /// Number of series that a program goes over.
-    fn series_count(&self, program: &Program<'_>) -> usize {
+    pub(super) fn series_count(&self, program: &Program<'_>) -> usize {
         match &program.base {
             Base::Instant { instant, .. } => self.source.count(instant.selector),
             Base::Raw { selector, .. } => self.source.count(*selector),
@@ -344,7 +354,23 @@ impl Evaluator<'_> {
         start: impl Fn() -> T + Sync,
         each: impl Fn(&mut T, usize, &Labels, bool, &mut Column) -> Result<(), Error> + Sync,
     ) -> Result<Vec<T>, Error> {
-        self.pieces(self.series_count(program), |range: Range<usize>| {
+        let pieces = match (self.places, program.selector()) {
+            // As it is cut where all series are evaluated, so that partials are of the same series.
+            (Some(places), Some(selector)) => places.cut(selector),
+            _ => cut(self.series_count(program)),
+        };
+        self.run_pieces(program, &pieces, start, each)
+    }
+
+    /// As [`Evaluator::run_indexed`], the pieces being these numbers of series.
+    pub(super) fn run_pieces<T: Send, P: IntoIterator<Item = usize> + Clone + Sync>(
+        &self,
+        program: &Program<'_>,
+        pieces: &[P],
+        start: impl Fn() -> T + Sync,
+        each: impl Fn(&mut T, usize, &Labels, bool, &mut Column) -> Result<(), Error> + Sync,
+    ) -> Result<Vec<T>, Error> {
+        self.pieces(pieces, |piece| {
             let mut state = start();
             let mut scratch = Scratch {
                 columns: Columns::default(),
@@ -355,8 +381,8 @@ impl Evaluator<'_> {
             let mut column = Column::default();
             /// Series after which the clock and the flag are looked at again.
             const CHECKED: usize = 16;
-            for index in range {
-                if index % CHECKED == 0 {
+            for (nth, index) in piece.clone().into_iter().enumerate() {
+                if nth % CHECKED == 0 {
                     self.meter.check()?;
                 }
                 let (labels, drop_name) =

@@ -1,6 +1,7 @@
 //! Claims about the evaluator as a whole: bounds, extremes, and that columns over many steps say the same as single steps.
 
 mod histograms;
+mod shards;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,7 +14,7 @@ use proptest::prelude::*;
 use super::reference::{Datum, Failure, Hist, Input, Reference};
 use crate::parser::generated;
 use crate::{
-    Budget, Columns, Error, Evaluated, Executor, Inline, Params, Plan, Profile, Source,
+    Budget, Columns, Error, Evaluated, Executor, Inline, Params, Plan, Profile, Shard, Source,
     SourceError, evaluate, parse, plan,
 };
 
@@ -154,6 +155,10 @@ impl Executor for Threads {
                 });
             }
         });
+    }
+
+    fn run_shards(&self, count: usize, shard: &Shard<'_>) {
+        self.run(count, &|n| shard(n, &Inline));
     }
 }
 

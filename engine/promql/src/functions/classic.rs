@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, HashMap};
 use model::{FloatHistogram, Labels};
 
 use crate::Error;
-use crate::annotations::Notes;
+use crate::annotations::{Correction, Notes};
+use crate::functions::Call;
 use crate::functions::buckets::{self, Bucket, Flattened};
 use crate::functions::quantile::{check, go_number};
-use crate::functions::{Call, date};
 use crate::histogram::estimate;
 use crate::value::{ABSENT, Histograms, Value, VectorSeries, is_absent};
 
@@ -158,14 +158,8 @@ pub(super) fn histogram_quantile(mut call: Call<'_>) -> Result<Value, Error> {
     let result = groups
         .iter()
         .map(|group| {
-            let values = quantile_column(
-                group,
-                quantiles,
-                call.steps,
-                1,
-                &mut corrections,
-                call.notes,
-            );
+            let corrections = &mut corrections;
+            let values = quantile_column(group, quantiles, call.steps, 1, corrections, call.notes);
             VectorSeries::new(group.labels.clone(), true, values)
         })
         .collect();
@@ -195,14 +189,8 @@ pub(super) fn histogram_quantiles(mut call: Call<'_>) -> Result<Value, Error> {
             check(*q, i, call.notes);
         }
         for group in &groups {
-            let column = quantile_column(
-                group,
-                quantiles,
-                call.steps,
-                0,
-                &mut corrections,
-                call.notes,
-            );
+            let corrections = &mut corrections;
+            let column = quantile_column(group, quantiles, call.steps, 0, corrections, call.notes);
             // The quantile may differ from step to step, and with it the label.
             let mut by_quantile: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
             for (step, value) in column.into_iter().enumerate() {
@@ -317,64 +305,24 @@ fn quantile_column(
         .collect()
 }
 
-/// Flattened buckets of a whole evaluation, by metric, for one info each.
+/// Flattened buckets of one call, by metric.
 #[derive(Default)]
 struct Corrections(BTreeMap<String, Correction>);
 
-struct Correction {
-    flattened: Flattened,
-    samples: u64,
-    first: i64,
-    last: i64,
-}
-
 impl Corrections {
     fn add(&mut self, metric: &str, time: i64, flattened: Flattened) {
-        if let Some(known) = self.0.get_mut(metric) {
-            known.flattened = known.flattened.and(flattened);
-            known.samples += 1;
-            known.first = known.first.min(time);
-            known.last = known.last.max(time);
-        } else {
-            let first = Correction {
-                flattened,
-                samples: 1,
-                first: time,
-                last: time,
-            };
-            self.0.insert(metric.to_owned(), first);
+        let more = Correction::new(flattened, time);
+        match self.0.get_mut(metric) {
+            Some(known) => *known = known.and(more),
+            None => drop(self.0.insert(metric.to_owned(), more)),
         }
     }
 
     fn report(self, arg: usize, notes: &mut Notes<'_>) {
         for (metric, correction) in self.0 {
-            let Flattened {
-                lowest,
-                highest,
-                difference_max,
-            } = correction.flattened;
-            notes.info(
-                arg,
-                &format!(
-                    "input to histogram_quantile needed to be fixed for monotonicity (see \
-                     https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile){}, \
-                     from buckets {} to {}, with a max diff of {}, over {} samples from {} to {}",
-                    for_metric(&metric),
-                    go_number(lowest),
-                    go_number(highest),
-                    go_number(two_digits(difference_max)),
-                    correction.samples,
-                    date::rfc3339(correction.first),
-                    date::rfc3339(correction.last),
-                ),
-            );
+            notes.correct(arg, metric, correction);
         }
     }
-}
-
-/// Rounded to two significant digits.
-fn two_digits(value: f64) -> f64 {
-    format!("{value:.1e}").parse().unwrap_or(value)
 }
 
 /// A float as the OpenMetrics format writes it in labels: `1.0`, `0.99`, `+Inf`.

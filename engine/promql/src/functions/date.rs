@@ -128,7 +128,7 @@ dates! {
 }
 
 /// A time in milliseconds as RFC 3339 has it, to the second.
-pub(super) fn rfc3339(time: i64) -> String {
+pub(crate) fn rfc3339(time: i64) -> String {
     let seconds = time.div_euclid(1000);
     let date = Date::of(seconds);
     let of_day = seconds.rem_euclid(DAY);

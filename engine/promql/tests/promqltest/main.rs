@@ -12,6 +12,7 @@ mod script;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use run::Outcome;
 
@@ -62,6 +63,9 @@ fn our_own_scripts_pass() {
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     println!("{cases} cases of {} scripts pass", files.len());
+    let divided = run::DIVIDED.load(Ordering::Relaxed);
+    println!("{divided} evaluations in shards gave the same");
+    assert!(divided > 0);
 }
 
 /// Reads `file:line reason`, or `file:line notes reason` where only warnings, infos or error texts are wrong.
@@ -150,6 +154,8 @@ fn shared_scripts_pass_but_for_the_listed_cases() {
         total.wrong_notes += counts.wrong_notes;
     }
     row("all", &total);
+    let divided = run::DIVIDED.load(Ordering::Relaxed);
+    println!("{divided} evaluations in shards gave the same");
     assert!(
         complaints.is_empty(),
         "{} cases differ from what is expected:\n{}",

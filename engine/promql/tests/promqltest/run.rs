@@ -1,12 +1,13 @@
 //! Runs scripts: fills the store, evaluates every case, and says what came of it.
 //!
-//! An instant query is repeated as a range query around the same time, whose middle step must give the same.
+//! An instant query is repeated as a range query around the same time, whose middle step must give the same. Range queries are evaluated in
+//! shards too, which must change nothing.
 
 use std::sync::LazyLock;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use model::QueryValue;
-use promql::{Budget, Evaluated, Executor, Params};
+use promql::{Budget, Evaluated, Executor, Params, Shard, Shards};
 use regex::Regex;
 
 use crate::compare;
@@ -113,7 +114,14 @@ impl Executor for Backwards {
     fn run(&self, count: usize, piece: &(dyn Fn(usize) + Sync)) {
         (0..count).rev().for_each(piece);
     }
+
+    fn run_shards(&self, count: usize, shard: &Shard<'_>) {
+        (0..count).rev().for_each(|n| shard(n, self));
+    }
 }
+
+/// Queries that were evaluated in shards.
+pub(crate) static DIVIDED: AtomicUsize = AtomicUsize::new(0);
 
 fn query(text: &str, params: &Params, memory: &Memory) -> Result<Evaluated> {
     let expr = promql::parse(text).map_err(|e| e.to_string())?;
@@ -122,6 +130,37 @@ fn query(text: &str, params: &Params, memory: &Memory) -> Result<Evaluated> {
         .with_text(text);
     let source = memory.fetch(&plan);
     let canceled = AtomicBool::new(false);
-    let budget = Budget::new(50_000_000, &|| false, &canceled);
-    promql::evaluate(&plan, &source, &Backwards, &budget).map_err(|e| e.to_string())
+    let evaluate = |count: usize| {
+        let cells_min = 0;
+        let budget = Budget {
+            shards: Shards { count, cells_min },
+            ..Budget::new(50_000_000, &|| false, &canceled)
+        };
+        promql::evaluate(&plan, &source, &Backwards, &budget).map_err(|e| e.to_string())
+    };
+    let whole = evaluate(1);
+    if params.is_instant() {
+        return whole;
+    }
+    for count in [2, 7] {
+        let in_shards = evaluate(count);
+        let divided = in_shards.as_ref().is_ok_and(|found| found.shards > 1);
+        DIVIDED.fetch_add(usize::from(divided), Ordering::Relaxed);
+        if shown(&in_shards) != shown(&whole) {
+            let (in_shards, whole) = (shown(&in_shards), shown(&whole));
+            return Err(format!("{count} shards: {in_shards}\nin one: {whole}"));
+        }
+    }
+    whole
+}
+
+/// All that may not differ. Numbers are printed in as many digits as it takes to tell them apart.
+fn shown(found: &Result<Evaluated>) -> String {
+    match found {
+        Ok(found) => format!(
+            "{:?} {:?} {:?} {}",
+            found.value, found.warnings, found.infos, found.stats.total_samples
+        ),
+        Err(error) => error.clone(),
+    }
 }

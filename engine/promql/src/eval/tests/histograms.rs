@@ -24,13 +24,13 @@ const BOUNDS: [&[f64]; 4] = [
 
 /// What a series is made of.
 #[derive(Debug, Clone, Copy)]
-struct Nature {
-    custom: bool,
-    gauge: bool,
+pub(super) struct Nature {
+    pub(super) custom: bool,
+    pub(super) gauge: bool,
     /// Floats among the histograms.
-    floats: bool,
+    pub(super) floats: bool,
     /// Counts are quarters rather than whole.
-    quarters: bool,
+    pub(super) quarters: bool,
 }
 
 /// Where a counter stands: counts by index of the bucket, which cross resolutions by being made anew.
@@ -108,7 +108,7 @@ impl Counter {
     }
 }
 
-fn series(rng: &mut StdRng, labels: Labels, nature: Nature) -> Raw {
+pub(super) fn series(rng: &mut StdRng, labels: Labels, nature: Nature) -> Raw {
     let mut raw = Raw {
         labels,
         times: Vec::new(),
