@@ -26,6 +26,7 @@ mod roles;
 mod security;
 mod separation;
 mod series;
+mod shards;
 mod soak;
 mod srv;
 mod tenants;

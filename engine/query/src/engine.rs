@@ -9,7 +9,7 @@ use std::time::Duration;
 use longterm::Tally;
 use model::{Class, Projection, QueryValue, TenantId, TenantLimits};
 use prometheus::Registry;
-use promql::{Budget, Evaluated, Params, Plan, Profile};
+use promql::{Budget, Evaluated, Executor, Params, Plan, Profile, Shards};
 use shard::{ReadError, TenantStats};
 use tokio::time::{Instant, timeout_at};
 
@@ -580,7 +580,7 @@ impl Engine {
         turn: &Turn,
         per_step: bool,
     ) -> Result<Evaluated, Error> {
-        let samples_max = self.samples_max(caller);
+        let (samples_max, shards) = (self.samples_max(caller), self.shards(caller));
         let pool = self.workers.executor();
         let (canceled, deadline) = (turn.canceled.flag(), turn.deadline);
         let floor = self.floor(caller);
@@ -593,12 +593,29 @@ impl Engine {
             let budget = Budget {
                 memory: &memory,
                 per_step,
+                shards,
                 ..Budget::new(samples_max, &expired, &canceled)
             };
             Ok(promql::evaluate(&plan, &source, &pool, &budget)?)
         };
         let evaluated = self.run(evaluate).await?;
-        evaluated.map_err(|error| told(error, turn))
+        let evaluated = evaluated.map_err(|error| told(error, turn))?;
+        self.metrics.count_shards(evaluated.shards);
+        Ok(evaluated)
+    }
+
+    /// Into how many shards the queries of a tenant may be divided.
+    pub(crate) fn shards(&self, caller: &Caller) -> Shards {
+        let count = caller.limits.query_vertical_shard_size;
+        Shards {
+            count: usize::try_from(count).unwrap_or(usize::MAX),
+            cells_min: self.options.shard_cells_min,
+        }
+    }
+
+    /// Threads that evaluate pieces of queries.
+    pub(crate) fn width(&self) -> usize {
+        self.workers.executor().width()
     }
 
     /// Evaluates as [`Engine::query`] does and notes what every part cost.
@@ -610,12 +627,12 @@ impl Engine {
         turn: &Turn,
         show: impl FnOnce(&Plan, &Profile<'_>, &Evaluated) + Send + 'static,
     ) -> Result<(), Error> {
-        let samples_max = self.samples_max(caller);
+        let (samples_max, shards) = (self.samples_max(caller), self.shards(caller));
         let pool = self.workers.executor();
         let (canceled, deadline) = (turn.canceled.flag(), turn.deadline);
         let account = turn.account.clone();
         let floor = self.floor(caller);
-        let evaluate = move || -> Result<(), Error> {
+        let evaluate = move || -> Result<usize, Error> {
             let begun = Instant::now();
             let clock = || begun.elapsed();
             let profile = Profile::new(&clock, plan.selectors().len());
@@ -626,14 +643,17 @@ impl Engine {
             let budget = Budget {
                 memory: &memory,
                 profile: Some(&profile),
+                shards,
                 ..Budget::new(samples_max, &expired, &canceled)
             };
             let evaluated = promql::evaluate(&plan, &source, &pool, &budget)?;
             show(&plan, &profile, &evaluated);
-            Ok(())
+            Ok(evaluated.shards)
         };
         let measured = self.run(evaluate).await?;
-        measured.map_err(|error| told(error, turn))
+        let shards = measured.map_err(|error| told(error, turn))?;
+        self.metrics.count_shards(shards);
+        Ok(())
     }
 
     /// As [`Engine::run`], for the first job of a request: it is written into the journal before.

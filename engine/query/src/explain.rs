@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use promql::{Explained, NodeCost, SelectorCost};
+use promql::{Explained, NodeCost, SelectorCost, ShardLabels};
 use tokio::time::Instant;
 
 use crate::engine::{Caller, Engine, Query, Size, Turn};
@@ -23,10 +23,25 @@ pub struct Explanation {
     pub steps: usize,
     /// What is fetched for it.
     pub selectors: Vec<SelectorReport>,
+    /// Whether its series are divided.
+    pub sharding: Sharding,
     /// Parsing and planning.
     pub planning: Duration,
     /// What running it took; only when analyzed.
     pub run: Option<Run>,
+}
+
+/// Whether the series of a query are divided into shards, by which labels, and why not.
+#[derive(Debug)]
+pub struct Sharding {
+    /// At most so many; 1 where it is evaluated in one.
+    pub shards: u64,
+    /// What they are divided by, where they can be.
+    pub labels: Option<ShardLabels>,
+    /// Why it is evaluated in one.
+    pub reason: Option<String>,
+    /// The text that this is about, where it is about a part of the query.
+    pub text: Option<String>,
 }
 
 /// A node of the plan.
@@ -80,6 +95,8 @@ pub struct Run {
     pub memory_bytes: u64,
     /// Series of the result.
     pub result_series: u64,
+    /// Shards that were evaluated.
+    pub shards: u64,
 }
 
 /// Longer texts of nodes are cut.
@@ -107,6 +124,7 @@ impl Engine {
                 root: node(plan.explain(), &query.text),
                 steps: plan.steps().count,
                 selectors: self.reports(caller, &plan, turn).await?,
+                sharding: self.sharding(caller, &plan, &query.text),
                 planning,
                 run: None,
             };
@@ -116,6 +134,37 @@ impl Engine {
             Ok(explanation)
         })
         .await
+    }
+
+    fn sharding(&self, caller: &Caller, plan: &promql::Plan, text: &str) -> Sharding {
+        let whole = |labels, reason: &str| Sharding {
+            shards: 1,
+            labels,
+            reason: Some(reason.to_owned()),
+            text: None,
+        };
+        let shards = caller.limits.query_vertical_shard_size;
+        match plan.shard_labels() {
+            Err(why) => {
+                let of = text.get(why.span.start as usize..why.span.end as usize);
+                Sharding {
+                    text: of.map(cut),
+                    ..whole(None, &why.reason)
+                }
+            }
+            Ok(labels) if shards < 2 => {
+                whole(Some(labels), "limits.query_vertical_shard_size is below 2")
+            }
+            Ok(labels) if self.width() < 2 => {
+                whole(Some(labels), "there is one worker for queries")
+            }
+            Ok(labels) => Sharding {
+                shards,
+                labels: Some(labels),
+                reason: None,
+                text: None,
+            },
+        }
     }
 
     /// What the index expects of every selector.
@@ -182,6 +231,7 @@ impl Engine {
                 selectors: selectors.map(|at| profile.selector(at)).collect(),
                 stats: evaluated.stats,
                 result_series: series_of(&evaluated.value),
+                shards: evaluated.shards as u64,
             };
             *put.lock().unwrap_or_else(PoisonError::into_inner) = Some(measured);
         };
@@ -205,7 +255,13 @@ impl Engine {
             stats: measured.stats,
             memory_bytes: turn.account.held(),
             result_series: measured.result_series,
+            shards: measured.shards,
         });
+        let sharding = &mut explanation.sharding;
+        if sharding.reason.is_none() && measured.shards < 2 {
+            let few = "there are too few series and steps, or all series are of one shard";
+            sharding.reason = Some(few.to_owned());
+        }
         Ok(())
     }
 }
@@ -217,6 +273,7 @@ struct Measured {
     selectors: Vec<SelectorCost>,
     stats: promql::Stats,
     result_series: u64,
+    shards: u64,
 }
 
 fn series_of(value: &model::QueryValue) -> u64 {

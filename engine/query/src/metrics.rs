@@ -46,6 +46,8 @@ pub(crate) struct Metrics {
     pub(crate) seconds: CounterVec,
     pub(crate) stages: HistogramVec,
     pub(crate) split: IntCounter,
+    sharded: IntCounter,
+    divided: IntCounter,
     steps: IntCounterVec,
     results_bytes: IntGauge,
     results: IntGauge,
@@ -185,6 +187,22 @@ impl Metrics {
                 )
                 .expect("a valid metric"),
             ),
+            sharded: registered(
+                registry,
+                IntCounter::new(
+                    "cortex_frontend_sharded_queries_total",
+                    "Shards that were evaluated of queries whose series were divided.",
+                )
+                .expect("a valid metric"),
+            ),
+            divided: registered(
+                registry,
+                IntCounter::new(
+                    "cortex_frontend_mapped_asts_total",
+                    "Queries, or pieces of range queries, whose series were divided into shards.",
+                )
+                .expect("a valid metric"),
+            ),
             steps: counters(
                 "myelin_query_steps_total",
                 "Steps of range queries that may be kept, by where they came from: evaluated or cache.",
@@ -214,6 +232,14 @@ impl Metrics {
         if let Some(reason) = error.rejection() {
             let labels = [reason, self.user(tenant)];
             self.rejected.with_label_values(&labels).inc();
+        }
+    }
+
+    /// Counts an evaluation in so many shards.
+    pub(crate) fn count_shards(&self, shards: usize) {
+        if shards > 1 {
+            self.divided.inc();
+            self.sharded.inc_by(shards as u64);
         }
     }
 

@@ -62,6 +62,8 @@ pub struct Options {
     pub longterm: Option<Longterm>,
     /// A query that begins less than this ago does not look into the bucket; zero: all do.
     pub store_after: Duration,
+    /// Series times steps from which on a query is worth being divided into shards, where its tenant has any.
+    pub shard_cells_min: u64,
 }
 
 impl Options {
@@ -84,9 +86,13 @@ impl Options {
             journal: None,
             longterm: None,
             store_after: Duration::ZERO,
+            shard_cells_min: SHARD_CELLS_MIN,
         }
     }
 }
+
+/// About five milliseconds of work; dividing it, with the threads, is a tenth of one.
+const SHARD_CELLS_MIN: u64 = 1 << 18;
 
 /// What a query may fetch while memory is tight: enough for a dashboard's panels, too little to matter (some 10 MB with labels).
 pub(crate) const TIGHT_SERIES_MAX: u64 = 10_000;

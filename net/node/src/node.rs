@@ -858,6 +858,7 @@ fn query_options(config: &Config, memory: &Memory) -> query::Options {
         journal: None,
         longterm: None,
         store_after: config.blocks.query_store_after,
+        ..query::Options::new(workers)
     }
 }
 

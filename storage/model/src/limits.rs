@@ -144,6 +144,8 @@ pub struct TenantLimits {
     pub max_outstanding_requests_per_tenant: usize,
     /// Whether queries may use what is experimental in Prometheus. 400.
     pub promql_experimental_functions_enabled: bool,
+    /// Shards into which the series of a range query are divided where that is possible; below 2: none.
+    pub query_vertical_shard_size: u64,
     /// Samples that one query may hold or touch per step, as Prometheus counts them. 422.
     pub max_samples_per_query: u64,
 }
@@ -221,6 +223,7 @@ impl TenantLimits {
             max_outstanding_requests_per_tenant: places(|l| l.max_outstanding_requests_per_tenant),
             promql_experimental_functions_enabled: self.promql_experimental_functions_enabled
                 && other.promql_experimental_functions_enabled,
+            query_vertical_shard_size: count(|l| l.query_vertical_shard_size),
             max_samples_per_query: count(|l| l.max_samples_per_query),
             ..self.clone()
         }
@@ -324,6 +327,7 @@ impl TenantLimits {
             max_concurrent_queries: 0,
             max_outstanding_requests_per_tenant: 100,
             promql_experimental_functions_enabled: true,
+            query_vertical_shard_size: 0,
             max_samples_per_query: 50_000_000,
         }
     }

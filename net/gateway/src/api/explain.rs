@@ -1,8 +1,8 @@
 //! `explain`: the plan of a query with what the index expects, and with `analyze=true` what it really cost.
 
 use http::Response;
-use query::{Explanation, Node, Query, SelectorReport};
-use wire::json::put_time;
+use query::{Explanation, Node, Query, SelectorReport, ShardLabels, Sharding};
+use wire::json::{put_string, put_time};
 
 use super::Api;
 use super::object::Object;
@@ -54,6 +54,7 @@ fn put_explanation(out: &mut Vec<u8>, explained: &Explanation) {
                 put_selector(out, at, one);
             },
         );
+    object.field("sharding", |out| put_sharding(out, &explained.sharding));
     if let Some(run) = &explained.run {
         object.field("run", |out| {
             let mut object = Object::open(out);
@@ -64,9 +65,28 @@ fn put_explanation(out: &mut Vec<u8>, explained: &Explanation) {
                 .number("totalQueryableSamples", run.stats.total_samples)
                 .number("peakSamples", run.stats.peak_samples)
                 .number("memoryBytes", run.memory_bytes)
-                .number("resultSeries", run.result_series);
+                .number("resultSeries", run.result_series)
+                .number("shards", run.shards);
             object.close();
         });
+    }
+    object.close();
+}
+
+fn put_sharding(out: &mut Vec<u8>, sharding: &Sharding) {
+    let mut object = Object::open(out);
+    object.number("shards", sharding.shards);
+    let labels = sharding.labels.as_ref().map(|labels| match labels {
+        ShardLabels::By(names) => ("by", names),
+        ShardLabels::Without(names) => ("without", names),
+    });
+    if let Some((kind, names)) = labels {
+        object.list(kind, names, |out, name| put_string(out, name));
+    }
+    for (name, text) in [("reason", &sharding.reason), ("text", &sharding.text)] {
+        if let Some(text) = text {
+            object.text(name, text);
+        }
     }
     object.close();
 }

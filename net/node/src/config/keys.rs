@@ -1132,10 +1132,6 @@ pub(super) const NOT_BUILT: &[(&str, &str)] = &[
         "active series by label sets",
     ),
     (
-        "limits.query_vertical_shard_size",
-        "sharding of a query over queriers (all workers of the node evaluate it)",
-    ),
-    (
         "limits.query_partial_data",
         "answers from a part of the replicas (a node has all of its data)",
     ),

@@ -155,6 +155,13 @@ pub(super) fn keys() -> Vec<Key> {
              `smoothed`, `fill`. Where not, they are answered 400."
         ),
         key!(
+            "limits.query_vertical_shard_size",
+            "frontend.query-vertical-shard-size",
+            limits.query_vertical_shard_size,
+            "4",
+            "Shards into which the series of a range query are divided, by labels that all of it keeps, and which are evaluated side by side by workers that are free, with the same result; at most 256. Queries that cannot be divided, or are not worth it, are evaluated in one; `explain` tells. Below 2: all are."
+        ),
+        key!(
             "limits.max_samples_per_query",
             "ingester.max-samples-per-query",
             limits.max_samples_per_query,
