@@ -7,6 +7,7 @@
 //! A panic on a core aborts the process: its state may be half changed, and replay is the recovery.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -57,6 +58,8 @@ pub struct Started {
     pub samples: u64,
     /// What was odd in the log: tears, damaged checkpoints, what salvage has dropped. For the operator.
     pub notes: Vec<String>,
+    /// The directory that each core has its log in.
+    pub directories: Vec<PathBuf>,
 }
 
 /// The running cores of this node. Dropping it without [`Cores::stop`] leaves them running until the process ends.
@@ -92,12 +95,14 @@ impl Cores {
         let count = options.cores.len() as u16;
         let (keeper, plan) = Keeper::start(&options)?;
         let registry = Registry::new();
-        let crews = crews(&options.cores);
+        let crews = crews(&options.cores, plan.homes());
         let mailboxes = Mailboxes::of_crews(
             &crews,
             options.queue_bytes_per_core,
             options.reads_max_per_core,
         );
+        let directory = |home: &recovery::Home| home.tree.parent().map(Path::to_owned);
+        let directories = plan.homes().iter().filter_map(directory).collect();
         let published: Vec<Arc<Published>> = (0..count).map(|_| Arc::default()).collect();
         let collector = CoreCollector::new(published.clone(), mailboxes.clone());
         registry
@@ -119,7 +124,10 @@ impl Cores {
             registry,
             threads: Vec::new(),
             quotas,
-            started: Started::default(),
+            started: Started {
+                directories,
+                ..Started::default()
+            },
             keeper,
         };
         let mut seen: Vec<Option<Seen>> = cores
@@ -452,6 +460,7 @@ impl Start {
             series: recovered.memtable.totals.series,
             samples: recovered.memtable.totals.samples,
             notes: recovered.notes.clone(),
+            directories: Vec::new(),
         };
         Ok((recovered, started))
     }
@@ -466,6 +475,7 @@ impl Started {
             series,
             samples,
             notes,
+            directories: _,
         } = core;
         self.io = io;
         self.io_fallback = self.io_fallback.take().or(io_fallback);

@@ -11,14 +11,16 @@
 //! Rounds are *paced*: a body of a sender is a few hundred samples for each core it touches, which fill a small part of a block. So a round begins not before
 //! [`PACE`] after the last one, unless what waits would fill a block of every core. After a rest the first begins at once.
 //!
-//! A core that has its CPU for itself has no crew.
+//! A core that has its CPU for itself has no crew. Cores that share a CPU and have their logs in different directories are in different crews, so that a slow disk delays none of another.
 
+use std::path::Path;
 use std::time::Duration;
 
 use model::CoreId;
 use reactor::{Event, Reactor, Tick};
 
 use crate::core::Core;
+use crate::recovery::Home;
 
 /// Cores of a crew at most, so that what they may have in flight (less than 16 operations each) fits into one loop; more on the same CPU are
 /// several crews.
@@ -32,14 +34,16 @@ const BLOCK_BYTES: usize = 4096;
 
 const _: () = assert!(CREW_MAX * 16 <= reactor::OPERATIONS_MAX);
 
-/// The cores that share a thread each, of cores with these CPUs.
-pub(crate) fn crews(cpus: &[usize]) -> Vec<Vec<CoreId>> {
-    let mut crews: Vec<(usize, Vec<CoreId>)> = Vec::new();
-    for (core, &cpu) in (0..).map(CoreId).zip(cpus) {
-        let open = |crew: &&mut (usize, Vec<CoreId>)| crew.0 == cpu && crew.1.len() < CREW_MAX;
+/// The cores that share a thread each, of cores with these CPUs and logs in these trees: rounds of commits, and the helper threads of a loop, wait for the disk of one.
+pub(crate) fn crews(cpus: &[usize], homes: &[Home]) -> Vec<Vec<CoreId>> {
+    assert_eq!(cpus.len(), homes.len());
+    let mut crews: Vec<((usize, &Path), Vec<CoreId>)> = Vec::new();
+    for (core, (&cpu, home)) in (0..).map(CoreId).zip(cpus.iter().zip(homes)) {
+        let place = (cpu, home.tree.as_path());
+        let open = |crew: &&mut (_, Vec<CoreId>)| crew.0 == place && crew.1.len() < CREW_MAX;
         match crews.iter_mut().find(open) {
             Some((_, crew)) => crew.push(core),
-            None => crews.push((cpu, vec![core])),
+            None => crews.push((place, vec![core])),
         }
     }
     crews.into_iter().map(|(_, crew)| crew).collect()

@@ -19,6 +19,7 @@ mod core;
 mod cores;
 mod crew;
 mod cut;
+mod directories;
 mod error;
 mod health;
 mod index;

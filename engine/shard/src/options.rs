@@ -23,6 +23,10 @@ const CHUNK_RECORD_BYTES: usize = 256;
 pub struct Options {
     /// Where the log lives; made when missing.
     pub data_dir: PathBuf,
+    /// Directories that the logs and chunk files of the cores are spread over instead, each of which exists.
+    pub core_dirs: Vec<PathBuf>,
+    /// Such directories that the cores are to leave.
+    pub core_dirs_leaving: Vec<PathBuf>,
     /// The CPU of each core, as [`crate::topology::cores`] chose them.
     pub cores: Vec<usize>,
     /// io_uring, helper threads, or whatever works.
@@ -56,6 +60,8 @@ impl Options {
     pub fn new(data_dir: impl Into<PathBuf>, cores: Vec<usize>) -> Options {
         Options {
             data_dir: data_dir.into(),
+            core_dirs: Vec::new(),
+            core_dirs_leaving: Vec::new(),
             cores,
             io: IoMode::Auto,
             queue_bytes_per_core: QUEUE_BYTES_DEFAULT,
@@ -83,11 +89,35 @@ impl Options {
         (quarter as usize).clamp(8 << 10, wal::GROUP_BYTES)
     }
 
+    /// All directories of cores.
+    pub(crate) fn directories(&self) -> impl Iterator<Item = &PathBuf> {
+        self.core_dirs.iter().chain(&self.core_dirs_leaving)
+    }
+
     /// Errors: the first option whose value makes no sense.
     pub fn validate(&self) -> Result<(), Error> {
         let bad = |key, reason: String| Err(Error::Option { key, reason });
         if self.cores.is_empty() || self.cores.len() > crate::topology::CORES_MAX {
             return bad("cores", format!("{} cores", self.cores.len()));
+        }
+        if self.directories().count() > wal::DIRECTORIES_MAX {
+            let reason = format!("more than {} directories", wal::DIRECTORIES_MAX);
+            return bad("core-dirs", reason);
+        }
+        for (at, path) in self.directories().enumerate() {
+            let before = self.directories().take(at);
+            let others = before.chain([&self.data_dir]);
+            let mut overlapping =
+                others.filter(|other| path.starts_with(other) || other.starts_with(path));
+            if let Some(other) = overlapping.next() {
+                let (path, other) = (path.display(), other.display());
+                let reason = format!("{path} is, or lies within, or contains {other}");
+                return bad("core-dirs", reason);
+            }
+            let bytes = path.as_os_str().len();
+            if bytes == 0 || bytes > wal::DIRECTORY_PATH_BYTES_MAX {
+                return bad("core-dirs", format!("a path of {bytes} bytes"));
+            }
         }
         if self.queue_bytes_per_core < 1 << 16 {
             return bad("queue-bytes-per-core", "less than 64 KiB".to_owned());
@@ -149,6 +179,27 @@ mod tests {
                 .to_string()
                 .starts_with("chunk-samples-max: ")
         );
+        for (dirs, leaving) in [
+            (&["a", "b", "a"][..], &[][..]),
+            (&["data"], &[]),
+            (&["data/cores"], &[]),
+            (&["a", "b"], &["b/deeper"]),
+            (&[""], &[]),
+        ] {
+            let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect();
+            let odd = Options {
+                core_dirs: paths(dirs),
+                core_dirs_leaving: paths(leaving),
+                ..good.clone()
+            };
+            let refused = odd.validate().unwrap_err().to_string();
+            assert!(refused.starts_with("core-dirs: "), "{refused}");
+        }
+        let fine = Options {
+            core_dirs: vec!["a".into(), "ab".into(), "data2".into()],
+            ..good.clone()
+        };
+        fine.validate().unwrap();
         // Every checkpoint would have failed, and the log grown for ever.
         let odd = Options {
             chunk_samples_max: 4096,

@@ -4,10 +4,12 @@
 //! <data>/wal/lock, manifest, g<generation>/core-<n>/...     (the files are those of `wal`)
 //! ```
 //!
+//! Logs may be in other directories, see `directories`.
+//!
 //! One [`Node`] per process holds the lock and decides the [`Plan`]; every core then runs [`recover`], in parallel and without
 //! talking to the others; when all are done [`Node::conclude`] makes what they wrote the truth.
 //!
-//! With the number of cores that the manifest names, a core replays its own log and goes on writing it. With another number
+//! With the number of cores that the manifest names, a core replays its own log and goes on writing it. With another number, or where cores go to other directories,
 //!
 //! 1. what a former attempt left of the next generation is removed;
 //! 2. every new core reads *every* old log, keeps what is placed on it, copies the closed chunks of it, and writes a checkpoint into the next generation;
@@ -25,7 +27,7 @@ use std::sync::Arc;
 
 use model::CoreId;
 use reactor::Reactor;
-use wal::{Lock, Log, Manifest, Record, ReplayOptions, Replayed};
+use wal::{Lock, Log, Record, ReplayOptions, Replayed};
 
 use crate::Error;
 use crate::checkpoint::Checkpoints;
@@ -33,6 +35,7 @@ use crate::chunkfile::ChunkFiles;
 use crate::cores::ReplayProgress;
 use crate::cut;
 use crate::cut::write::{Blocks, Order};
+use crate::directories::{self, Layout};
 use crate::mailbox::Mailboxes;
 use crate::memtable::Memtable;
 use crate::memtable::gc::seconds;
@@ -49,27 +52,44 @@ pub(crate) enum Plan {
     Continue {
         /// In force.
         generation: u32,
-        /// Whether the log may be written with O_DIRECT; else why not.
-        direct: Result<(), String>,
+        /// Of each core.
+        homes: Vec<Home>,
     },
-    /// Take its share out of the logs of another number of cores.
+    /// Take its share out of the logs of another number of cores, or of other directories.
     Replace {
         /// In force until the node concludes.
-        old: Manifest,
-        /// As above.
-        direct: Result<(), String>,
+        generation: u32,
+        /// The trees that the logs are in, in the order of their cores.
+        old: Vec<PathBuf>,
+        /// Of each core.
+        homes: Vec<Home>,
     },
+}
+
+/// Where a core has its log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Home {
+    /// The tree of the directory.
+    pub(crate) tree: PathBuf,
+    /// Whether the log may be written with O_DIRECT there; else why not.
+    pub(crate) direct: Result<(), String>,
+}
+
+impl Plan {
+    /// Where cores have their logs.
+    pub(crate) fn homes(&self) -> &[Home] {
+        match self {
+            Plan::Continue { homes, .. } | Plan::Replace { homes, .. } => homes,
+        }
+    }
 }
 
 /// The process' hold on the data directory.
 pub(crate) struct Node {
     reactor: Reactor,
-    root: PathBuf,
-    cores: u16,
+    layout: Layout,
     plan: Plan,
     blocks: Blocks,
-    /// Held until the reactor is dropped.
-    _lock: Lock,
 }
 
 /// A core's state after recovery.
@@ -92,49 +112,53 @@ impl Node {
     ///
     /// Errors: the lock is held, the directory cannot be used, the manifest is damaged.
     pub(crate) fn open(mut reactor: Reactor, options: &Options) -> Result<Node, Error> {
-        let root = root(options);
-        let lock = Lock::take(&mut reactor, &root)?;
-        let cores = options.cores.len() as u16;
-        let manifest = match Manifest::read(&mut reactor, &root)? {
-            Some(manifest) => manifest,
-            None => {
-                let first = Manifest {
-                    generation: 1,
-                    cores,
-                };
-                first.write(&mut reactor, &root)?;
-                first
-            }
-        };
-        for generation in wal::generations(&mut reactor, &root)? {
-            if generation != manifest.generation {
-                wal::remove_generation(&mut reactor, &root, generation)?;
+        let layout = directories::open(&mut reactor, options)?;
+        let manifest = &layout.manifest;
+        for tree in &layout.trees {
+            for generation in wal::generations(&mut reactor, tree)? {
+                if generation != manifest.generation {
+                    wal::remove_generation(&mut reactor, tree, generation)?;
+                }
             }
         }
-        let probe = reactor.probe(&root);
-        let direct = match probe.direct {
-            true => Ok(()),
-            false => Err(probe.reason.unwrap_or_default()),
-        };
-        let plan = match manifest.cores == cores {
-            true => Plan::Continue {
-                generation: manifest.generation,
-                direct,
-            },
-            false => Plan::Replace {
-                old: manifest,
-                direct,
+        let root = layout.trees[0].clone();
+        let target = layout.next.as_ref().unwrap_or(manifest);
+        let mut homes: Vec<Home> = Vec::new();
+        for core in 0..target.cores {
+            let tree = target.tree_of(&root, core);
+            let known = homes.iter().find(|home| home.tree == tree);
+            let direct = match known {
+                Some(home) => home.direct.clone(),
+                None => match reactor.probe(&tree) {
+                    probe if probe.direct => Ok(()),
+                    probe if tree == root => Err(probe.reason.unwrap_or_default()),
+                    probe => {
+                        let reason = probe.reason.unwrap_or_default();
+                        Err(format!("{}: {reason}", tree.display()))
+                    }
+                },
+            };
+            homes.push(Home { tree, direct });
+        }
+        let generation = manifest.generation;
+        let plan = match layout.next {
+            None => Plan::Continue { generation, homes },
+            Some(_) => Plan::Replace {
+                generation,
+                old: (0..manifest.cores)
+                    .map(|core| manifest.tree_of(&root, core))
+                    .collect(),
+                homes,
             },
         };
         let retention = i64::try_from(options.retention.as_millis()).unwrap_or(i64::MAX);
-        let blocks = Blocks::new(cut::directory(&options.data_dir), retention);
+        let directories = options.directories().cloned().collect();
+        let blocks = Blocks::new(cut::directory(&options.data_dir), directories, retention);
         Ok(Node {
             reactor,
-            root,
-            cores,
+            layout,
             plan,
             blocks,
-            _lock: lock,
         })
     }
 
@@ -151,19 +175,23 @@ impl Node {
         logs: &[cut::Replayed],
     ) -> Result<Vec<String>, Error> {
         self.blocks.connect(mailboxes);
-        let notes = self.blocks.open(&mut self.reactor, logs);
-        let notes = notes.map_err(|error| Error::Block(error.to_string()))?;
-        let Plan::Replace { old, .. } = self.plan else {
+        let opened = self.blocks.open(&mut self.reactor, logs);
+        let mut notes = std::mem::take(&mut self.layout.notes);
+        notes.extend(opened.map_err(|error| Error::Block(error.to_string()))?);
+        let Some(next) = self.layout.next.take() else {
             return Ok(notes);
         };
-        let generation = old.generation + 1;
-        Manifest {
-            generation,
-            cores: self.cores,
-        }
-        .write(&mut self.reactor, &self.root)?;
+        next.write(&mut self.reactor, &self.layout.trees[0])?;
         // What cannot be removed now is removed by the next start.
-        let _ = wal::remove_generation(&mut self.reactor, &self.root, old.generation);
+        let old = self.layout.manifest.generation;
+        for tree in &self.layout.trees {
+            let removed = wal::remove_generation(&mut self.reactor, tree, old);
+            // What has logs has an owner.
+            if removed.is_ok() && self.layout.leaving.contains(tree) {
+                let _ = wal::Owner::remove(&mut self.reactor, tree);
+            }
+        }
+        self.layout.manifest = next;
         Ok(notes)
     }
 
@@ -195,32 +223,32 @@ pub(crate) fn recover(
     let chance = RandomState::new().build_hasher().finish();
     let mut memtable = Memtable::new(quotas.clone(), chance, options.chunk_samples_max, retention);
     memtable.set_retentions(options.retentions.clone());
-    let root = root(options);
     let count = options.cores.len() as u16;
     let now_s = seconds(reactor.wall_ms());
     let (mut notes, mut salvaged) = (Vec::new(), 0);
-    let (keep, sources, generation, direct) = match plan {
-        Plan::Continue { generation, direct } => {
-            (Keep::Own, vec![(*generation, id.0)], *generation, direct)
+    let Home { tree, direct } = &plan.homes()[usize::from(id.0)];
+    let (keep, sources, generation) = match plan {
+        Plan::Continue { generation, .. } => {
+            let own = (*generation, id.0, tree);
+            (Keep::Own, vec![own], *generation)
         }
-        Plan::Replace { old, direct } => {
-            let sources = (0..old.cores).map(|core| (old.generation, core)).collect();
-            (
-                Keep::Placed { core: id, count },
-                sources,
-                old.generation + 1,
-                direct,
-            )
+        Plan::Replace {
+            generation, old, ..
+        } => {
+            let sources = (0..).zip(old);
+            let sources = sources.map(|(core, tree)| (*generation, core, tree));
+            let keep = Keep::Placed { core: id, count };
+            (keep, sources.collect(), generation + 1)
         }
     };
-    let dir = wal::core_dir(&root, generation, id.0);
+    let dir = wal::core_dir(tree, generation, id.0);
     // What is closed during replay is written at once.
     wal::create_dirs(reactor, &dir)?;
     memtable.chunks = ChunkFiles::open(reactor, &dir, id.0, options.chunk_file_bytes)?;
     let replay = RefCell::new(Replay::new(&mut memtable, keep, now_s));
     let (mut last, mut logs) = (None, Vec::new());
-    for (generation, core) in sources {
-        let dir = wal::core_dir(&root, generation, core);
+    for (generation, core, tree) in sources {
+        let dir = wal::core_dir(tree, generation, core);
         if keep != Keep::Own {
             let chunks = &mut *replay.borrow_mut();
             chunks.chunks().find_foreign(reactor, &dir, core)?;
@@ -330,16 +358,12 @@ pub(crate) fn recover(
     })
 }
 
-fn root(options: &Options) -> PathBuf {
-    options.data_dir.join("wal")
-}
-
 /// Keeps every node from a data directory, until the reactor goes. For tools that change something in it.
 ///
 /// Errors: a node runs on it; it cannot be made.
 pub fn lock_data(reactor: &mut Reactor, data_dir: &std::path::Path) -> Result<(), Error> {
     // Its file stays open as long as the reactor does.
-    let _lock = Lock::take(reactor, &data_dir.join("wal"))?;
+    let _lock = Lock::take(reactor, &wal::tree(data_dir))?;
     Ok(())
 }
 

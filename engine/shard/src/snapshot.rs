@@ -5,14 +5,17 @@
 //!    a checkpoint is whole without segments, which are written over in place when they are recycled and so cannot be linked.
 //! 3. The keeper links ([`make`]): deletions, then blocks, then checkpoints and chunk files. A chunk file that may still grow is copied.
 //!
-//! Everything goes into `<name>.tmp`, which gets its name when all of it is durable. Until then there is no manifest beside its logs, so that no node starts on it; a
+//! Links do not cross file systems. So of cores in other directories (`directories`) the files are linked within these, into `<directory>/snapshots/<name>`: *parts*, each with a mark by
+//! which the manifest of the snapshot, and no other, knows it. The snapshot is a node of its own, to which it does not matter where its parts are.
+//!
+//! Everything goes into `<name>.tmp`, which gets its name when all of it is durable, parts first. Until then there is no manifest beside its logs, so that no node starts on it; a
 //! start, and the next snapshot, remove it.
 //!
 //! While files are linked others come and go: merges replace blocks, uploads take them from the disk, checkpoints follow one another. What a list names and is gone is
 //! looked for in a new list: a merged file hides its sources also where some of these have been linked before. Deletions are linked first: those that are over by
 //! then are not missed by the blocks that come after; one that ends later only costs another merge.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +23,7 @@ use std::sync::atomic::AtomicBool;
 
 use block::Catalog;
 use reactor::{Failure, Op, OpenMode, Reactor};
-use wal::Manifest;
+use wal::{Directory, Manifest, Owner, Spread};
 
 use crate::chunkfile;
 
@@ -48,12 +51,12 @@ pub(crate) fn directory(data: &Path) -> PathBuf {
     data.join("snapshots")
 }
 
-/// Makes a snapshot and returns its name. `logs`: checkpoints have just been written that hold the heads.
+/// Makes a snapshot and returns its name. `dirs`: the data directory, and those of cores. `logs`: checkpoints have just been written that hold the heads.
 ///
 /// Errors: why there is none; what could be removed of it has been.
 pub(crate) fn make(
     reactor: &mut Reactor,
-    data: &Path,
+    (data, core_dirs): (&Path, &[PathBuf]),
     catalog: &Catalog,
     logs: bool,
     chance: u64,
@@ -63,8 +66,13 @@ pub(crate) fn make(
     let unfinished = all.join(format!("{name}{UNFINISHED}"));
     let made = (|| {
         reactor.create_dirs(&all).map_err(text)?;
-        remove_unfinished(reactor, &all).map_err(text)?;
-        fill(reactor, data, catalog, logs, &unfinished)?;
+        remove_unfinished(reactor, data, core_dirs).map_err(text)?;
+        let parts = fill(reactor, data, catalog, logs, &name, &unfinished)?;
+        for part in parts {
+            let (from, to) = (part.join(format!("{name}{UNFINISHED}")), part.join(&name));
+            reactor.run(Op::Rename { from, to }).map_err(text)?;
+            sync_dir(reactor, &part)?;
+        }
         let (from, to) = (unfinished.clone(), all.join(&name));
         reactor.run(Op::Rename { from, to }).map_err(text)?;
         reactor.run(Op::SyncDir { path: all.clone() }).map_err(text)
@@ -75,34 +83,62 @@ pub(crate) fn make(
             // It may have its name already, which only a whole one has.
             let (from, to) = (all.join(&name), unfinished.clone());
             let _ = reactor.run(Op::Rename { from, to });
-            let _ = remove_tree(reactor, &unfinished);
+            let _ = remove_unfinished(reactor, data, core_dirs);
             Err(reason)
         }
     }
 }
 
 /// Removes what was not finished. There need not be a directory.
-pub(crate) fn remove_unfinished(reactor: &mut Reactor, all: &Path) -> Result<(), Failure> {
-    for (name, _) in list(reactor, all)? {
-        if name.to_string_lossy().ends_with(UNFINISHED) {
-            remove_tree(reactor, &all.join(name))?;
+///
+/// Parts may have their names before the whole has its own, which goes last: what is left is always found by it.
+pub(crate) fn remove_unfinished(
+    reactor: &mut Reactor,
+    data: &Path,
+    core_dirs: &[PathBuf],
+) -> Result<(), Failure> {
+    let all = directory(data);
+    for (file, _) in list(reactor, &all)? {
+        let Some(name) = unfinished_name(&file) else {
+            continue;
+        };
+        for dir in core_dirs {
+            remove_tree(reactor, &directory(dir).join(&file))?;
+            remove_tree(reactor, &directory(dir).join(&name))?;
+        }
+        remove_tree(reactor, &all.join(&file))?;
+    }
+    // Those whose whole was lost with the power.
+    for dir in core_dirs {
+        for (file, _) in list(reactor, &directory(dir))? {
+            if unfinished_name(&file).is_some() {
+                remove_tree(reactor, &directory(dir).join(file))?;
+            }
         }
     }
     Ok(())
 }
 
+/// The name of one that is not finished.
+fn unfinished_name(file: &OsString) -> Option<String> {
+    let file = file.to_str()?;
+    file.strip_suffix(UNFINISHED).map(str::to_owned)
+}
+
+/// Fills the snapshot and its parts, and makes them durable. Returns the directories of the parts.
 fn fill(
     reactor: &mut Reactor,
     data: &Path,
     catalog: &Catalog,
     logs: bool,
+    name: &str,
     into: &Path,
-) -> Result<(), String> {
-    let root = data.join("wal");
+) -> Result<Vec<PathBuf>, String> {
+    let root = wal::tree(data);
     let manifest = Manifest::read(reactor, &root).map_err(text)?;
     let manifest = manifest.ok_or("there is no manifest")?;
+    let to_root = wal::tree(into);
     // Something that looks like a log comes first, and its manifest last: a node does not start on that.
-    let to_root = into.join("wal");
     let first = wal::core_dir(&to_root, manifest.generation, 0);
     reactor.create_dirs(&first).map_err(text)?;
     let guard = first.join("unfinished");
@@ -113,20 +149,94 @@ fn fill(
     sync_dir(reactor, &first)?;
     link_deletions(reactor, data, into)?;
     link_blocks(reactor, data, catalog, into)?;
+    let mut all = Vec::new();
     if logs {
+        let spread = manifest.spread.as_ref();
+        let (spread, parts) = spread.map_or((None, Vec::new()), |spread| in_parts(spread, name));
+        let target = Manifest {
+            spread,
+            ..manifest.clone()
+        };
         for core in 0..manifest.cores {
-            let from = wal::core_dir(&root, manifest.generation, core);
-            let to = wal::core_dir(&to_root, manifest.generation, core);
+            let home = |manifest: &Manifest, root: &Path| {
+                let tree = manifest.tree_of(root, core);
+                wal::core_dir(&tree, manifest.generation, core)
+            };
+            let (from, to) = (home(&manifest, &root), home(&target, &to_root));
+            // Parts have their names later.
+            let to = parts.iter().fold(to, |to, part| {
+                let rest = to.strip_prefix(&part.path).map(Path::to_owned);
+                rest.map_or(to, |rest| part.unfinished.join(rest))
+            });
             reactor.create_dirs(&to).map_err(text)?;
             link_log(reactor, &from, &to)?;
         }
+        for part in parts {
+            let tree = wal::tree(&part.unfinished);
+            part.owner.write(reactor, &tree).map_err(text)?;
+            sync_dir(reactor, &part.unfinished)?;
+            let above = part.path.parent().expect("it lies in a directory");
+            all.push(above.to_owned());
+        }
+        let has_first = target.tree_of(&to_root, 0) == to_root;
+        if !has_first {
+            // Its core is elsewhere: without the manifest it would be an empty node.
+            target.write(reactor, &to_root).map_err(text)?;
+        }
         reactor.run(Op::Remove { path: guard }).map_err(text)?;
         sync_dir(reactor, &first)?;
-        manifest.write(reactor, &to_root).map_err(text)?;
+        if has_first {
+            target.write(reactor, &to_root).map_err(text)?;
+        }
     } else {
         remove_tree(reactor, &to_root).map_err(text)?;
     }
-    sync_dir(reactor, into)
+    sync_dir(reactor, into)?;
+    Ok(all)
+}
+
+/// A part of a snapshot.
+struct Part {
+    /// What it is called when the snapshot is whole, and until then.
+    path: PathBuf,
+    unfinished: PathBuf,
+    owner: Owner,
+}
+
+/// The same cores in parts of a snapshot, under numbers that no node has.
+fn in_parts(spread: &Spread, name: &str) -> (Option<Spread>, Vec<Part>) {
+    let node = block::fresh_id(0).max(1);
+    let mut of_parts = Spread {
+        node,
+        directories: Vec::new(),
+        places: Vec::new(),
+    };
+    let mut parts = Vec::new();
+    let mut new_places: HashMap<u16, u16> = HashMap::new();
+    for place in &spread.places {
+        let new = place.map(|place| {
+            *new_places.entry(place).or_insert_with(|| {
+                let all = directory(&spread.directories[usize::from(place)].path);
+                let id = block::fresh_id(0).max(1);
+                parts.push(Part {
+                    path: all.join(name),
+                    unfinished: all.join(format!("{name}{UNFINISHED}")),
+                    owner: Owner {
+                        node,
+                        directory: id,
+                    },
+                });
+                of_parts.directories.push(Directory {
+                    id,
+                    path: all.join(name),
+                    joining: false,
+                });
+                parts.len() as u16 - 1
+            })
+        });
+        of_parts.places.push(new);
+    }
+    ((!parts.is_empty()).then_some(of_parts), parts)
 }
 
 fn link_deletions(reactor: &mut Reactor, data: &Path, into: &Path) -> Result<(), String> {

@@ -6,6 +6,7 @@ mod chunks;
 mod client;
 mod crew;
 mod cuts;
+mod directories;
 mod late;
 mod memory;
 mod model;

@@ -23,12 +23,14 @@ pub enum Error {
         reason: String,
     },
     /// Written by a version of the format that this one does not know.
-    #[error("{} has format version {version}, this program reads up to {}", path.display(), crate::frame::VERSION)]
+    #[error("{} has format version {version}, this program reads up to {known}", path.display())]
     Version {
         /// The file.
         path: PathBuf,
         /// What it says.
         version: u16,
+        /// The newest that is known of such files.
+        known: u16,
     },
     /// The file belongs to another core: directories were mixed up.
     #[error("{} belongs to core {found}, not to core {expected}", path.display())]

@@ -4,7 +4,8 @@
 //! prefix of what was appended, in order, nothing else, or refuses to.
 //!
 //! ```text
-//! <data>/wal/                         Lock, Manifest            manifest.rs
+//! <data>/wal/                         Lock, Manifest            manifest.rs, manifest/spread.rs
+//!     owner                           Owner (of a directory that a manifest elsewhere names)
 //!     g0000000001/core-000/           Log                       log.rs, log/commit.rs, log/spare.rs
 //!         segment-0000000007          frames of records         frame.rs, group.rs, record.rs, samples.rs
 //!         checkpoint-0000000007       Checkpoint                checkpoint.rs
@@ -32,6 +33,7 @@ mod log;
 mod manifest;
 mod names;
 mod options;
+mod owner;
 mod reader;
 mod record;
 mod replay;
@@ -43,14 +45,17 @@ mod testing;
 pub use checkpoint::{Checkpoint, CheckpointState};
 pub use error::Error;
 pub use limits::{
-    GROUP_BYTES, QUEUE_GROUPS_MAX, RELAXED_SYNC_MS, SAMPLE_BYTES_MAX, SAMPLE_ROOM, SEGMENT_BYTES,
-    SEGMENT_BYTES_FIRST, SERIES_REF_MAX, SPACE_RETRY_MS,
+    DIRECTORIES_MAX, DIRECTORY_PATH_BYTES_MAX, GROUP_BYTES, QUEUE_GROUPS_MAX, RELAXED_SYNC_MS,
+    SAMPLE_BYTES_MAX, SAMPLE_ROOM, SEGMENT_BYTES, SEGMENT_BYTES_FIRST, SERIES_REF_MAX,
+    SPACE_RETRY_MS,
 };
 pub use log::{Health, Log, Progress, Stats};
 pub use manifest::{
-    Lock, Manifest, core_dir, create_dirs, generations, newest_checkpoint, remove_generation,
+    Directory, Lock, Manifest, Spread, core_dir, create_dirs, generations, has_logs,
+    newest_checkpoint, remove_generation, tree,
 };
 pub use options::{Options, TOKENS};
+pub use owner::Owner;
 pub use record::{
     ChunkRecord, Counts, LoggedSample, Record, SeriesRecord, StoredChunkRecord, TombstoneRecord,
 };

@@ -85,3 +85,17 @@ const _: () =
     assert!(SAMPLE_ROOM >= RECORD_HEADER_BYTES + SAMPLES_PREFIX_BYTES + SAMPLE_BYTES_MAX + 7);
 const _: () = assert!(FILL_BYTES.is_multiple_of(BLOCK_BYTES) && READ_BYTES >= 2 * BLOCK_BYTES);
 const _: () = assert!(GROUP_BYTES_MIN >= FRAME_HEADER_BYTES + SAMPLE_ROOM);
+
+/// Directories that the logs of a node are spread over: more disks than a machine has.
+pub const DIRECTORIES_MAX: usize = 64;
+
+/// Longest path of one of them in a manifest, as the kernel takes them.
+pub const DIRECTORY_PATH_BYTES_MAX: usize = 4096;
+
+/// A manifest with all of these, and with as many cores as a `u16` counts. Bounds what a reader allocates, whatever a damaged length says.
+pub(crate) const MANIFEST_BYTES_MAX: usize = 512 << 10;
+
+const _: () = assert!(
+    64 + DIRECTORIES_MAX * (20 + DIRECTORY_PATH_BYTES_MAX) + 2 * 65_535 + BLOCK_BYTES
+        <= MANIFEST_BYTES_MAX
+);

@@ -8,6 +8,9 @@
 //! gives it and writes a checkpoint in the next generation's directory; then the manifest is replaced. That rename is the moment the change takes effect:
 //! before it a crash leaves the old generation in force, after it the new one, and what is not in force is removed by [`remove_generation`].
 //!
+//! Logs may be spread over further directories, each of which has a tree of its own, `<directory>/wal`, with a lock and the logs of some cores. Which core is where stands in the
+//! manifest of the node ([`Spread`]); whose a directory is, in the directory ([`crate::Owner`]).
+//!
 //! Order at the very first start: lock, manifest, then logs. So a manifest that is missing where there are logs is damage, not a new tree.
 
 use std::io::ErrorKind;
@@ -18,21 +21,33 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::Error;
 use crate::frame::{u16_at, u32_at, u64_at};
-use crate::limits::BLOCK_BYTES;
+use crate::limits::{BLOCK_BYTES, MANIFEST_BYTES_MAX};
 use crate::names::{self, Name};
 
+mod spread;
+
+pub use spread::{Directory, Spread};
+
 const MAGIC: [u8; 8] = *b"MYELNMAN";
-const VERSION: u16 = 1;
-/// Meaningful bytes at the start of the file.
+/// Without a [`Spread`] version 1 is written, as ever.
+const VERSION: u16 = 2;
+/// Bytes that all versions have in common; nothing of version 1 stands behind them.
 const BYTES: usize = 32;
 
-/// Which generation of logs is in force.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Which generation of logs is in force, and where its logs are.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
-    /// Counts the changes of the number of cores, from 1.
+    /// Counts the changes of the number of cores, or of where they are, from 1.
     pub generation: u32,
     /// Number of cores, i.e. of logs.
     pub cores: u16,
+    /// `None`: all logs are in the tree of the manifest.
+    pub spread: Option<Spread>,
+}
+
+/// The tree in a directory.
+pub fn tree(directory: &Path) -> PathBuf {
+    directory.join("wal")
 }
 
 /// The directory of a core's log.
@@ -98,22 +113,40 @@ impl Manifest {
             }
             Err(failure) => return Err(failure.into()),
         };
-        let buf = reactor.buffer(BLOCK_BYTES);
-        let read = Op::Read {
-            file,
-            offset: 0,
-            buf,
-            len: BLOCK_BYTES,
+        let mut wanted = BLOCK_BYTES;
+        let decoded = loop {
+            let buf = reactor.buffer(wanted);
+            let read = Op::Read {
+                file,
+                offset: 0,
+                buf,
+                len: wanted,
+            };
+            let (buf, len) = reactor.run(read)?.buffer();
+            let bytes = &buf[..len.min(wanted)];
+            let whole = spread::file_bytes(bytes).min(MANIFEST_BYTES_MAX);
+            if whole <= wanted {
+                let decoded = Manifest::decode(bytes, path);
+                reactor.recycle(buf);
+                break decoded;
+            }
+            reactor.recycle(buf);
+            wanted = whole;
         };
-        let (buf, len) = reactor.run(read)?.buffer();
         reactor.run(Op::Close { file })?;
-        let decoded = Manifest::decode(&buf[..len.min(BLOCK_BYTES)], path);
-        reactor.recycle(buf);
         let manifest = decoded?;
         reactor.run(Op::SyncDir {
             path: root.to_owned(),
         })?;
         Ok(Some(manifest))
+    }
+
+    /// The tree in which the log of a core is; `root` is that of the manifest.
+    pub fn tree_of(&self, root: &Path, core: u16) -> PathBuf {
+        match self.spread.as_ref().and_then(|spread| spread.home(core)) {
+            None => root.to_owned(),
+            Some(directory) => tree(&directory.path),
+        }
     }
 
     fn decode(bytes: &[u8], path: PathBuf) -> Result<Manifest, Error> {
@@ -124,19 +157,32 @@ impl Manifest {
                 reason: reason.to_owned(),
             })
         };
-        let Some(bytes) = bytes.get(..BYTES) else {
+        let Some(head) = bytes.get(..BYTES) else {
             return corrupt("it is cut short");
         };
-        if bytes[8..16] != MAGIC || u64_at(bytes, 0) != xxh3_64(&bytes[8..]) {
+        if head[8..16] != MAGIC || u64_at(head, 0) != xxh3_64(&head[8..]) {
             return corrupt("magic or checksum is wrong");
         }
-        let version = u16_at(bytes, 16);
-        if version != VERSION {
-            return Err(Error::Version { path, version });
-        }
+        let (version, cores) = (u16_at(head, 16), u16_at(head, 18));
+        let spread = match version {
+            1 => None,
+            2 => match spread::decode(u64_at(head, 24), &bytes[BYTES..], cores) {
+                Ok(spread) => Some(spread),
+                Err(reason) => return corrupt(&reason),
+            },
+            _ => {
+                let known = VERSION;
+                return Err(Error::Version {
+                    path,
+                    version,
+                    known,
+                });
+            }
+        };
         let manifest = Manifest {
-            cores: u16_at(bytes, 18),
+            cores,
             generation: u32_at(bytes, 20),
+            spread,
         };
         if manifest.cores == 0 || manifest.generation == 0 {
             return corrupt("a count is zero");
@@ -144,14 +190,23 @@ impl Manifest {
         Ok(manifest)
     }
 
-    fn encode(&self, block: &mut [u8]) {
-        block.fill(0);
-        block[8..16].copy_from_slice(&MAGIC);
-        block[16..18].copy_from_slice(&VERSION.to_le_bytes());
-        block[18..20].copy_from_slice(&self.cores.to_le_bytes());
-        block[20..24].copy_from_slice(&self.generation.to_le_bytes());
-        let checksum = xxh3_64(&block[8..BYTES]);
-        block[..8].copy_from_slice(&checksum.to_le_bytes());
+    /// The whole file.
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![0; BYTES];
+        bytes[8..16].copy_from_slice(&MAGIC);
+        bytes[16..18].copy_from_slice(&1u16.to_le_bytes());
+        bytes[18..20].copy_from_slice(&self.cores.to_le_bytes());
+        bytes[20..24].copy_from_slice(&self.generation.to_le_bytes());
+        let more = self.spread.as_ref().map(|spread| spread.encode(self.cores));
+        if let Some((checksum, _)) = &more {
+            bytes[16..18].copy_from_slice(&VERSION.to_le_bytes());
+            bytes[24..32].copy_from_slice(&checksum.to_le_bytes());
+        }
+        let checksum = xxh3_64(&bytes[8..]);
+        bytes[..8].copy_from_slice(&checksum.to_le_bytes());
+        bytes.extend(more.into_iter().flat_map(|(_, more)| more));
+        bytes.resize(bytes.len().next_multiple_of(BLOCK_BYTES), 0);
+        bytes
     }
 
     /// Puts this manifest in force: durable when it returns.
@@ -164,13 +219,14 @@ impl Manifest {
                 mode: OpenMode::create(),
             })?
             .file();
-        let mut buf = Buffer::new(BLOCK_BYTES);
-        self.encode(&mut buf);
+        let bytes = self.encode();
+        let mut buf = Buffer::new(bytes.len());
+        buf[..bytes.len()].copy_from_slice(&bytes);
         reactor.run(Op::Write {
             file,
             offset: 0,
             buf,
-            len: BLOCK_BYTES,
+            len: bytes.len(),
             dsync: false,
         })?;
         reactor.run(Op::Sync {
@@ -189,7 +245,8 @@ impl Manifest {
     }
 }
 
-fn has_logs(reactor: &mut Reactor, root: &Path) -> Result<bool, Error> {
+/// Whether a tree holds a file of a log, of whatever generation.
+pub fn has_logs(reactor: &mut Reactor, root: &Path) -> Result<bool, Error> {
     for generation in generations(reactor, root)? {
         let dir = generation_dir(root, generation);
         let cores = reactor.run(Op::List { path: dir.clone() })?.entries();

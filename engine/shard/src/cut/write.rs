@@ -161,6 +161,8 @@ const GROUP_SERIES: usize = 1024;
 /// The keeper's state.
 pub(crate) struct Blocks {
     dir: PathBuf,
+    /// Directories of cores, where parts of snapshots may be.
+    core_dirs: Vec<PathBuf>,
     catalog: Arc<Catalog>,
     mailboxes: Option<Mailboxes>,
     turn: Option<Turn>,
@@ -175,9 +177,10 @@ pub(crate) struct Blocks {
 }
 
 impl Blocks {
-    pub(crate) fn new(dir: PathBuf, retention_ms: i64) -> Blocks {
+    pub(crate) fn new(dir: PathBuf, core_dirs: Vec<PathBuf>, retention_ms: i64) -> Blocks {
         Blocks {
             dir,
+            core_dirs,
             catalog: Arc::default(),
             mailboxes: None,
             turn: None,
@@ -203,8 +206,7 @@ impl Blocks {
     ) -> Result<Vec<String>, block::Error> {
         // Places in the order of logging are given out behind them.
         let data_dir = self.data_dir().to_owned();
-        let snapshots = snapshot::directory(&data_dir);
-        snapshot::remove_unfinished(reactor, &snapshots)?;
+        snapshot::remove_unfinished(reactor, &data_dir, &self.core_dirs)?;
         let deletions = super::deletions_directory(&data_dir);
         self.catalog.open_deletions(reactor, &deletions)?;
         let is_orphan = |name: &str| super::is_orphan(name, logs);
@@ -381,8 +383,8 @@ impl Blocks {
             }
             None => {
                 let (logs, chance) = (!snapshot.skip_head, RandomState::new().hash_one(0));
-                let data_dir = self.data_dir().to_owned();
-                snapshot::make(reactor, &data_dir, &self.catalog, logs, chance)
+                let dirs = (self.data_dir(), &self.core_dirs[..]);
+                snapshot::make(reactor, dirs, &self.catalog, logs, chance)
             }
         };
         self.turn = None;

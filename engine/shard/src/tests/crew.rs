@@ -7,6 +7,7 @@ use super::client::{Body, Client, Ledger};
 use super::node::{TestNode, cpus, options};
 use crate::Options;
 use crate::crew::{CREW_MAX, PACE, crews};
+use crate::recovery::Home;
 
 fn ids(ids: &[u16]) -> Vec<CoreId> {
     ids.iter().copied().map(CoreId).collect()
@@ -14,11 +15,22 @@ fn ids(ids: &[u16]) -> Vec<CoreId> {
 
 #[test]
 fn cores_of_a_cpu_are_a_crew_of_bounded_size() {
-    assert_eq!(crews(&[4, 5]), [ids(&[0]), ids(&[1])]);
-    assert_eq!(crews(&[4, 5, 4, 5, 4]), [ids(&[0, 2, 4]), ids(&[1, 3])]);
-    let many = crews(&[0; CREW_MAX + 1]);
+    let homes = |trees: &[&str]| -> Vec<Home> {
+        let home = |tree: &&str| Home {
+            tree: tree.into(),
+            direct: Ok(()),
+        };
+        trees.iter().map(home).collect()
+    };
+    let at_one = |cpus: &[usize]| crews(cpus, &homes(&vec!["wal"; cpus.len()]));
+    assert_eq!(at_one(&[4, 5]), [ids(&[0]), ids(&[1])]);
+    assert_eq!(at_one(&[4, 5, 4, 5, 4]), [ids(&[0, 2, 4]), ids(&[1, 3])]);
+    let many = at_one(&[0; CREW_MAX + 1]);
     assert_eq!(many.len(), 2);
     assert_eq!(many[1], ids(&[CREW_MAX as u16]));
+    // No disk is waited for by cores of another.
+    let of_disks = crews(&[4; 5], &homes(&["a", "b", "a", "b", "c"]));
+    assert_eq!(of_disks, [ids(&[0, 2]), ids(&[1, 3]), ids(&[4])]);
 }
 
 /// A node whose cores share a CPU, and bodies of which each has series on one core only.

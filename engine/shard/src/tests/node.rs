@@ -65,7 +65,7 @@ impl TestNode {
         let count = options.cores.len() as u16;
         let mut keeper = Node::open(open(), options)?;
         let plan = keeper.plan();
-        let crews = crews(&options.cores);
+        let crews = crews(&options.cores, plan.homes());
         assert!(
             crews.len() == 1 || crews.len() == usize::from(count),
             "all share a CPU, or none"

@@ -1,5 +1,7 @@
 //! Seeded simulation of a node on a machine that loses its power, is killed, and whose disk fails.
 //!
+//! Some nodes have their cores on several disks, which change between their lives.
+//!
 //! A run is a function of its seed. It sends pushes (some of them retries of pushes still in flight, so that the retry overtakes
 //! the original's commit) and reads, turns the cores in any order, and ends the machine or the process at any time; then it
 //! starts again, perhaps with another number of cores, and compares with the ledger of the client: what was acknowledged is
@@ -9,6 +11,7 @@
 //! `MYELIN_SIM_SECONDS` is the time for each of these tests (1 second), `MYELIN_SEED` runs one seed alone.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
@@ -18,7 +21,7 @@ use ::model::{Labels, MatchOp, Matcher, TenantId, TenantLimits};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use reactor::{Fault, Sim, SimOptions};
+use reactor::{Fault, Reactor, Sim, SimOptions};
 
 use super::client::{Asked, Body, Client, Found, Ledger, Sent, histogram_of};
 use super::node::{TestNode, cpus, options};
@@ -72,6 +75,10 @@ struct Run {
     asked: Vec<(TenantId, Ledger, Asked)>,
     deletes: Vec<(usize, Receiver<Result<u128, DeleteError>>)>,
     now: i64,
+    /// Disks that the cores may be given.
+    disks: Vec<PathBuf>,
+    /// Chance of its own for these, so that runs without them are what they were.
+    disk_rng: SmallRng,
 }
 
 /// A float, or what stands for a histogram.
@@ -81,6 +88,18 @@ fn random_value(rng: &mut SmallRng) -> f64 {
         true => -value,
         false => value,
     }
+}
+
+/// Directories that are there for cores.
+fn disks(sim: &Sim) -> Vec<PathBuf> {
+    let mut reactor = Reactor::sim(sim);
+    let disks: Vec<PathBuf> = ["disk0", "disk1", "disk2", "disk3"]
+        .map(PathBuf::from)
+        .into();
+    for disk in &disks {
+        reactor.create_dirs(disk).expect("a sound machine");
+    }
+    disks
 }
 
 /// Cores with a CPU each, or with one for all.
@@ -106,10 +125,19 @@ impl Run {
         // Of what a start finds; runs jump over hours.
         options.retention = Duration::from_secs(30 * 24 * 3600);
         let minutes = *[0, 10, 6 * 60].choose(&mut rng).unwrap();
-        Run {
+        let mut disk_rng = SmallRng::seed_from_u64(!seed);
+        let disks = match seed % 10 {
+            2 | 5 | 9 => disks(&sim),
+            _ => Vec::new(),
+        };
+        let count = disk_rng.random_range(0..3);
+        options.core_dirs = disks.iter().take(count).cloned().collect();
+        let mut run = Run {
             rng,
             sim,
             options,
+            disks,
+            disk_rng,
             node: None,
             client: None,
             relaxed,
@@ -119,7 +147,48 @@ impl Run {
             asked: Vec::new(),
             deletes: Vec::new(),
             now: 1_700_000_000_000,
+        };
+        run.part_crews();
+        run
+    }
+
+    /// Cores in several directories are not one crew, and the test turns one or none.
+    fn part_crews(&mut self) {
+        let Options {
+            core_dirs,
+            core_dirs_leaving,
+            cores,
+            ..
+        } = &mut self.options;
+        if core_dirs.len() + core_dirs_leaving.len() > 1 {
+            *cores = cpus(cores.len(), false);
         }
+    }
+
+    /// Another number of cores, and perhaps other disks: one more, one less, or the same in another order.
+    fn change_cores(&mut self) {
+        self.options.cores = random_cpus(&mut self.rng);
+        if !self.disks.is_empty() {
+            let Options {
+                core_dirs,
+                core_dirs_leaving,
+                ..
+            } = &mut self.options;
+            let at = self.disk_rng.random_range(0..core_dirs.len().max(1));
+            match self.disk_rng.random_range(0..5) {
+                0 => {
+                    let used = |disk: &&PathBuf| {
+                        !core_dirs.contains(disk) && !core_dirs_leaving.contains(disk)
+                    };
+                    let fresh = self.disks.iter().find(used).cloned();
+                    core_dirs.extend(fresh);
+                }
+                1 if at < core_dirs.len() => core_dirs_leaving.push(core_dirs.remove(at)),
+                2 if at < core_dirs.len() => core_dirs.rotate_left(at),
+                _ => {}
+            }
+        }
+        self.part_crews();
     }
 
     fn tenant(&mut self) -> TenantId {
@@ -443,7 +512,7 @@ fn crashes(seed: u64) {
         }
         let power_cut = run.sim.is_off() || run.rng.random_bool(0.5);
         run.end(power_cut);
-        run.options.cores = random_cpus(&mut run.rng);
+        run.change_cores();
     }
     assert!(run.start(), "a sound machine starts");
     run.verify();
@@ -532,6 +601,7 @@ fn stop_everywhere(seed: u64) {
         if !run.sim.is_off() {
             run.end(true);
             run.options.cores = cpus(cores % 3 + 1, run.rng.random_bool(0.4));
+            run.part_crews();
             run.sim.stop_after(stop);
             if run.start() {
                 run.steps(20);
@@ -601,7 +671,7 @@ fn churn(seed: u64) {
         let power_cut = run.rng.random_bool(0.5);
         run.end(power_cut);
         if run.rng.random_bool(0.3) {
-            run.options.cores = random_cpus(&mut run.rng);
+            run.change_cores();
         }
         assert!(run.start(), "a sound machine starts");
         run.verify_since(hour);

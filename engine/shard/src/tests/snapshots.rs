@@ -61,6 +61,21 @@ fn entries(run: &Cutting, path: &Path) -> Vec<(String, bool)> {
     entries.into_iter().map(one).collect()
 }
 
+/// The parts of a snapshot in the directories of cores.
+fn parts(run: &Cutting, name: &str) -> Vec<PathBuf> {
+    let part = |dir: &PathBuf| dir.join("snapshots").join(name);
+    run.options.core_dirs.iter().map(part).collect()
+}
+
+/// All files of a snapshot.
+fn content(run: &Cutting, name: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut content = files(run, &at(name));
+    for part in parts(run, name) {
+        content.extend(files(run, &part));
+    }
+    content
+}
+
 /// All files below a directory, with what is in them.
 fn files(run: &Cutting, path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut found = Vec::new();
@@ -75,9 +90,14 @@ fn files(run: &Cutting, path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 /// A node on a snapshot, with another number of cores perhaps, or why it does not start.
-fn restore(run: &Cutting, path: PathBuf, cores: usize) -> Result<TestNode, crate::Error> {
+fn restore(run: &Cutting, name: &str, cores: usize) -> Result<TestNode, crate::Error> {
+    let parts = parts(run, name).into_iter();
     let options = Options {
-        data_dir: path,
+        data_dir: at(name),
+        // One without heads has no parts.
+        core_dirs: parts
+            .filter(|part| !entries(run, part).is_empty())
+            .collect(),
         cores: (0..cores).collect(),
         ..run.options.clone()
     };
@@ -112,8 +132,18 @@ fn delete(run: &mut Cutting, tenant: &TenantId, times: (i64, i64)) {
 
 /// Two tenants: in blocks, in closed chunks, in memory; with a deletion that blocks still need.
 fn filled(seed: u64, cores: usize) -> (Cutting, [TenantId; 2]) {
+    filled_on(seed, cores, 0)
+}
+
+/// The same with cores in so many directories.
+fn filled_on(seed: u64, cores: usize, dirs: usize) -> (Cutting, [TenantId; 2]) {
     let tenants = ["a", "b"].map(|name| TenantId::new(name).unwrap());
     let mut run = Cutting::new(seed, cores);
+    for dir in 0..dirs {
+        let dir = PathBuf::from(format!("disk{dir}"));
+        Reactor::sim(&run.sim).create_dirs(&dir).unwrap();
+        run.options.core_dirs.push(dir);
+    }
     assert!(run.start());
     let from = boundary(run.node()) - 3 * CUT_MS;
     for tenant in &tenants {
@@ -130,20 +160,19 @@ fn filled(seed: u64, cores: usize) -> (Cutting, [TenantId; 2]) {
 
 #[test]
 fn a_snapshot_has_all_that_was_acknowledged_before_it_and_never_changes() {
-    for cores in [1, 3] {
-        let (mut run, tenants) = filled(7, cores);
+    for (cores, dirs) in [(1, 0), (3, 0), (3, 2)] {
+        let (mut run, tenants) = filled_on(7, cores, dirs);
         let before: Vec<Found> = tenants.iter().map(|tenant| run.read(tenant)).collect();
         assert!(before[0].len() < before[1].len() || before[0] != before[1]);
         let name = take(&mut run, false).expect("power").expect("a snapshot");
         let blocks = take(&mut run, true).expect("power").expect("a snapshot");
-        let content = files(&run, &at(&name));
-        assert!(
-            content
-                .iter()
-                .all(|(path, _)| !path.ends_with("unfinished"))
-        );
-        let without_head = files(&run, &at(&blocks));
-        assert!(without_head.len() > 1 && without_head.len() < content.len());
+        let whole = content(&run, &name);
+        assert!(whole.iter().all(|(path, _)| !path.ends_with("unfinished")));
+        let without_head = content(&run, &blocks);
+        assert!(without_head.len() > 1 && without_head.len() < whole.len());
+        for part in parts(&run, &name) {
+            assert!(files(&run, &part).len() > 2, "{}", part.display());
+        }
 
         // What is done behind it: more samples, chunks, cuts, checkpoints, another deletion.
         let from = boundary(run.node()) - 3 * CUT_MS;
@@ -160,18 +189,18 @@ fn a_snapshot_has_all_that_was_acknowledged_before_it_and_never_changes() {
             run.cut();
         }
         assert!(run.read(&tenants[1]).is_empty());
-        assert!(files(&run, &at(&name)) == content, "it has changed");
+        assert!(content(&run, &name) == whole, "it has changed");
 
         // A node starts on it, with other cores too, and what it does there changes nothing of the first.
         let after: Vec<Found> = tenants.iter().map(|tenant| run.read(tenant)).collect();
         for count in [cores, 2] {
-            let mut node = restore(&run, at(&name), count).expect("it starts");
+            let mut node = restore(&run, &name, count).expect("it starts");
             for (tenant, before) in tenants.iter().zip(&before) {
                 assert_eq!(&read(&mut node, tenant), before, "{count} cores");
             }
             node.stop();
         }
-        let mut node = restore(&run, at(&blocks), cores).expect("it starts");
+        let mut node = restore(&run, &blocks, cores).expect("it starts");
         let cut = read(&mut node, &tenants[1]);
         let in_blocks = |found: &Found| found.values().map(|of| of.len()).sum::<usize>();
         assert!(in_blocks(&cut) > 50 && in_blocks(&cut) < in_blocks(&before[1]));
@@ -185,9 +214,25 @@ fn a_snapshot_has_all_that_was_acknowledged_before_it_and_never_changes() {
 /// The power goes, or the process ends, behind every operation: a snapshot that has its name is whole, and on one that has not nobody starts.
 #[test]
 fn a_power_cut_after_every_operation_leaves_a_whole_snapshot_or_none() {
+    cut_power_everywhere(0, 0, 1);
+}
+
+/// The same with a part in each of two directories: under its name a snapshot has all of its parts.
+#[test]
+fn so_does_a_power_cut_where_cores_are_in_directories() {
+    cut_power_everywhere(2, 0, 2);
+    cut_power_everywhere(2, 1, 2);
+}
+
+/// In force: the cores of a first start move into directories.
+fn generation(dirs: usize) -> u32 {
+    if dirs == 0 { 1 } else { 2 }
+}
+
+fn cut_power_everywhere(dirs: usize, from: u64, step: usize) {
     let (mut whole, mut half) = (0, 0);
-    for stop in 0.. {
-        let (mut run, tenants) = filled(stop, 2);
+    for stop in (from..).step_by(step) {
+        let (mut run, tenants) = filled_on(stop, 2, dirs);
         let before: Vec<Found> = tenants.iter().map(|tenant| run.read(tenant)).collect();
         run.sim.stop_after(stop);
         let taken = take(&mut run, stop % 5 == 4);
@@ -200,10 +245,14 @@ fn a_power_cut_after_every_operation_leaves_a_whole_snapshot_or_none() {
         for (name, _) in found {
             let what = format!("stopped after {stop}: {name}");
             if name.ends_with(".tmp") {
-                let logs = at(&name).join("wal/g0000000001");
-                let begun = !entries(&run, &logs.join("core-000")).is_empty();
+                let wal = at(&name).join("wal");
+                let log = wal.join(format!("g{:010}/core-000", generation(dirs)));
+                let begun = !entries(&run, &log).is_empty()
+                    || entries(&run, &wal)
+                        .iter()
+                        .any(|(file, _)| file == "manifest");
                 // Of one that lacks nothing but its name it may.
-                if let Ok(mut node) = restore(&run, at(&name), 2)
+                if let Ok(mut node) = restore(&run, &name, 2)
                     && begun
                 {
                     for (tenant, before) in tenants.iter().zip(&before) {
@@ -215,7 +264,7 @@ fn a_power_cut_after_every_operation_leaves_a_whole_snapshot_or_none() {
                 continue;
             }
             whole += 1;
-            let mut node = restore(&run, at(&name), 2).expect("it starts");
+            let mut node = restore(&run, &name, 2).expect("it starts");
             if stop % 5 != 4 {
                 for (tenant, before) in tenants.iter().zip(&before) {
                     assert_eq!(&read(&mut node, tenant), before, "{what}");
@@ -229,6 +278,13 @@ fn a_power_cut_after_every_operation_leaves_a_whole_snapshot_or_none() {
         let left = entries(&run, Path::new("data/snapshots"));
         let unfinished = left.iter().find(|(name, _)| name.ends_with(".tmp"));
         assert_eq!(unfinished, None, "stopped after {stop}");
+        // Nothing is left of parts either.
+        let named: Vec<String> = left.into_iter().map(|(name, _)| name).collect();
+        for dir in &run.options.core_dirs {
+            for (part, _) in entries(&run, &dir.join("snapshots")) {
+                assert!(named.contains(&part), "stopped after {stop}: {part}");
+            }
+        }
         if taken.is_some() && stop % 5 != 4 {
             break;
         }
@@ -288,4 +344,39 @@ fn none_is_made_for_whoever_gave_up_while_cores_wrote_checkpoints() {
     }
     assert!(result.expect("answered").is_err());
     assert!(entries(&run, Path::new("data/snapshots")).is_empty());
+}
+
+/// A snapshot is another node: neither does it take the directories of the first for its parts, nor the first those; and without its parts it is no empty node.
+#[test]
+fn parts_and_directories_of_the_node_are_not_taken_for_each_other() {
+    let (mut run, tenants) = filled_on(9, 2, 2);
+    let before = run.read(&tenants[0]);
+    let name = take(&mut run, false).expect("power").expect("a snapshot");
+    run.end();
+    let (own, parts) = (run.options.core_dirs.clone(), parts(&run, &name));
+    let start = |run: &Cutting, data_dir: PathBuf, core_dirs: &[PathBuf]| {
+        let options = Options {
+            data_dir,
+            core_dirs: core_dirs.to_vec(),
+            ..run.options.clone()
+        };
+        TestNode::start(&run.sim, &options).map_err(|error| error.to_string())
+    };
+    for (data, dirs, word) in [
+        (at(&name), &own, "another node"),
+        (at(&name), &Vec::new(), "it holds core 0"),
+        ("data".into(), &parts, "another node"),
+    ] {
+        let error = start(&run, data, dirs).err().expect("it does not fit");
+        assert!(error.contains(word), "{word}: {error}");
+    }
+    // Wherever its parts are, in whatever order.
+    let moved = PathBuf::from("moved");
+    let (from, to) = (parts[0].clone(), moved.clone());
+    Reactor::sim(&run.sim).run(Op::Rename { from, to }).unwrap();
+    let mut node = start(&run, at(&name), &[parts[1].clone(), moved]).unwrap();
+    assert_eq!(read(&mut node, &tenants[0]), before);
+    node.stop();
+    assert!(run.start());
+    assert_eq!(run.read(&tenants[0]), before);
 }

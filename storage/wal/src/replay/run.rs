@@ -252,6 +252,7 @@ impl<'a, 's> Run<'a, 's> {
                 return Err(Error::Version {
                     path: reader.path().to_owned(),
                     version,
+                    known: crate::frame::VERSION,
                 });
             }
         };

@@ -1,0 +1,347 @@
+//! Which directory has the log of which core, where there are several (`docs/decisions/0019-data-directories.md`).
+//!
+//! ```text
+//! <data>/wal/lock, manifest                       the node's; names the directories and says which core is where
+//! <directory>/wal/lock, owner, g<generation>/..   a directory of cores: whose it is, and their logs
+//! ```
+//!
+//! A start, in this order, so that nothing is made or changed before all of it is known to fit:
+//!
+//! 1. every directory that is given exists; the lock and the manifest of the data directory;
+//! 2. each directory is held against the manifest by what is in it, not by its path. One that holds cores and is not there, has lost its mark (its disk is not mounted) or is another
+//!    node's is an error;
+//! 3. the locks of all of them, and a second look, since another node may have looked at the same time;
+//! 4. new ones *join*: the manifest names them, then they are marked. They hold nothing until step 3 of a change (`recovery`);
+//! 5. where one joins, one that is to be left holds cores, or the number of cores is another, all cores are placed anew, core `n` in directory `n` modulo their number, by such a change.
+//!
+//! Otherwise every core stays where the manifest has it, in whatever order directories are given.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use reactor::{Op, Reactor};
+use wal::{Directory, Lock, Manifest, Owner, Spread};
+
+use crate::Error;
+use crate::options::Options;
+
+/// What a start has found.
+pub(crate) struct Layout {
+    /// In force.
+    pub(crate) manifest: Manifest,
+    /// What is to be in force when the cores have moved, if they have to.
+    pub(crate) next: Option<Manifest>,
+    /// All trees that may hold logs, that of the data directory first.
+    pub(crate) trees: Vec<PathBuf>,
+    /// Those of them that are nobody's when the cores have moved.
+    pub(crate) leaving: Vec<PathBuf>,
+    /// For the operator.
+    pub(crate) notes: Vec<String>,
+    /// Held until the reactor is dropped.
+    pub(crate) _locks: Vec<Lock>,
+}
+
+/// A directory as it is given.
+struct Given<'a> {
+    path: &'a Path,
+    /// Its cores are to go elsewhere.
+    leaves: bool,
+    owner: Option<Owner>,
+}
+
+/// Opens the data directory and the others. See the module.
+///
+/// Errors: [`Error::Data`] naming the directory that does not fit; a lock is held; a manifest or mark is damaged; the disk.
+pub(crate) fn open(reactor: &mut Reactor, options: &Options) -> Result<Layout, Error> {
+    let root = wal::tree(&options.data_dir);
+    let cores = options.cores.len() as u16;
+    let mut given = exist(reactor, options)?;
+    let mut locks = vec![Lock::take(reactor, &root)?];
+    let found = Manifest::read(reactor, &root);
+    let is_first = matches!(found, Ok(None));
+    let in_doubt = found.is_err() || is_first && !given.is_empty();
+    if in_doubt && matches!(Owner::read(reactor, &root), Ok(Some(_))) {
+        let reason = "it belongs to a node as a directory of cores, and is no data directory";
+        return Err(unfit(&options.data_dir, reason));
+    }
+    let mut manifest = found?.unwrap_or(Manifest {
+        generation: 1,
+        cores,
+        spread: None,
+    });
+    for one in &mut given {
+        one.owner = look(reactor, one.path)?;
+    }
+    let mut notes = Vec::new();
+    let before = manifest.spread.clone().unwrap_or_else(|| Spread {
+        node: block::fresh_id(0).max(1),
+        directories: Vec::new(),
+        places: vec![None; usize::from(manifest.cores)],
+    });
+    let mut directories = Vec::new();
+    for (one, directory) in given.iter().zip(fit(reactor, &before, &given)?) {
+        directories.extend(directory.map(|directory| (one, directory)));
+    }
+    for (one, _) in &directories {
+        locks.push(Lock::take(reactor, &wal::tree(one.path))?);
+        if look(reactor, one.path)? != one.owner {
+            return Err(unfit(one.path, "it has just become another node's"));
+        }
+    }
+    // What a former start has left, or one that was to join. The manifest names it until it is empty.
+    let is_home = |id: u128| {
+        let home = |core| before.home(core).map(|home| home.id);
+        (0..manifest.cores).any(|core| home(core) == Some(id))
+    };
+    let (dismissed, directories): (Vec<_>, Vec<_>) = directories
+        .into_iter()
+        .partition(|(one, directory)| one.leaves && !is_home(directory.id));
+    for (one, _) in dismissed {
+        let tree = wal::tree(one.path);
+        for generation in wal::generations(reactor, &tree)? {
+            wal::remove_generation(reactor, &tree, generation)?;
+        }
+        Owner::remove(reactor, &tree)?;
+    }
+    let needed = |one: &&Given<'_>| directories.iter().any(|(other, _)| other.path == one.path);
+    for one in given.iter().filter(|one| !needed(one)) {
+        notes.push(format!(
+            "{} holds nothing of this node any more: it need not be named as leaving",
+            one.path.display()
+        ));
+    }
+    let list: Vec<Directory> = directories.iter().map(|(_, d)| d.clone()).collect();
+    let spread = placed(&before, list, |core| before.home(core).map(|home| home.id));
+    if is_first || spread != manifest.spread {
+        manifest.spread = spread;
+        manifest.write(reactor, &root)?;
+    }
+    for (one, directory) in &directories {
+        if one.owner.is_none() {
+            let owner = Owner {
+                node: before.node,
+                directory: directory.id,
+            };
+            owner.write(reactor, &wal::tree(one.path))?;
+        }
+    }
+    let next = next(&manifest, cores, &before, &directories);
+    let homes = directories.iter().filter(|(one, _)| !one.leaves).count();
+    if homes > usize::from(cores) {
+        notes.push(format!(
+            "{homes} directories are given for {cores} cores: some hold nothing"
+        ));
+    }
+    let tree = |(one, _): &(&Given<'_>, _)| wal::tree(one.path);
+    let leaves = directories.iter().filter(|(one, _)| one.leaves);
+    let leaving = leaves.map(tree).collect();
+    let trees = directories.iter().map(tree);
+    Ok(Layout {
+        manifest,
+        next,
+        trees: std::iter::once(root).chain(trees).collect(),
+        leaving,
+        notes,
+        _locks: locks,
+    })
+}
+
+/// All that are given, each of which is there: one that is made by a start would be an empty disk that is not mounted.
+fn exist<'a>(reactor: &mut Reactor, options: &'a Options) -> Result<Vec<Given<'a>>, Error> {
+    let stay = options.core_dirs.iter().map(|path| (path, false));
+    let leave = options.core_dirs_leaving.iter().map(|path| (path, true));
+    let mut given = Vec::new();
+    for (path, leaves) in stay.chain(leave) {
+        let stat = reactor.run(Op::Stat { path: path.clone() });
+        match stat.map(|done| done.stat()) {
+            Ok(stat) if stat.is_dir => given.push(Given {
+                path,
+                leaves,
+                owner: None,
+            }),
+            Ok(_) => return Err(unfit(path, "it is no directory")),
+            // What it held, if anything, is missed when it is looked for.
+            Err(failure) if failure.is_not_found() && leaves => {}
+            Err(failure) if failure.is_not_found() => {
+                let reason = "it does not exist (it is not made: its disk may not be mounted)";
+                return Err(unfit(path, reason));
+            }
+            Err(failure) if failure.source.kind() == ErrorKind::NotADirectory => {
+                return Err(unfit(path, "it is no directory"));
+            }
+            Err(failure) => return Err(Error::Log(failure.into())),
+        }
+    }
+    Ok(given)
+}
+
+/// Whose a directory is; `None` where nobody's.
+///
+/// Errors: it is a data directory; it holds logs and no mark.
+fn look(reactor: &mut Reactor, path: &Path) -> Result<Option<Owner>, Error> {
+    let tree = wal::tree(path);
+    let manifest = tree.join("manifest");
+    match reactor.run(Op::Stat { path: manifest }) {
+        Ok(_) => return Err(unfit(path, "it is the data directory of a node")),
+        Err(failure) if failure.is_not_found() => {}
+        Err(failure) => return Err(Error::Log(failure.into())),
+    }
+    let owner = Owner::read(reactor, &tree)?;
+    if owner.is_none() && wal::has_logs(reactor, &tree)? {
+        let reason = "it holds logs, but the file wal/owner, which says whose, is missing";
+        return Err(unfit(path, reason));
+    }
+    Ok(owner)
+}
+
+/// Holds what is given against what the manifest knows: for each directory what it is to be there, or `None` where it has nothing to do with this node any more.
+fn fit(
+    reactor: &mut Reactor,
+    known: &Spread,
+    given: &[Given<'_>],
+) -> Result<Vec<Option<Directory>>, Error> {
+    let mut fitting: Vec<Option<Directory>> = Vec::new();
+    for one in given {
+        let Some(owner) = one.owner else {
+            fitting.push(None);
+            continue;
+        };
+        let mut listed = known.directories.iter();
+        let listed = listed.position(|d| d.id == owner.directory);
+        let listed = listed.filter(|_| owner.node == known.node);
+        if one.leaves && listed.is_none() {
+            fitting.push(None);
+            continue;
+        }
+        if owner.node != known.node {
+            let reason = format!(
+                "it belongs to another node ({:032x}); where that is gone, remove {}",
+                owner.node,
+                wal::tree(one.path).join("owner").display()
+            );
+            return Err(unfit(one.path, reason));
+        }
+        let is_same = |(_, other): &(&Given<'_>, &Option<Directory>)| {
+            other.as_ref().is_some_and(|d| d.id == owner.directory)
+        };
+        if let Some((other, _)) = given.iter().zip(&fitting).find(is_same) {
+            let reason = format!("it is the same directory as {}", other.path.display());
+            return Err(unfit(one.path, reason));
+        }
+        let directory = match listed {
+            Some(at) => known.directories[at].clone(),
+            None if wal::has_logs(reactor, &wal::tree(one.path))? => {
+                let reason =
+                    "it holds logs of this node that its manifest does not know of: move them away";
+                return Err(unfit(one.path, reason));
+            }
+            None => joining(owner.directory),
+        };
+        fitting.push(Some(Directory {
+            path: one.path.to_owned(),
+            ..directory
+        }));
+    }
+    for (at, directory) in known.directories.iter().enumerate() {
+        let is_there = fitting.iter().flatten().any(|d| d.id == directory.id);
+        let cores = known.cores_of(at);
+        let held = match cores.len() {
+            0 => "nothing".to_owned(),
+            _ => format!("core {}", shown(&cores)),
+        };
+        let unmarked = given.iter().find(|one| one.path == directory.path);
+        if is_there || directory.joining {
+            continue;
+        } else if unmarked.is_some_and(|one| one.owner.is_none() && !one.leaves) {
+            let reason = format!(
+                "it has no file wal/owner, but was in use and held {held}: is its disk mounted?"
+            );
+            return Err(unfit(&directory.path, reason));
+        } else if !cores.is_empty() {
+            let reason = format!(
+                "it holds {held}, and no directory of data.core_dirs is it (what is given instead may be a disk that is not mounted)"
+            );
+            return Err(unfit(&directory.path, reason));
+        }
+    }
+    for (one, directory) in given.iter().zip(&mut fitting) {
+        if directory.is_none() && !one.leaves {
+            *directory = Some(Directory {
+                path: one.path.to_owned(),
+                ..joining(block::fresh_id(0).max(1))
+            });
+        }
+    }
+    Ok(fitting)
+}
+
+fn joining(id: u128) -> Directory {
+    Directory {
+        id,
+        path: PathBuf::new(),
+        joining: true,
+    }
+}
+
+/// The directories with the cores in them; `None` where there are none.
+fn placed(
+    before: &Spread,
+    directories: Vec<Directory>,
+    home: impl Fn(u16) -> Option<u128>,
+) -> Option<Spread> {
+    let place = |core: usize| {
+        let home = home(core as u16)?;
+        let at = directories.iter().position(|d| d.id == home);
+        Some(at.expect("a directory that holds cores is there") as u16)
+    };
+    let places = (0..before.places.len()).map(place).collect();
+    (!directories.is_empty()).then_some(Spread {
+        node: before.node,
+        directories,
+        places,
+    })
+}
+
+/// What the manifest is to become, where cores have to be placed anew.
+fn next(
+    manifest: &Manifest,
+    cores: u16,
+    before: &Spread,
+    directories: &[(&Given<'_>, Directory)],
+) -> Option<Manifest> {
+    // One that holds nothing has nothing to leave.
+    let moves = |(one, directory): &(&Given<'_>, Directory)| one.leaves || directory.joining;
+    if manifest.cores == cores && !directories.iter().any(moves) {
+        return None;
+    }
+    let stay = directories.iter().filter(|(one, _)| !one.leaves);
+    let ids: Vec<u128> = stay.map(|(_, directory)| directory.id).collect();
+    // Those that are left stay named until they are empty, which the next start sees to.
+    let list = directories.iter().map(|(one, directory)| Directory {
+        joining: one.leaves,
+        ..directory.clone()
+    });
+    let home = |core: u16| Some(*ids.get(usize::from(core).checked_rem(ids.len())?)?);
+    let all = Spread {
+        node: before.node,
+        directories: Vec::new(),
+        places: vec![None; usize::from(cores)],
+    };
+    Some(Manifest {
+        generation: manifest.generation + 1,
+        cores,
+        spread: placed(&all, list.collect(), home),
+    })
+}
+
+fn shown(cores: &[u16]) -> String {
+    let words: Vec<String> = cores.iter().map(u16::to_string).collect();
+    words.join(", ")
+}
+
+fn unfit(path: &Path, reason: impl Into<String>) -> Error {
+    Error::Data {
+        path: path.to_owned(),
+        reason: reason.into(),
+    }
+}
