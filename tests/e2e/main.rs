@@ -4,6 +4,7 @@ mod between;
 mod bucket;
 mod caches;
 mod deletions;
+mod directories;
 mod fair;
 mod first_light;
 mod flood;

@@ -131,6 +131,8 @@ fn busy() -> Option<Server> {
     let folder = tempfile::tempdir().unwrap();
     let bucket = folder.path().join("bucket");
     std::fs::create_dir_all(&bucket).unwrap();
+    let cores = folder.path().join("cores");
+    std::fs::create_dir(&cores).unwrap();
     let runtime = folder.path().join("runtime.yaml");
     std::fs::write(&runtime, "overrides: {a: {max_series_per_user: 7}}").unwrap();
     // Both are read while the server runs, which ends with the test.
@@ -150,6 +152,7 @@ fn busy() -> Option<Server> {
             "-blocks-storage.tsdb.ship-interval=100ms".to_owned(),
             "-blocks-storage.tsdb.ship-unmerged-after=0s".to_owned(),
             format!("-runtime-config.file={}", runtime.display()),
+            format!("-data.core-dirs={}", cores.display()),
         ],
         ..ServerOptions::default()
     })?;

@@ -75,6 +75,9 @@ pub(crate) struct Config {
     pub(crate) self_scrape: SelfScrape,
     /// Where the log lives.
     pub(crate) data_dir: PathBuf,
+    /// Where logs of cores are instead; see `keys/directories.rs`.
+    pub(crate) core_dirs: Vec<String>,
+    pub(crate) core_dirs_leaving: Vec<String>,
     /// Memory that the process may take; 0 is four fifths of what there is.
     pub(crate) memory_limit: ByteSize,
     /// How many pinned cores; 0 takes all CPUs of the affinity mask, capped by the cgroup quota.
@@ -517,6 +520,8 @@ impl Config {
                 tenant: "fake".to_owned(),
             },
             data_dir: PathBuf::from("./data"),
+            core_dirs: Vec::new(),
+            core_dirs_leaving: Vec::new(),
             memory_limit: ByteSize(0),
             cores: 0,
             core_set: String::new(),
@@ -567,6 +572,7 @@ impl Config {
         .validate()
         .map_err(|e| format!("compactor.block_ranges: {e}"))?;
         self.blocks.validate(&self.data_dir)?;
+        self.validate_directories()?;
         self.query_range.results_cache.validate()?;
         let caches = [
             ("index_cache", &self.blocks.index_cache),
@@ -755,6 +761,35 @@ impl Config {
         }
         if self.ingester_client.remote_timeout.is_zero() {
             return Err("ingester_client.remote_timeout: must be above zero".to_owned());
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    /// Directories of cores lie apart from each other, from the data directory and from the bucket's.
+    fn validate_directories(&self) -> Result<(), String> {
+        let bucket = match self.blocks.backend {
+            Backend::Filesystem => Some(&self.blocks.filesystem_dir),
+            _ => None,
+        };
+        let others = bucket.map(|dir| ("blocks_storage.filesystem.dir", dir.clone()));
+        let data = ("data.dir", self.data_dir.display().to_string());
+        let mut known: Vec<(&str, String)> = others.into_iter().chain([data]).collect();
+        let stay = self.core_dirs.iter().map(|dir| ("data.core_dirs", dir));
+        let leave = self.core_dirs_leaving.iter();
+        let leave = leave.map(|dir| ("data.core_dirs_leaving", dir));
+        for (key, dir) in stay.chain(leave) {
+            let path = plain(Path::new(dir));
+            for (other_key, other) in &known {
+                let other_path = plain(Path::new(other));
+                if path.starts_with(&other_path) || other_path.starts_with(&path) {
+                    return Err(format!(
+                        "{key}: {dir} is, or lies within, or contains {other} of {other_key}"
+                    ));
+                }
+            }
+            known.push((key, dir.clone()));
         }
         Ok(())
     }

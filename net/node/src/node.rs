@@ -16,6 +16,7 @@ use std::convert::Infallible;
 use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -161,7 +162,10 @@ async fn live(config: &Config) -> anyhow::Result<()> {
         servers.http.address()
     ));
     let disk = match series.cores() {
-        Some(cores) => Some((Disk::watch(&config.data_dir, &registry)?, cores)),
+        Some(cores) => {
+            let homes = &cores.started().directories;
+            Some((Disk::watch(&config.data_dir, homes, &registry)?, cores))
+        }
         None => None,
     };
     let watch = watch(disk, &notify);
@@ -877,6 +881,10 @@ fn io(config: &Config) -> IoMode {
     }
 }
 
+fn paths(list: &[String]) -> Vec<PathBuf> {
+    list.iter().map(PathBuf::from).collect()
+}
+
 fn shard_options(config: &Config, memory: &Memory) -> anyhow::Result<shard::Options> {
     Ok(shard::Options {
         io: io(config),
@@ -884,6 +892,8 @@ fn shard_options(config: &Config, memory: &Memory) -> anyhow::Result<shard::Opti
         memory: memory.clone(),
         salvage: config.wal_salvage,
         poison_linger: config.poison_linger,
+        core_dirs: paths(&config.core_dirs),
+        core_dirs_leaving: paths(&config.core_dirs_leaving),
         ..shard::Options::new(config.data_dir.clone(), cpus(config)?)
     })
 }

@@ -83,6 +83,7 @@ macro_rules! key {
 }
 
 mod caches;
+mod directories;
 mod gcs;
 mod otlp;
 mod query_limits;
@@ -94,6 +95,7 @@ pub(super) fn keys() -> &'static [Key] {
     KEYS.get_or_init(|| {
         [
             process(),
+            directories::keys(),
             server(),
             security::keys(),
             otlp::keys(),

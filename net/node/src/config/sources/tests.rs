@@ -193,6 +193,44 @@ fn tls_needs_a_certificate_with_its_key_and_authorities_where_clients_are_asked(
 }
 
 #[test]
+fn directories_of_cores_lie_apart_from_each_other_and_from_all_else() {
+    let config = flags(&["-data.core-dirs=a,b", "--data.core-dirs", "c"]).unwrap();
+    assert_eq!(config.core_dirs, ["a", "b", "c"]);
+    let listed = "data: {core_dirs: [a, b, c], core_dirs_leaving: [d]}";
+    let listed = file(listed).unwrap();
+    assert_eq!(listed.core_dirs, config.core_dirs);
+    assert_eq!(listed.core_dirs_leaving, ["d"]);
+    // By what they are, not by how they are called.
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name).display().to_string();
+    std::fs::create_dir(at("disk")).unwrap();
+    std::os::unix::fs::symlink(at("disk"), at("link")).unwrap();
+    let twice = format!("-data.core-dirs={},{}", at("disk"), at("link"));
+    for (given, named) in [
+        (vec![twice.as_str()], "link"),
+        (vec!["-data.core-dirs=a,b/../a"], "a of data.core_dirs"),
+        (vec!["-data.core-dirs=a/b,a"], "data.core_dirs: a is"),
+        (vec!["-data.core-dirs=data/cores"], "data.dir"),
+        (vec!["-data.core-dirs=."], "data.dir"),
+        (
+            vec!["-data.core-dirs=a", "-data.core-dirs-leaving=./a"],
+            "data.core_dirs_leaving: ./a",
+        ),
+        (
+            vec![
+                "-data.core-dirs=bucket/a",
+                "-blocks-storage.backend=filesystem",
+                "-blocks-storage.filesystem.dir=bucket",
+            ],
+            "blocks_storage.filesystem.dir",
+        ),
+    ] {
+        let error = flags(&given).unwrap_err().to_string();
+        assert!(error.contains(named), "{named}: {error}");
+    }
+}
+
+#[test]
 fn a_bucket_needs_what_belongs_to_it_and_its_secret_is_shown_nowhere() {
     for (given, named) in [
         (

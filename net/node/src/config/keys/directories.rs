@@ -1,0 +1,26 @@
+//! The keys of directories beside the data directory.
+
+use super::super::Config;
+use super::super::setting::Setting;
+use super::{Key, kind_of};
+
+pub(super) fn keys() -> Vec<Key> {
+    vec![
+        key!(
+            "data.core_dirs",
+            "data.core-dirs",
+            core_dirs,
+            "/disk1/myelin,/disk2/myelin",
+            "Directories, one on each disk, that the cores are spread over: log, checkpoints and chunk files of a core are in one of them instead of `data.dir`, and \
+             wait for no other disk. They must exist, apart from each other and from `data.dir`, and are locked as it is. A core stays where it is, whatever their order; one \
+             more has all cores placed anew by the start, which reads and writes all of their logs once. One that holds cores and is missing keeps the node from starting."
+        ),
+        key!(
+            "data.core_dirs_leaving",
+            "data.core-dirs-leaving",
+            core_dirs_leaving,
+            "/disk3/myelin",
+            "Directories of `data.core_dirs` until now whose cores the start moves to the others (to `data.dir` where there are none), so that they can be taken away."
+        ),
+    ]
+}
