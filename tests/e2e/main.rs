@@ -31,3 +31,4 @@ mod shards;
 mod soak;
 mod srv;
 mod tenants;
+mod year;
