@@ -23,15 +23,15 @@ use super::srv::{effective_user, resolver};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A memcached, with what it takes to start it again.
-struct Memcached {
-    child: Child,
+pub(super) struct Memcached {
+    pub(super) child: Child,
     program: PathBuf,
     log: PathBuf,
-    port: u16,
+    pub(super) port: u16,
 }
 
 impl Memcached {
-    fn start(folder: &Path) -> Option<Memcached> {
+    pub(super) fn start(folder: &Path) -> Option<Memcached> {
         let program = component("memcached")?;
         let (log, port) = (folder.join("memcached.log"), free_port());
         let child = Memcached::spawn(&program, &log, port);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tests::{Server, ServerOptions, component, root, unix_now, wait_until};
 
+use crate::caches::Memcached;
 use crate::queries::{ask_slow, metric};
 use crate::series::{body, push};
 
@@ -135,6 +136,7 @@ fn busy() -> Option<Server> {
     std::fs::create_dir(&cores).unwrap();
     let runtime = folder.path().join("runtime.yaml");
     std::fs::write(&runtime, "overrides: {a: {max_series_per_user: 7}}").unwrap();
+    let mut memcached = Memcached::start(folder.path())?;
     // Both are read while the server runs, which ends with the test.
     let _ = folder.keep();
     let server = Server::start(ServerOptions {
@@ -153,6 +155,7 @@ fn busy() -> Option<Server> {
             "-blocks-storage.tsdb.ship-unmerged-after=0s".to_owned(),
             format!("-runtime-config.file={}", runtime.display()),
             format!("-data.core-dirs={}", cores.display()),
+            format!("-frontend.memcached.addresses=127.0.0.1:{}", memcached.port),
         ],
         ..ServerOptions::default()
     })?;
@@ -183,6 +186,13 @@ fn busy() -> Option<Server> {
         ("step", "15"),
     ];
     assert_eq!(api.get("/api/v1/query_range", &range).status, 200);
+    let kept = "thanos_memcached_operation_duration_seconds_count{name=\"frontend.memcached\",operation=\"set\"}";
+    wait_until("the answer to be in memcached", PATIENCE, || {
+        metric(&server, kept) > 0.0
+    });
+    memcached.child.kill();
+    let later = [("query", "count(up)"), range[1], range[2], range[3]];
+    assert_eq!(api.get("/api/v1/query_range", &later).status, 200);
     let long = [("query", "up{job=~\"a.b.c.d.e.f\"}")];
     assert_eq!(api.get("/api/v1/query", &long).status, 422);
     // One works, one waits, one is refused.
