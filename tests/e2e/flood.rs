@@ -67,10 +67,12 @@ impl Times {
     }
 }
 
-/// How long the others are alone first, how long the flood lasts, and how long it waits between two requests of a connection.
+/// How long the others are alone first, how long the flood lasts, and how long they and it wait between two requests.
 struct Form {
     calm: Duration,
     flood: Duration,
+    /// From one write and one query of each of the others to the next.
+    pause: Duration,
     /// Of one of four connections that write 500 samples each time, and of one of forty that ask.
     pace: [Duration; 2],
 }
@@ -82,11 +84,14 @@ impl Form {
             true => Form {
                 calm: Duration::from_secs(75),
                 flood: Duration::from_secs(150),
+                // So that the machine has time for them, and a little for the flood: where it had none before, everything new takes of theirs.
+                pause: Duration::from_millis(250),
                 pace: [Duration::from_millis(100); 2],
             },
             false => Form {
                 calm: Duration::ZERO,
                 flood: Duration::from_secs(4),
+                pause: Duration::from_millis(20),
                 pace: [Duration::ZERO; 2],
             },
         }
@@ -132,8 +137,10 @@ fn one_tenant_at_twenty_times_its_limits_is_refused_and_forty_nine_others_are_no
     let (calm, during, begun) = std::thread::scope(|scope| {
         let others: Vec<_> = (0..THREADS)
             .map(|thread| {
-                let (server, flooded) = (&server, &flooded);
+                let (server, flooded, pause) = (&server, &flooded, form.pause);
                 scope.spawn(move || {
+                    // Not all at the same moment.
+                    std::thread::sleep(pause * thread as u32 / THREADS as u32);
                     let (mut calm, mut during) = (Times::default(), Times::default());
                     let mut wrong = Vec::new();
                     for round in 0.. {
@@ -160,7 +167,7 @@ fn one_tenant_at_twenty_times_its_limits_is_refused_and_forty_nine_others_are_no
                         if is_over() {
                             return (calm, during, wrong);
                         }
-                        std::thread::sleep(Duration::from_millis(20));
+                        std::thread::sleep(pause);
                     }
                     unreachable!("rounds do not run out")
                 })

@@ -140,10 +140,162 @@ fn pages_lead_to_what_there_is_and_profiles_say_what_they_need() {
         "{}",
         heap.text()
     );
-    let cpu = admin.get("/debug/pprof/profile", &[]);
-    assert!(cpu.status == 501 && cpu.text().contains("perf record"));
+    for seconds in ["0", "121", "x", "-1", "0.5"] {
+        let cpu = admin.get("/debug/pprof/profile", &[("seconds", seconds)]);
+        assert_eq!(cpu.status, 400, "{}", cpu.text());
+        assert!(cpu.text().contains("from 1 to 120"), "{}", cpu.text());
+    }
     let line = admin.get("/debug/pprof/cmdline", &[]).text();
     assert!(line.contains("-data.dir="), "{line}");
+}
+
+/// A message of protobuf as numbers of fields with numbers, or with bytes.
+fn fields(mut message: &[u8]) -> Vec<(u64, u64, &[u8])> {
+    fn varint(bytes: &mut &[u8]) -> u64 {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let (first, rest) = bytes.split_first().expect("a whole number");
+            *bytes = rest;
+            value |= u64::from(first & 0x7f) << shift;
+            if first & 0x80 == 0 {
+                return value;
+            }
+        }
+        panic!("a number without an end");
+    }
+    let mut all = Vec::new();
+    while !message.is_empty() {
+        let tag = varint(&mut message);
+        let value = varint(&mut message);
+        let bytes = match tag & 7 {
+            0 => &message[..0],
+            2 => {
+                let (bytes, rest) = message.split_at(value as usize);
+                message = rest;
+                bytes
+            }
+            kind => panic!("wire type {kind}"),
+        };
+        all.push((tag >> 3, value, bytes));
+    }
+    all
+}
+
+/// The names of functions in the samples of a profile, and how many samples there are.
+fn functions_of(profile: &[u8]) -> (Vec<String>, u64) {
+    let all = fields(profile);
+    let of = |field| all.iter().filter(move |one| one.0 == field);
+    let strings: Vec<String> = of(6)
+        .map(|one| String::from_utf8(one.2.to_vec()).expect("UTF-8"))
+        .collect();
+    assert_eq!(strings[0], "");
+    let number = |message: &[u8], field| {
+        let found = fields(message).into_iter().find(|one| one.0 == field);
+        found.expect("it has that field").1
+    };
+    let functions: std::collections::HashMap<u64, String> = of(5)
+        .map(|one| (number(one.2, 1), strings[number(one.2, 2) as usize].clone()))
+        .collect();
+    let locations: std::collections::HashMap<u64, Vec<u64>> = of(4)
+        .map(|one| {
+            let lines = fields(one.2).into_iter().filter(|field| field.0 == 4);
+            (
+                number(one.2, 1),
+                lines.map(|line| number(line.2, 1)).collect(),
+            )
+        })
+        .collect();
+    let packed = |mut bytes: &[u8]| {
+        let mut all = Vec::new();
+        while !bytes.is_empty() {
+            let end = bytes
+                .iter()
+                .position(|byte| byte & 0x80 == 0)
+                .expect("an end")
+                + 1;
+            let value = bytes[..end]
+                .iter()
+                .rev()
+                .fold(0, |value, byte| value << 7 | u64::from(byte & 0x7f));
+            all.push(value);
+            bytes = &bytes[end..];
+        }
+        all
+    };
+    let (mut names, mut samples) = (Vec::new(), 0);
+    for sample in of(2) {
+        for (field, _, bytes) in fields(sample.2) {
+            match field {
+                1 => {
+                    let found = packed(bytes)
+                        .into_iter()
+                        .flat_map(|id| locations[&id].clone());
+                    names.extend(found.map(|id| functions[&id].clone()));
+                }
+                2 => samples += packed(bytes)[0],
+                _ => {}
+            }
+        }
+    }
+    (names, samples)
+}
+
+#[test]
+fn a_cpu_profile_of_a_busy_node_names_what_it_does() {
+    let Some(server) = start("") else { return };
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let is_over = || over.load(std::sync::atomic::Ordering::Relaxed);
+    let profile = || {
+        server
+            .admin()
+            .get("/debug/pprof/profile", &[("seconds", "4")])
+    };
+    let (answer, refused) = std::thread::scope(|scope| {
+        let (server, is_over) = (&server, &is_over);
+        scope.spawn(move || {
+            while !is_over() {
+                assert_eq!(write(server, None, "m").status, 200);
+            }
+        });
+        scope.spawn(move || {
+            while !is_over() {
+                // Some 100,000 samples.
+                server
+                    .api(None)
+                    .query("sum_over_time(vector(1)[1h:40ms])", unix_now() as f64);
+            }
+        });
+        let first = scope.spawn(profile);
+        let mut refused = None;
+        while !first.is_finished() && refused.is_none() {
+            let other = server
+                .admin()
+                .get("/debug/pprof/profile", &[("seconds", "1")]);
+            refused = Some(other).filter(|other| other.status != 200);
+        }
+        let answer = first.join().expect("no panic");
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        (answer, refused)
+    });
+    // One of the two began.
+    let refused = refused.map_or(409, |refused| refused.status);
+    assert_eq!(refused, 409);
+    let answer = match answer.status {
+        409 => server
+            .admin()
+            .get("/debug/pprof/profile", &[("seconds", "1")]),
+        _ => answer,
+    };
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let (names, samples) = functions_of(&answer.body);
+    assert!(samples > 10, "{samples}");
+    let ours = |name: &String| {
+        ["promql::", "query::", "gateway::", "shard::"]
+            .iter()
+            .any(|of| name.contains(of))
+    };
+    assert!(names.iter().any(ours), "{names:?}");
+    assert_eq!(server.admin().get("/ready", &[]).status, 200);
 }
 
 /// A process of its own: the environment of the harness' servers is not ours to change.

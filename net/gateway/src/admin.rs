@@ -125,19 +125,19 @@ async fn pushes_end(gateway: &Gateway) {
     }
 }
 
-/// What CPU profiles would need.
-const NO_CPU_PROFILE: &str = "no CPU profile: a sampler needs a signal handler, which is unsafe code that this binary does not have; \
-                              use `perf record -g -p PID`, for which it has symbols and line tables\n";
+/// Seconds of a CPU profile: where the request names none, as in Go, and at most.
+const PROFILE_SECONDS: u64 = 30;
+const PROFILE_SECONDS_MAX: u64 = 120;
 
 /// Profiles of the process.
-pub(crate) async fn profile(gateway: &Gateway, profile: Profile) -> Response<Body> {
+pub(crate) async fn profile(gateway: &Gateway, profile: Profile, query: &str) -> Response<Body> {
     match profile {
         Profile::Index => {
             let page = "heap: what is allocated, for jeprof and pprof; needs MALLOC_CONF=prof:true at the start\n\
-                        cmdline: the command line\nprofile: not built, see there\n";
+                        profile: where CPU time goes, for `go tool pprof`; seconds=N (30, at most 120)\ncmdline: the command line\n";
             reply::text(StatusCode::OK, page)
         }
-        Profile::Cpu => reply::text(StatusCode::NOT_IMPLEMENTED, NO_CPU_PROFILE),
+        Profile::Cpu => cpu_profile(gateway, query).await,
         Profile::CommandLine => reply::text(StatusCode::OK, shown(std::env::args()).join("\0")),
         Profile::Heap => {
             let profile = tokio::task::spawn_blocking(gateway.options.heap_profile).await;
@@ -149,6 +149,41 @@ pub(crate) async fn profile(gateway: &Gateway, profile: Profile) -> Response<Bod
                 Err(error) => reply::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
             }
         }
+    }
+}
+
+/// Samples for as long as is asked for. It ends when the client goes.
+async fn cpu_profile(gateway: &Gateway, query: &str) -> Response<Body> {
+    let form = match Form::parse(query, &[]) {
+        Ok(form) => form,
+        Err(error) => return reply::text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+    };
+    let seconds = match form.first("seconds").unwrap_or_default() {
+        "" => Some(PROFILE_SECONDS),
+        text => text.parse().ok(),
+    };
+    let seconds = seconds.filter(|seconds| (1..=PROFILE_SECONDS_MAX).contains(seconds));
+    let Some(seconds) = seconds else {
+        let reason = format!("seconds must be a whole number from 1 to {PROFILE_SECONDS_MAX}\n");
+        return reply::text(StatusCode::BAD_REQUEST, reason);
+    };
+    let Ok(_one) = gateway.profiles.try_acquire() else {
+        let reason = "a CPU profile is being taken: there is one at a time\n";
+        return reply::text(StatusCode::CONFLICT, reason);
+    };
+    let failed = |reason: &dyn std::fmt::Display| {
+        reply::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{reason}\n"))
+    };
+    let profile = match tokio::task::spawn_blocking(gateway.options.cpu_profile).await {
+        Ok(Ok(profile)) => profile,
+        Ok(Err(reason)) => return failed(&reason),
+        Err(error) => return failed(&error),
+    };
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    match tokio::task::spawn_blocking(profile).await {
+        Ok(Ok(profile)) => reply::typed(StatusCode::OK, "application/octet-stream", profile),
+        Ok(Err(reason)) => failed(&reason),
+        Err(error) => failed(&error),
     }
 }
 

@@ -302,7 +302,10 @@ async fn dispatch(thread: &Rc<Thread>, route: Route, request: Request<Received>)
             tenant_deletion(gateway, &route, request.headers()).await
         }
         Route::Mode { json } => admin::mode(gateway, request, json).await,
-        Route::Profile(profile) => admin::profile(gateway, profile).await,
+        Route::Profile(profile) => {
+            let query = request.uri().query().unwrap_or("").to_owned();
+            admin::profile(gateway, profile, &query).await
+        }
         Route::Index => admin::index(gateway),
         Route::Unknown => unreachable!("answered 404 before"),
     }

@@ -51,6 +51,7 @@ pub use grpc::GrpcServer;
 pub use limit_metrics::LimitMetrics;
 pub use server::{Calls, Server};
 pub use state::{
-    ConfigPages, Gateway, Held, LimitValue, LimitValues, Options, Phase, Roles, Services,
+    ConfigPages, CpuProfile, Gateway, Held, LimitValue, LimitValues, Options, Phase, Roles,
+    Services,
 };
 pub use tenant_metrics::TenantMetrics;

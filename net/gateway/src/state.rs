@@ -13,6 +13,7 @@ use model::TenantLimits;
 use prometheus::Registry;
 use query::Engine;
 use shard::SeriesCounts;
+use tokio::sync::Semaphore;
 
 use crate::also::with_other_names;
 use crate::auth::Authenticator;
@@ -79,11 +80,16 @@ pub struct Options {
     pub query_stats: bool,
     /// A profile of the heap, or why there is none; blocks.
     pub heap_profile: fn() -> Result<Vec<u8>, String>,
+    /// Begins a profile of the CPU, or says why there is none; blocks.
+    pub cpu_profile: fn() -> Result<CpuProfile, String>,
     /// Of the binary, for `/api/v1/status/buildinfo`.
     pub version: &'static str,
     /// What this node does.
     pub roles: Roles,
 }
+
+/// A profile of the CPU that is being taken: ends it and has it, in the format of pprof; blocks. Who drops it ends it.
+pub type CpuProfile = Box<dyn FnOnce() -> Result<Vec<u8>, String> + Send>;
 
 /// Which parts of Myelin a node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,6 +197,8 @@ pub struct Gateway {
     /// Whether writes are taken.
     pub(crate) mode: Switch,
     pub(crate) told: Told,
+    /// Of CPU profiles there is one at a time.
+    pub(crate) profiles: Arc<Semaphore>,
     pub(crate) denied: Denied,
     registries: Mutex<Vec<Registry>>,
     /// The page `/runtime_config`; `None` without a file.
@@ -211,6 +219,7 @@ impl Gateway {
             phase: AtomicU8::new(0),
             mode: Switch::default(),
             told: Told::new(registry),
+            profiles: Arc::new(Semaphore::new(1)),
             denied: Denied::register(registry),
             registries: Mutex::new(vec![registry.clone()]),
             runtime_pages: Mutex::default(),
@@ -352,6 +361,7 @@ pub(crate) mod tests {
             slow_queries: SlowerThan::Off,
             query_stats: false,
             heap_profile: || Err("none here".to_owned()),
+            cpu_profile: || Err("none here".to_owned()),
             version: "0",
             roles: Roles::ALL,
         }

@@ -12,6 +12,7 @@ mod banner;
 mod caches;
 mod compaction;
 mod config;
+mod cpu_profile;
 mod disk;
 mod logging;
 mod memory;

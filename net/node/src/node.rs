@@ -774,6 +774,7 @@ fn gateway_options(config: &Config) -> anyhow::Result<gateway::Options> {
         slow_queries: config.frontend.log_queries_longer_than,
         query_stats: config.frontend.query_stats_enabled,
         heap_profile: crate::process::heap_profile,
+        cpu_profile: crate::cpu_profile::begin,
         version: VERSION,
         roles: config.roles().map_err(|e| anyhow!("target: {e}"))?,
     })
