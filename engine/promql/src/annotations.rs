@@ -13,7 +13,7 @@ use crate::functions::date;
 use crate::functions::quantile::go_number;
 
 /// More texts of one kind than this are not kept: Prometheus answers 10 by default.
-pub(crate) const ANNOTATIONS_MAX: usize = 10;
+pub const ANNOTATIONS_MAX: usize = 10;
 
 /// The collected texts of one query or of one piece of it.
 #[derive(Debug, Default, Clone)]

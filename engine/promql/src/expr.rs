@@ -7,6 +7,7 @@
 mod experimental;
 mod json;
 mod parts;
+mod pretty;
 mod print;
 
 pub use print::{duration_text, number_text, quoted};

@@ -267,7 +267,7 @@ impl Engine {
 
     /// The query as the formatter of the language prints it.
     pub async fn format(&self, caller: &Caller, text: String) -> Result<String, Error> {
-        self.parsed("format_query", caller, text, |expr| expr.to_string())
+        self.parsed("format_query", caller, text, promql::Expr::pretty)
             .await
     }
 

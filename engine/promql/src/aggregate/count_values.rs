@@ -12,13 +12,13 @@ use crate::value::{ABSENT, VectorSeries, is_absent};
 /// One series per group and value that occurs in it, sorted by labels.
 ///
 /// `groups[i]` is the group of `series[i]`, `group_labels` the labels of each group. The label replaces one of the same name; groups that
-/// become equal by that count together. `hold` is asked before a column of so many places is made: values that change from step to step make a
+/// become equal by that count together. `is_hidden`: the label is one that the grouping takes away. `hold` is asked before a column of so many places is made: values that change from step to step make a
 /// column each. Errors: a name that is no label's name; what `hold` says.
 pub(crate) fn count_values(
     groups: &[u32],
     group_labels: &[Labels],
     series: &[VectorSeries],
-    label: &str,
+    (label, is_hidden): (&str, bool),
     steps: usize,
     hold: impl Fn(usize) -> Result<(), Error>,
 ) -> Result<Vec<VectorSeries>, Error> {
@@ -26,6 +26,13 @@ pub(crate) fn count_values(
     if label.is_empty() || label.contains('\u{fffd}') {
         return Err(Error::execution(format!("invalid label name {label:?}")));
     }
+    let labels_of = |group: u32, value: &str| {
+        let labels = &group_labels[group as usize];
+        match is_hidden {
+            true => labels.clone(),
+            false => labels.with(label, value),
+        }
+    };
     let mut found: Vec<(u32, u64, u32)> = Vec::new();
     for (group, one) in groups.iter().zip(series) {
         let present = (0u32..).zip(&one.values).filter(|(_, v)| !is_absent(**v));
@@ -35,13 +42,13 @@ pub(crate) fn count_values(
     let mut results: BTreeMap<Labels, Vec<u32>> = BTreeMap::new();
     for (group, one) in groups.iter().zip(series) {
         for (step, histogram) in &one.histograms {
-            let labels = group_labels[*group as usize].with(label, &text(histogram));
+            let labels = labels_of(*group, &text(histogram));
             column(&mut results, labels, steps, &hold)?[*step as usize] += 1;
         }
     }
     for same in found.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
         let (group, bits, _) = same[0];
-        let labels = group_labels[group as usize].with(label, &value_text(f64::from_bits(bits)));
+        let labels = labels_of(group, &value_text(f64::from_bits(bits)));
         let counts = column(&mut results, labels, steps, &hold)?;
         for (_, _, step) in same {
             counts[*step as usize] += 1;
@@ -106,7 +113,7 @@ mod tests {
             &[0, 0, 1],
             &[group("a"), group("b")],
             &input,
-            "v",
+            ("v", false),
             2,
             |_| Ok(()),
         )
@@ -137,13 +144,20 @@ mod tests {
     fn groups_that_differ_only_in_the_overwritten_label_count_together() {
         let group = |name: &str| Labels::from_pairs([("job", name)]).unwrap();
         let input = [series(&[6.0]), series(&[6.0])];
-        let result = count_values(&[0, 1], &[group("a"), group("b")], &input, "job", 1, |_| {
-            Ok(())
-        })
-        .unwrap();
+        let count = |label, is_hidden| {
+            let groups = [group("a"), group("b")];
+            count_values(&[0, 1], &groups, &input, (label, is_hidden), 1, |_| Ok(())).unwrap()
+        };
+        let result = count("job", false);
         assert_eq!(result.len(), 1);
         assert_eq!(result[0].values, [2.0]);
-        assert!(count_values(&[], &[], &[], "", 1, |_| Ok(())).is_err());
+        // `without (v)` takes it away however it came.
+        let shown: Vec<_> = count("v", true)
+            .iter()
+            .map(|one| one.labels.to_string())
+            .collect();
+        assert_eq!(shown, ["{job=\"a\"}", "{job=\"b\"}"]);
+        assert!(count_values(&[], &[], &[], ("", false), 1, |_| Ok(())).is_err());
     }
 
     #[test]
@@ -152,7 +166,7 @@ mod tests {
         let held = std::cell::Cell::new(0);
         let count = |cells_max| {
             held.set(0);
-            count_values(&[0], &[Labels::empty()], &input, "v", 3, |cells| {
+            count_values(&[0], &[Labels::empty()], &input, ("v", false), 3, |cells| {
                 held.set(held.get() + cells);
                 if held.get() > cells_max {
                     Err(Error::Canceled)

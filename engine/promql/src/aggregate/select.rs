@@ -13,6 +13,9 @@ use crate::annotations::Notes;
 use crate::functions::quantile::{self, go_number};
 use crate::value::{ABSENT, VectorSeries, is_absent};
 
+/// The least number that is too large for 64 bits with a sign.
+const INT64: f64 = 9_223_372_036_854_775_808.0;
+
 /// Checks the parameter of an aggregation once, before its series are looked at; it stands as argument 0 in `notes`.
 ///
 /// Errors: a `k` that is NaN or does not fit 64 bits, a ratio that is NaN. Warns about quantiles and ratios out of range.
@@ -23,16 +26,18 @@ pub(crate) fn check_parameter(
 ) -> Result<(), Error> {
     match op {
         AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk => {
+            // Nothing is wanted anywhere.
+            if parameter.iter().all(|k| *k < 1.0) {
+                return Ok(());
+            }
             for k in parameter {
-                if k.is_nan() {
-                    return Err(Error::execution("Parameter value is NaN"));
-                }
-                if !(-9.223_372_036_854_776e18..9.223_372_036_854_776e18).contains(k) {
-                    let k = go_number(*k);
-                    return Err(Error::execution(format!(
-                        "Scalar value {k} overflows int64"
-                    )));
-                }
+                let fault = match *k {
+                    k if k.is_nan() => "Parameter value is NaN".to_owned(),
+                    k if k <= -INT64 => format!("Scalar value {} underflows int64", go_number(k)),
+                    k if k >= INT64 => format!("Scalar value {} overflows int64", go_number(k)),
+                    _ => continue,
+                };
+                return Err(Error::execution(fault));
             }
         }
         AggregateOp::LimitRatio => {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
-use model::Labels;
+use model::{Labels, METRIC_NAME};
 
 use super::numbering::{Chosen, Identity, Numbering};
 use super::rows::Program;
@@ -224,6 +224,11 @@ impl Evaluator<'_> {
             AggregateOp::Limitk | AggregateOp::LimitRatio | AggregateOp::CountValues => {
                 let (of, series) = self.kept(&program, &groups)?;
                 if op == AggregateOp::CountValues {
+                    let grouping = &aggregate.grouping;
+                    let is_named = |name: &String| name == label;
+                    let is_hidden = grouping.without
+                        && (label == METRIC_NAME || grouping.labels.iter().any(is_named));
+                    let label = (label, is_hidden);
                     count_values(&of, &groups.labels, &series, label, steps.count, |cells| {
                         self.meter.charge_cells(cells)
                     })?

@@ -114,7 +114,9 @@ fn enrich(
             continue;
         }
         choice.clear();
-        choice.extend(metrics.values().map(|candidates| current(candidates, step)));
+        for candidates in metrics.values() {
+            choice.push(current(candidates, step)?);
+        }
         let place = match by_choice.get(&choice) {
             Some(place) => *place,
             None => {
@@ -142,18 +144,24 @@ fn enrich(
     Ok(())
 }
 
-/// Which of the candidates has the newest sample; their number where none has one.
-fn current(candidates: &[InfoSeries], step: usize) -> usize {
-    let mut best = candidates.len();
+/// Which of the candidates has the newest sample; their number where none has one. Errors: two of them.
+fn current(candidates: &[InfoSeries], step: usize) -> Result<usize, Error> {
+    let mut best: Option<(usize, f64)> = None;
     for (i, candidate) in candidates.iter().enumerate() {
         let time = candidate.times[step];
-        let newer =
-            |other: usize| other == candidates.len() || time > candidates[other].times[step];
-        if !is_absent(time) && newer(best) {
-            best = i;
+        match best {
+            _ if is_absent(time) => {}
+            Some((known, at)) if time == at => {
+                return Err(Error::execution(format!(
+                    "found duplicate series for info metric: existing {} @ {at}, new {} @ {time}",
+                    candidates[known].labels, candidate.labels
+                )));
+            }
+            Some((_, at)) if time < at => {}
+            _ => best = Some((i, time)),
         }
     }
-    best
+    Ok(best.map_or(candidates.len(), |(i, _)| i))
 }
 
 /// The labels of a series with what the chosen info series add; `None` where it is to be dropped.
@@ -172,7 +180,7 @@ fn added_labels(
         found = true;
         for (name, value) in info.labels.iter() {
             let wanted = plan.data.is_empty() || plan.data.iter().any(|m| m.name() == name);
-            if name == METRIC_NAME || !wanted {
+            if name == METRIC_NAME || !wanted || series.labels.get(name).is_some() {
                 continue;
             }
             if added
@@ -188,9 +196,7 @@ fn added_labels(
     }
     let mut labels = series.labels.clone();
     for (name, value) in added {
-        if labels.get(name).is_none() {
-            labels = labels.with(name, value);
-        }
+        labels = labels.with(name, value);
     }
     Ok(Some(labels))
 }

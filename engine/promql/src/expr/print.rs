@@ -3,7 +3,7 @@
 //! Source: `promql/parser/printer.go`. Numbers are in plain decimals whatever their size, durations in the units of
 //! `model.Duration`, matchers sorted by their text, names outside of the old character set in quotes within the braces.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use model::{METRIC_NAME, MatchOp, Matcher};
 
@@ -245,26 +245,22 @@ impl fmt::Display for Selector {
 
 impl fmt::Display for Subquery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}[{}:", self.expr, self.range)?;
-        if let Some(step) = &self.step {
-            write!(f, "{step}")?;
-        }
-        write!(f, "]{}", self.shift)
+        write!(f, "{}{}", self.expr, self.suffix())
+    }
+}
+
+impl Subquery {
+    /// What stands behind the expression.
+    pub(super) fn suffix(&self) -> String {
+        let step = self.step.as_ref().map(Duration::to_string);
+        let step = step.unwrap_or_default();
+        format!("[{}:{step}]{}", self.range, self.shift)
     }
 }
 
 impl fmt::Display for Aggregate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.op.name())?;
-        match &self.grouping {
-            Some(grouping) if grouping.without => {
-                write!(f, " without ({}) ", List(&grouping.labels))?;
-            }
-            Some(grouping) if !grouping.labels.is_empty() => {
-                write!(f, " by ({}) ", List(&grouping.labels))?;
-            }
-            _ => {}
-        }
+        f.write_str(&self.head())?;
         match &self.parameter {
             Some(parameter) => write!(f, "({parameter}, {})", self.expr),
             None => write!(f, "({})", self.expr),
@@ -272,9 +268,32 @@ impl fmt::Display for Aggregate {
     }
 }
 
-impl fmt::Display for Binary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.left, self.op.symbol())?;
+impl Aggregate {
+    /// What stands before the parenthesis.
+    pub(super) fn head(&self) -> String {
+        let op = self.op.name();
+        match &self.grouping {
+            Some(grouping) if grouping.without => {
+                format!("{op} without ({}) ", List(&grouping.labels))
+            }
+            Some(grouping) if !grouping.labels.is_empty() => {
+                format!("{op} by ({}) ", List(&grouping.labels))
+            }
+            _ => op.to_owned(),
+        }
+    }
+}
+
+impl Binary {
+    /// What stands between the sides.
+    pub(super) fn operation(&self) -> String {
+        let mut out = self.op.symbol().to_owned();
+        self.write_matching(&mut out)
+            .expect("a string takes everything");
+        out
+    }
+
+    fn write_matching(&self, f: &mut String) -> fmt::Result {
         if self.returns_bool {
             f.write_str(" bool")?;
         }
@@ -304,7 +323,13 @@ impl fmt::Display for Binary {
                 }
             }
         }
-        write!(f, " {}", self.right)
+        Ok(())
+    }
+}
+
+impl fmt::Display for Binary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.left, self.operation(), self.right)
     }
 }
 

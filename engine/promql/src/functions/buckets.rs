@@ -86,7 +86,7 @@ pub(crate) fn fraction(lower: f64, upper: f64, buckets: &mut Vec<Bucket>) -> f64
     }
     coalesce(buckets);
     let count = buckets[buckets.len() - 1].count;
-    if count == 0.0 || count.is_nan() || lower.is_nan() || upper.is_nan() {
+    if count == 0.0 || lower.is_nan() || upper.is_nan() {
         return f64::NAN;
     }
     if lower >= upper {

@@ -47,7 +47,7 @@ plain! {
     /// `asinh`.
     asinh: v => asinh_of(v);
     /// `acosh`.
-    acosh: v => v.acosh();
+    acosh: v => if v > LARGE { v.ln() + std::f64::consts::LN_2 } else { v.acosh() };
     /// `atanh`.
     atanh: v => v.atanh();
     /// `deg`.
@@ -58,9 +58,14 @@ plain! {
     sgn: v => if v < 0.0 { -1.0 } else if v > 0.0 { 1.0 } else { v };
 }
 
-/// The standard library's loses the infinities' sign on some platforms; they are their own result.
+/// From here on the one below the root of `asinh` and `acosh` is lost, and further on the square overflows.
+const LARGE: f64 = (1_u64 << 28) as f64;
+
 fn asinh_of(v: f64) -> f64 {
-    if v.is_infinite() { v } else { v.asinh() }
+    match v.abs() > LARGE {
+        true => (v.abs().ln() + std::f64::consts::LN_2).copysign(v),
+        false => v.asinh(),
+    }
 }
 
 /// `round`: to the nearest multiple of the argument (1 when missing), halves up.

@@ -218,12 +218,12 @@ fn extended(window: &Window<'_>, kind: Change, smoothed: bool) -> f64 {
         return ABSENT;
     }
     let left = if smoothed && times[first] < start {
-        interpolate(times, values, first, start, counter, true)
+        interpolate(times, values, first, start, counter)
     } else {
         values[first]
     };
     let right = if smoothed && last > 0 && times[last] > end {
-        interpolate(times, values, last - 1, end, counter, false)
+        interpolate(times, values, last - 1, end, counter)
     } else {
         values[last]
     };
@@ -254,27 +254,16 @@ fn extended(window: &Window<'_>, kind: Change, smoothed: bool) -> f64 {
     result
 }
 
-/// The value at `at` on the line from sample `i` to the next. A counter that was reset between them started from zero: at the
-/// left end of a range only what came after counts, at the right end what was before is added.
-pub(super) fn interpolate(
-    times: &[i64],
-    values: &[f64],
-    i: usize,
-    at: i64,
-    counter: bool,
-    left: bool,
-) -> f64 {
-    let Some((&[from, to], &[mut low, mut high])) =
+/// The value at `at` on the line from sample `i` to the next. A counter that was reset between them started from zero, so the line does; what was before is added
+/// where the values of the range are gone through.
+pub(super) fn interpolate(times: &[i64], values: &[f64], i: usize, at: i64, counter: bool) -> f64 {
+    let Some((&[from, to], &[mut low, high])) =
         times[i..].first_chunk().zip(values[i..].first_chunk())
     else {
         return values[i];
     };
     if counter && high < low {
-        if left {
-            low = 0.0;
-        } else {
-            high += low;
-        }
+        low = 0.0;
     }
     low + (high - low) * (at.saturating_sub(from) as f64) / (to.saturating_sub(from) as f64)
 }

@@ -95,10 +95,10 @@ pub(super) fn double_exponential_smoothing(
     smoothed
 }
 
-/// Whether the factors of `double_exponential_smoothing` lie between 0 and 1, both exclusive; the error's text if not.
+/// Whether the factors of `double_exponential_smoothing` lie between 0 and 1, both exclusive, or are NaN; the error's text if not.
 pub(super) fn check_factors(args: &[f64]) -> Result<(), String> {
     let (smoothing, trend) = (args[0], args[1]);
-    let within = |factor: f64| factor > 0.0 && factor < 1.0;
+    let within = |factor: f64| !(factor <= 0.0 || factor >= 1.0);
     if !within(smoothing) {
         return Err(format!(
             "invalid smoothing factor. Expected: 0 < sf < 1, got: {smoothing:.6}"

@@ -181,10 +181,10 @@ fn within<T>(points: &[T], first: i64, last: i64, time: impl Fn(&T) -> i64) -> &
     &points[from..until.max(from)]
 }
 
-/// Adds what is not among them.
+/// Adds what is not among them, up to as many as a query is answered.
 pub(crate) fn add_new(known: &mut Vec<String>, more: impl IntoIterator<Item = String>) {
     for text in more {
-        if !known.contains(&text) {
+        if known.len() < promql::ANNOTATIONS_MAX && !known.contains(&text) {
             known.push(text);
         }
     }
