@@ -1,7 +1,7 @@
 //! When a checkpoint is due, and writing it in slices while the core goes on serving.
 //!
 //! A checkpoint is due when the log has grown by more than the threshold and by more than the last checkpoint was long, so
-//! that checkpoints never write more than the log itself; on request; and at a graceful stop, so that the next start reads one
+//! that checkpoints never write more than the log itself; when more numbers wait for one to be given out again than series live; on request; and at a graceful stop, so that the next start reads one
 //! file. It walks the series table in order of numbers: a series record, the places of its closed chunks (but for those that a cut has moved into blocks), its
 //! open chunk sealed in a copy, its late samples, its exemplars and starts. When all rows are written the chunk files are synced as far as they are named, and only then the checkpoint is completed.
 //! It is fuzzy: what changes behind the walk is in the segments behind the checkpoint too, and replay skips what it knows.
@@ -38,6 +38,8 @@ pub(crate) struct Checkpoints {
     running: Option<Running>,
     /// Asked for while another one was running: they want the state as of their asking.
     requests: Vec<Reply>,
+    /// Without anybody who waits for it.
+    wanted: bool,
     /// Sequences of the last two of this process, older first. Those before name all numbers that were there at the start.
     kept: Vec<u32>,
     log_bytes_max: u64,
@@ -76,6 +78,7 @@ impl Checkpoints {
         Checkpoints {
             running: None,
             requests: Vec::new(),
+            wanted: false,
             kept: Vec::new(),
             log_bytes_max,
             log_bytes_found: log.segments_bytes(),
@@ -91,6 +94,12 @@ impl Checkpoints {
     /// Asks for one that contains everything up to now.
     pub(crate) fn request(&mut self, reply: Reply) {
         self.requests.push(reply);
+    }
+
+    /// One is due soon, if it would tell anything that the last one does not.
+    pub(crate) fn want(&mut self, log: &Log) {
+        let last = self.kept.last();
+        self.wanted = last.is_none_or(|last| log.next_checkpoint_sequence() > *last);
     }
 
     /// Whether a turn would get further without any event.
@@ -151,7 +160,7 @@ impl Checkpoints {
     fn is_due(&self, log: &Log) -> bool {
         let since = self.log_bytes_since(log);
         let grown = since > self.log_bytes_max.max(self.last_bytes);
-        !self.requests.is_empty() || (grown && log.can_turn())
+        !self.requests.is_empty() || ((grown || self.wanted) && log.can_turn())
     }
 
     /// Begins one if it is due, and writes a slice of the one that runs. It leaves out what `cut` has moved.
@@ -165,6 +174,7 @@ impl Checkpoints {
         if self.running.is_none() && self.is_due(log) {
             self.log_bytes_then = self.log_bytes_found + log.stats().commit_bytes;
             self.begun += 1;
+            self.wanted = false;
             let writer = log.begin_checkpoint(reactor);
             let replies = std::mem::take(&mut self.requests);
             self.running = Some(Running {

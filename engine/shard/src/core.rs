@@ -70,7 +70,7 @@ pub(crate) struct Core {
     pub(crate) counts: Counts,
     steps: Steps,
     pub(crate) memory: Memory,
-    published: Arc<Published>,
+    pub(crate) published: Arc<Published>,
     observers: Observers,
     submitted_at: Option<Tick>,
 }
@@ -413,6 +413,9 @@ impl Core {
             let oldest = self.purges.oldest_read(self.reads.oldest());
             let oldest = oldest.min(self.reads.oldest());
             self.memtable.reuse_numbers_before(segment, oldest);
+            if self.memtable.numbers_wait() {
+                self.checkpoints.want(&self.log);
+            }
             let now = self.log.reserve_sample();
             self.memtable.chunks.sweep(now, segment);
         }
@@ -553,6 +556,9 @@ impl Core {
             (&published.log_record_bytes, log.record_bytes),
             (&published.log_bytes, log.commit_bytes),
             (&published.segments, self.log.segment_count() as u64),
+            (&published.checkpoints_begun, self.checkpoints.begun),
+            (&published.checkpoints_failed, self.checkpoints.failed),
+            (&published.checkpoint_bytes, self.checkpoints.bytes),
             (&published.memory_bytes, self.memtable.accounts.sum() as u64),
             (&published.poisoned, u64::from(self.poison.is_some())),
         ] {

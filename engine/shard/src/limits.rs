@@ -110,6 +110,10 @@ pub const GC_INTERVAL_S: u64 = 60;
 /// more than the log's).
 pub const CHECKPOINT_LOG_BYTES_DEFAULT: u64 = 256 << 20;
 
+/// Numbers of series that have left, and may not be given out again until two checkpoints have been written without them: where there are more than these, and more
+/// than series that live, a collection asks for one. Their rows are memory.
+pub(crate) const RETIRED_CHECKPOINT: usize = 1 << 16;
+
 /// Samples that a turn of the loop commits before it looks at the disk and at reads again: 2 to 5 ms. New series count for more (`commit`).
 pub(crate) const COMMIT_SAMPLES_MAX: usize = 50_000;
 

@@ -16,7 +16,7 @@
 
 use super::append::hash_of;
 use super::{Accounts, Memtable, NO_TENANT, Retired, Sealed, Tenant};
-use crate::limits::{FUTURE_GRACE_MS, OLD_SERIES_LINGER_S, PARK_AFTER_S};
+use crate::limits::{FUTURE_GRACE_MS, OLD_SERIES_LINGER_S, PARK_AFTER_S, RETIRED_CHECKPOINT};
 
 /// How far a round of collection is.
 #[derive(Debug)]
@@ -126,6 +126,12 @@ impl Memtable {
             debug_assert!(!self.is_live(retired.series));
             self.free.push(retired.series);
         }
+    }
+
+    /// Whether a checkpoint would pay, so that the rows of the dead are used again.
+    pub(crate) fn numbers_wait(&self) -> bool {
+        let live = usize::try_from(self.totals.series).unwrap_or(usize::MAX);
+        self.retired.len() > RETIRED_CHECKPOINT.max(live)
     }
 
     fn collect_series(&mut self, series: u32, round: &mut Collection) {

@@ -93,3 +93,66 @@ fn tenants_keep_their_own_retention_over_a_restart_and_take_a_new_one_without_a_
     one.node.mailboxes.send(CoreId(0), message);
     assert_eq!(left(&mut one), [1, 1]);
 }
+
+/// Story: after an hour of churn all of its series had left, and as many new ones took as much memory again: the numbers of the dead, and with them their rows, came
+/// back only when the log had grown by 256 MiB, twice.
+#[test]
+fn rows_of_many_that_have_left_are_used_again_soon() {
+    let mut one = One::new();
+    let now = one.node.cores[0].reactor.wall_ms();
+    let hour = 3_600_000;
+    let count = crate::limits::RETIRED_CHECKPOINT + 1000;
+    let create = |one: &mut One, name: &str, time: i64| {
+        for some in (0..count).collect::<Vec<_>>().chunks(5000) {
+            let series = |i: &usize| labels(&[("__name__", name), ("i", &i.to_string())]);
+            let all: Vec<Labels> = some.iter().map(series).collect();
+            assert_eq!(
+                one.push(|r| fresh("fake", &all, time, unlimited(), r))
+                    .stored,
+                all.len() as u32
+            );
+        }
+    };
+    let write = |one: &mut One, time: i64| {
+        let up = [labels(&[("__name__", "up")])];
+        assert_eq!(
+            one.push(|r| fresh("fake", &up, time, unlimited(), r))
+                .stored,
+            1
+        );
+        one.sim.advance(Duration::from_secs(61));
+        one.node.turn_until(2000, || false);
+    };
+    create(&mut one, "first", now);
+    let begun = |one: &One| one.node.cores[0].checkpoints.begun;
+    one.sim.advance(Duration::from_secs(26 * 3600));
+    let before = begun(&one);
+    for minute in 0..5 {
+        write(&mut one, now + 26 * hour + minute * 60_000);
+    }
+    assert_eq!(one.stats()[0].series, 1, "all others have left");
+    assert!(
+        (2..=3).contains(&(begun(&one) - before)),
+        "{}",
+        begun(&one) - before
+    );
+    let published = |one: &One| {
+        let published = &one.node.cores[0].published;
+        let value = |counter: &std::sync::atomic::AtomicU64| {
+            counter.load(std::sync::atomic::Ordering::Relaxed)
+        };
+        [&published.checkpoints_begun, &published.checkpoint_bytes].map(value)
+    };
+    let [shown, bytes] = published(&one);
+    assert_eq!(shown, begun(&one));
+    assert!(bytes > 0, "what they wrote is told");
+    create(&mut one, "second", now + 27 * hour);
+    let rows = one.node.cores[0].memtable.rows.count() as usize;
+    assert!(rows < count + 100, "{rows} rows for {count} series");
+    // Nothing waits any more, and nothing more is written.
+    let settled = begun(&one);
+    for minute in 0..3 {
+        write(&mut one, now + 27 * hour + minute * 60_000);
+    }
+    assert_eq!(begun(&one), settled);
+}
