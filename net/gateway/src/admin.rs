@@ -45,10 +45,10 @@ fn why_not_ready(gateway: &Gateway) -> Option<String> {
 
 /// Copies all that is in memory into blocks. 204 at once, or, with `wait=true`, when it is done; 500 and why it was not. `tenant=` is taken and
 /// no restriction: a flush is of all tenants.
-pub(crate) async fn flush(gateway: &Arc<Gateway>, query: &str) -> Response<Body> {
-    let form = match Form::parse(query, &[]) {
+pub(crate) async fn flush(gateway: &Arc<Gateway>, request: Request<Received>) -> Response<Body> {
+    let form = match crate::api::form::read(&gateway.options, request).await {
         Ok(form) => form,
-        Err(error) => return reply::text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+        Err(error) => return reply::text(error.status, error.message + "\n"),
     };
     match form.first("wait") {
         Some("true") => return flushed(gateway).await,

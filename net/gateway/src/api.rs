@@ -1,7 +1,7 @@
 //! The query API of Prometheus, below `/prometheus/api/v1` and `/api/prom/api/v1`.
 //!
-//! Steps 1 and 9 of the way of a query: parameters in, JSON out; everything between is [`query::Engine`]. Label requests without
-//! times look at everything that is in memory, which is everything there is.
+//! Steps 1 and 9 of the way of a query: parameters in, JSON out; everything between is [`query::Engine`]. Label and series requests without
+//! `start` look at the last day, as in Cortex, since all of time may be years in a bucket.
 
 mod cardinality;
 mod deletions;
@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use model::{Metadata, QueryValue, TenantId, TenantLimits};
 use query::{Account, Caller, Client, Lookup, Query, Times};
 use tokio::time::Instant;
@@ -41,6 +41,9 @@ use crate::params::Form;
 use crate::reply::{self, ApiError, Body};
 use crate::router::Endpoint;
 use crate::state::{Gateway, Services};
+
+/// How far back label and series requests look that do not say it.
+const LOOKUP_MS: i64 = 86_400_000;
 
 /// What Prometheus says when a limit left something out.
 pub(crate) const TRUNCATED: &str = "results truncated due to limit";
@@ -115,13 +118,26 @@ impl Api<'_> {
             Endpoint::QueryExemplars => api.exemplars().await,
             Endpoint::Labels => api.labels(None).await,
             Endpoint::LabelValues(name) => api.labels(Some(label_name::unescape(&name)?)).await,
+            // Cortex and Prometheus have the route, and this answer.
+            Endpoint::Series if api.request.0 == Method::DELETE => Err(ApiError {
+                status: StatusCode::INTERNAL_SERVER_ERROR,
+                kind: "internal",
+                message: "not implemented".to_owned(),
+            }),
             Endpoint::Series => api.series().await,
             Endpoint::Metadata => api.metadata().await,
             Endpoint::FormatQuery => api.format().await,
             Endpoint::ParseQuery => api.parse().await,
             Endpoint::BuildInfo => Ok(api.build_info()),
             Endpoint::StatusTsdb => api.status_tsdb().await,
-            Endpoint::Rules => Ok(api.success(false, |out| out.extend(br#"{"groups":[]}"#))),
+            Endpoint::Rules => match api.form.first("type").unwrap_or_default() {
+                "" | "alert" | "record" => {
+                    Ok(api.success(false, |out| out.extend(br#"{"groups":[]}"#)))
+                }
+                other => Err(ApiError::bad_data(format!(
+                    "invalid parameter \"type\": not supported value {other:?}"
+                ))),
+            },
             Endpoint::Alerts => Ok(api.success(false, |out| out.extend(br#"{"alerts":[]}"#))),
             Endpoint::Explain => api.explain().await,
             Endpoint::CardinalityNames => api.cardinality_names().await,
@@ -348,7 +364,10 @@ impl Api<'_> {
 
     /// The parameters that label and series requests share.
     fn lookup(&self) -> Result<Lookup, ApiError> {
-        let (start, end) = self.times()?;
+        let (mut start, end) = self.times()?;
+        if self.form.first("start").is_none_or(str::is_empty) {
+            start = end.min(self.caller.now_ms).saturating_sub(LOOKUP_MS);
+        }
         Ok(Lookup {
             selectors: self.form.all("match[]"),
             start,

@@ -4,8 +4,12 @@
 //! within another, its body within the same again, and a client that takes none of its answer is hung up on. So a thousand clients that
 //! send a byte a second hold a thousand sockets for seconds and nothing else. (hyper's own timeout for headers runs while a
 //! connection is idle too, and would hang up on a Prometheus between two scrapes.)
+//!
+//! Three bytes that a URL may not have, and that Go's servers take in a query all the same (`query?query=up{job="x"}`), are escaped on their way to hyper, which would
+//! answer 400 before anybody here could say why.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -51,6 +55,10 @@ pub(crate) struct Socket {
     phase: SharedPhase,
     reading: Option<(Phase, Pin<Box<Sleep>>)>,
     writing: Option<Pin<Box<Sleep>>>,
+    /// Whether the next byte belongs to the first line of a request.
+    in_line: bool,
+    /// Bytes that came and were more than there was room for when they were escaped.
+    held: VecDeque<u8>,
 }
 
 impl Socket {
@@ -61,6 +69,8 @@ impl Socket {
             phase,
             reading: None,
             writing: None,
+            in_line: true,
+            held: VecDeque::new(),
         }
     }
 
@@ -85,6 +95,30 @@ impl Socket {
         }
         let (_, timer) = self.reading.as_mut().expect("set above");
         timer.as_mut().poll(cx).is_ready()
+    }
+
+    /// Escapes what has just been read behind `from`, up to the end of the line.
+    fn escape_line(&mut self, buf: &mut ReadBuf<'_>, from: usize) {
+        let new = &buf.filled()[from..];
+        let end = new.iter().position(|byte| *byte == b'\n');
+        self.in_line = end.is_none();
+        let line = &new[..end.unwrap_or(new.len())];
+        if line.iter().all(|byte| escaped(*byte).is_none()) {
+            return;
+        }
+        let mut bytes = VecDeque::with_capacity(new.len() + 2 * line.len());
+        for byte in line {
+            match escaped(*byte) {
+                Some(escape) => bytes.extend(escape),
+                None => bytes.push_back(*byte),
+            }
+        }
+        bytes.extend(&new[line.len()..]);
+        buf.set_filled(from);
+        let room = bytes.len().min(buf.remaining());
+        self.held = bytes.split_off(room);
+        let bytes = bytes.make_contiguous();
+        buf.put_slice(bytes);
     }
 
     /// Whether the wait for room has gone on for too long.
@@ -113,6 +147,16 @@ impl Socket {
     }
 }
 
+/// A byte as a URL may have it, if it may not as it is.
+fn escaped(byte: u8) -> Option<&'static [u8; 3]> {
+    match byte {
+        b'"' => Some(b"%22"),
+        b'<' => Some(b"%3C"),
+        b'>' => Some(b"%3E"),
+        _ => None,
+    }
+}
+
 fn timed_out(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, what)
 }
@@ -123,6 +167,13 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.held.is_empty() {
+            let (bytes, _) = self.held.as_slices();
+            let count = bytes.len().min(buf.remaining());
+            buf.put_slice(&bytes[..count]);
+            self.held.drain(..count);
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         let poll = Pin::new(&mut self.stream).poll_read(cx, buf);
         if poll.is_pending() {
@@ -131,6 +182,10 @@ impl AsyncRead for Socket {
             }
         } else if self.phase.get() == Phase::Idle && buf.filled().len() > before {
             self.phase.set(Phase::Headers);
+            self.in_line = true;
+        }
+        if self.in_line && buf.filled().len() > before {
+            self.escape_line(buf, before);
         }
         poll
     }
@@ -298,7 +353,7 @@ impl Body for TimedBody {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
@@ -345,5 +400,38 @@ mod tests {
         let end = tokio::time::timeout(Duration::from_secs(20), socket.shutdown()).await;
         let error = end.expect("it ends").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    /// `curl -g 'http://node/prometheus/api/v1/query?query=up{job="x"}'`, also when the line comes in pieces and there is room for few bytes.
+    #[tokio::test]
+    async fn bytes_that_a_url_may_not_have_are_escaped_in_the_first_line_alone() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let patience = Patience {
+            idle: Duration::ZERO,
+            read: Duration::ZERO,
+            write: Duration::ZERO,
+        };
+        let phase = Rc::new(Cell::new(Phase::Headers));
+        let mut socket = Socket::new(Stream::Plain(stream), patience, phase.clone());
+        let sent = "GET /q?a=\"<>{}\" HTTP/1.1\r\nX: \"<>\"\r\n\r\n\"";
+        let seen = "GET /q?a=%22%3C%3E{}%22 HTTP/1.1\r\nX: \"<>\"\r\n\r\n\"";
+        for (room, piece) in [(1000, 1000), (7, 1000), (1000, 3), (1, 1), (5, 11)] {
+            let mut got = Vec::new();
+            let mut pieces = sent.as_bytes().chunks(piece);
+            while got.len() < seen.len() {
+                if let Some(bytes) = pieces.next() {
+                    client.write_all(bytes).await.unwrap();
+                }
+                let mut some = vec![0; room];
+                let count = socket.read(&mut some).await.unwrap();
+                got.extend_from_slice(&some[..count]);
+            }
+            assert_eq!(String::from_utf8(got).unwrap(), seen, "{room}, {piece}");
+            // The next request of the connection.
+            phase.set(Phase::Idle);
+        }
     }
 }

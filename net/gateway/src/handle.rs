@@ -58,7 +58,7 @@ async fn counted(thread: &Rc<Thread>, mut request: Request<Received>) -> (Respon
     gateway
         .metrics
         .request_bytes(counted.method, counted.route, bytes);
-    let refused = refusal(&matched.route, request.method());
+    let refused = refusal(&matched.route, request.method(), request.uri().path());
     let refused = refused.or_else(|| elsewhere(gateway.options.roles, &matched.route));
     let refused = match refused {
         Some(response) => Some(response),
@@ -205,8 +205,33 @@ fn share(headers: &mut HeaderMap) {
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
 }
 
+/// Where Cortex has something that is not here.
+const NOT_BUILT: [(&str, &str); 10] = [
+    ("/ring", "ring"),
+    ("/ingester/ring", "ring"),
+    ("/distributor/ring", "ring"),
+    ("/compactor/ring", "ring"),
+    ("/store-gateway/ring", "ring"),
+    ("/memberlist", "ring"),
+    ("/ruler", "ruler"),
+    ("/api/v1/rules", "ruler"),
+    ("/api/v1/alerts", "Alertmanager"),
+    ("/multitenant_alertmanager", "Alertmanager"),
+];
+
+fn not_found(path: &str) -> String {
+    let is_below = |route: &str| {
+        let rest = path.strip_prefix(route);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    match NOT_BUILT.iter().find(|(route, _)| is_below(route)) {
+        Some((_, what)) => format!("not found: Myelin has no {what} yet\n"),
+        None => "not found\n".to_owned(),
+    }
+}
+
 /// 404 for paths that are not there, 405 for methods that the path does not take.
-fn refusal(route: &Route, method: &Method) -> Option<Response<Body>> {
+fn refusal(route: &Route, method: &Method, path: &str) -> Option<Response<Body>> {
     let methods = route.methods();
     if methods.contains(method) {
         return None;
@@ -222,7 +247,7 @@ fn refusal(route: &Route, method: &Method) -> Option<Response<Body>> {
     if methods.is_empty() {
         return Some(match in_api {
             true => ApiError::not_found("no such endpoint").response(),
-            false => reply::text(StatusCode::NOT_FOUND, "not found\n"),
+            false => reply::text(StatusCode::NOT_FOUND, not_found(path)),
         });
     }
     let status = StatusCode::METHOD_NOT_ALLOWED;
@@ -296,7 +321,7 @@ async fn dispatch(thread: &Rc<Thread>, route: Route, request: Request<Received>)
         Route::AllQueries => api::all_queries(gateway),
         Route::KillAny(id) => api::kill_any(gateway, id),
         Route::Snapshot => api::snapshot(gateway, request).await,
-        Route::Flush => admin::flush(gateway, request.uri().query().unwrap_or("")).await,
+        Route::Flush => admin::flush(gateway, request).await,
         Route::Shutdown => admin::shutdown(gateway).await,
         Route::DeleteTenant | Route::DeleteTenantStatus => {
             tenant_deletion(gateway, &route, request.headers()).await

@@ -378,7 +378,11 @@ impl PushService {
         let bounded = self.check_instance();
         let protocol = match media::protocol(headers) {
             Ok(protocol) => protocol,
-            Err(error) => return self.refuse(&error),
+            Err(error) => {
+                let mut response = self.refuse(&error);
+                tell_nothing_written(headers, response.headers_mut());
+                return response;
+            }
         };
         self.shared.metrics.pushes_by(protocol).inc();
         let mut written = Written::default();
@@ -791,18 +795,20 @@ impl PushService {
         assembly: &Assembly,
     ) -> Result<(), PushError> {
         let (samples, metadata) = (assembly.samples, assembly.metadata.len() as u64);
+        let exemplars = assembly.exemplars;
         let rate = settings.limits.ingestion_rate;
         let burst = settings.limits.ingestion_burst_size;
-        if samples + metadata == 0 {
+        if samples + metadata + exemplars == 0 {
             return Ok(());
         }
         let mut bucket = tenant.bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = bucket.take(samples + metadata, rate, burst, Instant::now());
+        let taken = bucket.take(samples + metadata + exemplars, rate, burst, Instant::now());
         taken.map_err(|wait| {
             let labels = [Reason::RateLimited.name(), tenant.id.as_str()];
             let metrics = &self.shared.metrics;
             metrics.discarded_samples.with_label_values(&labels).inc_by(samples);
             metrics.discarded_metadata.with_label_values(&labels).inc_by(metadata);
+            metrics.discarded_exemplars.with_label_values(&labels).inc_by(exemplars);
             let text = format!(
                 "ingestion rate limit ({}) exceeded while adding {samples} samples and {metadata} metadata",
                 texts::general(rate)
@@ -1027,9 +1033,9 @@ impl Written {
     }
 }
 
-/// For the answer to a push that was refused before [`PushService::handle`] saw it.
+/// For the answer to a push of which nothing was read, also where it is packed in an unknown way.
 pub(crate) fn tell_nothing_written(request: &HeaderMap, answer: &mut HeaderMap) {
-    if let Ok(Protocol::V2) = media::protocol(request) {
+    if let Ok(Protocol::V2) = media::message(request) {
         Written::default().tell(answer);
     }
 }

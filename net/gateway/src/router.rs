@@ -343,6 +343,9 @@ impl Route {
             Route::Api(Endpoint::CancelDelete | Endpoint::CleanTombstones) => {
                 &[Method::PUT, Method::POST]
             }
+            Route::Api(Endpoint::Series) => {
+                &[Method::GET, Method::HEAD, Method::POST, Method::DELETE]
+            }
             Route::Push | Route::Otlp => &[Method::POST],
             Route::Flush | Route::Shutdown | Route::Mode { .. } => &[Method::GET, Method::POST],
             Route::KillAny(_) | Route::Api(Endpoint::Kill(_)) => &[Method::DELETE, Method::POST],
@@ -351,7 +354,6 @@ impl Route {
                 | Endpoint::QueryRange
                 | Endpoint::QueryExemplars
                 | Endpoint::Labels
-                | Endpoint::Series
                 | Endpoint::FormatQuery
                 | Endpoint::ParseQuery
                 | Endpoint::Read

@@ -469,10 +469,14 @@ impl Config {
                 id: String::new(),
                 tls: ClientTlsConfig::default(),
             },
-            limits: if auth_enabled {
-                TenantLimits::cortex()
-            } else {
-                TenantLimits::unlimited()
+            limits: TenantLimits {
+                // All is kept, as with Cortex: what a long-term store throws away it is told.
+                retention: Duration::ZERO,
+                ..if auth_enabled {
+                    TenantLimits::cortex()
+                } else {
+                    TenantLimits::unlimited()
+                }
             },
             compactor: Compactor {
                 block_ranges: [2, 12, 24]
@@ -610,10 +614,6 @@ impl Config {
             (
                 "compactor.compaction_interval",
                 self.compactor.compaction_interval.as_millis() as u64,
-            ),
-            (
-                "ingester.retention",
-                self.limits.retention.as_millis() as u64,
             ),
             (
                 "auth.reload_period",

@@ -889,7 +889,7 @@ fn paths(list: &[String]) -> Vec<PathBuf> {
 fn shard_options(config: &Config, memory: &Memory) -> anyhow::Result<shard::Options> {
     Ok(shard::Options {
         io: io(config),
-        retention: config.limits.retention,
+        retention: Duration::from_millis(config.limits.retention_ms() as u64),
         memory: memory.clone(),
         salvage: config.wal_salvage,
         poison_linger: config.poison_linger,

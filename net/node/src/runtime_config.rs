@@ -176,6 +176,7 @@ mod tests {
         let write = |text: &str| std::fs::write(&path, text).unwrap();
         let mut config = Config::defaults(true);
         config.runtime_config.file = path.display().to_string();
+        config.limits.retention = std::time::Duration::from_secs(86_400);
         let start = || RuntimeConfig::start(&config, &Registry::new());
         assert!(start().is_err(), "a file that is not there");
         write("overrides: {a: {nonsense: 1}}");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use model::HistogramSample;
 use query::{Caller, Cursor, Engine, ReadSelector};
@@ -30,13 +30,6 @@ pub(super) async fn answer(
     caller: &Caller,
     request: Request<Received>,
 ) -> Result<Response<Body>, ApiError> {
-    if request.method() != Method::POST {
-        return Err(ApiError {
-            status: StatusCode::METHOD_NOT_ALLOWED,
-            kind: "bad_data",
-            message: "remote read takes a body: use POST".to_owned(),
-        });
-    }
     let read = body(options, request).await?;
     let selectors = read.queries.into_iter().map(|query| ReadSelector {
         start: query.start,

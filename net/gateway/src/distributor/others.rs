@@ -13,6 +13,7 @@ use wire::Malformed;
 use wire::remote_write::{exemplar, histogram};
 
 use super::names::{LabelIter, Names};
+use super::texts;
 use super::validate::{Invalid, Reason, Unusable, lossy_metric};
 
 /// UTF-8 characters in the names and values of an exemplar's labels. Source: OpenMetrics.
@@ -174,34 +175,41 @@ pub(crate) fn exemplar(
         Names::V1 => exemplar::decode(message),
         Names::V2 { body, table } => exemplar::decode_v2(message, body, table.symbols()),
     };
-    let refuse = |reason, text: String| {
-        let text = format!("{text}: series {}", lossy_metric(labels.clone()));
-        Ok(Err((reason, text)))
-    };
+    let series = || lossy_metric(labels.clone());
     let exemplar = match decoded {
         Ok(exemplar) => exemplar,
         Err(exemplar::Error::Malformed(what)) => return Err(what),
-        Err(error) => return refuse("exemplar_labels_invalid", error.to_string()),
+        Err(error) => {
+            let text = format!("{error}: series {}", series());
+            return Ok(Err(("exemplar_labels_invalid", text)));
+        }
+    };
+    // Order and texts as in Cortex.
+    let refuse = |reason, what: String| {
+        let pairs = exemplar.labels.iter();
+        let pairs = pairs.map(|(name, value)| format!("{name}={}", texts::quote(value)));
+        let text = format!(
+            "{what}, timestamp: {} series: {} labels: {{{}}}",
+            exemplar.time.0,
+            series(),
+            pairs.collect::<Vec<_>>().join(", ")
+        );
+        Ok(Err((reason, text)))
     };
     if exemplar.labels.is_empty() {
-        let text = "exemplar missing labels".to_owned();
-        return refuse("exemplar_labels_missing", text);
-    }
-    let chars = |text: &str| text.chars().count();
-    let labels_chars: usize = exemplar
-        .labels
-        .iter()
-        .map(|(n, v)| chars(n) + chars(v))
-        .sum();
-    if labels_chars > EXEMPLAR_CHARS_MAX {
-        let text = format!(
-            "exemplar combined labelset exceeds {EXEMPLAR_CHARS_MAX} characters (actual: {labels_chars})"
-        );
-        return refuse("exemplar_labels_too_long", text);
+        let what = "exemplar missing labels".to_owned();
+        return refuse("exemplar_labels_missing", what);
     }
     if exemplar.time.0 == 0 {
-        let text = "exemplar missing timestamp".to_owned();
-        return refuse("exemplar_timestamp_invalid", text);
+        let what = "exemplar missing timestamp".to_owned();
+        return refuse("exemplar_timestamp_invalid", what);
+    }
+    let chars = |text: &str| text.chars().count();
+    let pairs = exemplar.labels.iter();
+    let labels_chars: usize = pairs.map(|(n, v)| chars(n) + chars(v)).sum();
+    if labels_chars > EXEMPLAR_CHARS_MAX {
+        let what = format!("exemplar combined labelset exceeds {EXEMPLAR_CHARS_MAX} characters");
+        return refuse("exemplar_labels_too_long", what);
     }
     Ok(Ok(exemplar))
 }

@@ -20,13 +20,18 @@ pub(super) const WRITTEN_HEADERS: [HeaderName; 3] = [
     HeaderName::from_static("x-prometheus-remote-write-exemplars-written"),
 ];
 
-/// Which message the body holds.
+/// Which message the body holds, if it is packed as it may be.
 pub(super) fn protocol(headers: &HeaderMap) -> Result<Protocol, PushError> {
     let encoding = text(headers, CONTENT_ENCODING)?;
     if !encoding.is_empty() && !encoding.eq_ignore_ascii_case("snappy") {
         let text = format!("unsupported content encoding {encoding:?}, use snappy");
         return Err(PushError::MediaType(text));
     }
+    message(headers)
+}
+
+/// Which message the body holds, however it is packed.
+pub(super) fn message(headers: &HeaderMap) -> Result<Protocol, PushError> {
     let content_type = text(headers, CONTENT_TYPE)?;
     let unsupported = || {
         let text = format!("unsupported content type {content_type:?}, use application/x-protobuf");

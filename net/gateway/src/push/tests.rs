@@ -442,9 +442,9 @@ fn series_of(labels: &[(&str, &str)], fields: &[(u8, Vec<u8>)]) -> Vec<u8> {
     body
 }
 
-/// A histogram message: count 1, this schema (zigzag) and time.
+/// A histogram message: one observation, of zero, this schema (zigzag) and time.
 fn histogram_message(schema: u8, time: u8) -> Vec<u8> {
-    vec![0x08, 1, 0x20, schema, 0x78, time]
+    vec![0x08, 1, 0x20, schema, 0x30, 1, 0x78, time]
 }
 
 fn exemplar_message(trace: &str, time: u8) -> Vec<u8> {

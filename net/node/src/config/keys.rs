@@ -575,7 +575,7 @@ fn paths() -> Vec<Key> {
             "ingester.retention",
             limits.retention,
             "6h",
-            "How much sample time of each tenant is kept, in memory and in blocks, counted back from its newest sample; also of tenants that a start finds on disk and that push no more. Cortex' name is taken too, and is that of a tenant's own: `limits.compactor_blocks_retention_period`, of which 0 keeps all."
+            "How much sample time of each tenant is kept, in memory and in blocks, counted back from its newest sample; also of tenants that a start finds on disk and that push no more. 0: all; without a bucket the disk must have room for that. Cortex' name is taken too, and is that of a tenant's own: `limits.compactor_blocks_retention_period`."
         ),
         key!(
             "compactor.block_ranges",

@@ -9,7 +9,8 @@
 //!
 //! A sample with `count_float` is a float histogram, any other an integer one. Repeated numbers come packed or one by one.
 //! What is checked is the structure, as far as a reader would otherwise compute nonsense: schema, spans against buckets,
-//! no bucket count below zero, custom bounds ascending, and buckets within them. Sums are not: senders are allowed a count below that of the buckets.
+//! no count below zero, custom bounds ascending, and buckets within them, and of an integer histogram that the count is that of the buckets: more
+//! it may be where the sum is NaN, since observations of NaN are in no bucket. Sums of floats are not compared.
 
 use model::{
     CUSTOM_BUCKETS_SCHEMA, CounterReset, FloatHistogram, Histogram, HistogramError,
@@ -43,6 +44,14 @@ pub enum Error {
     BeyondBounds {
         /// Bounds there are.
         bounds: usize,
+    },
+    /// More observations in the buckets than in all, or fewer without one of NaN.
+    #[error("{found} observations found in buckets, but the Count field is {count}")]
+    Count {
+        /// In the buckets.
+        found: u64,
+        /// In all, as the sender says.
+        count: u64,
     },
     /// More spans, buckets or bounds than any sender makes.
     #[error("histogram has more than {max} spans, buckets or bounds")]
@@ -173,6 +182,12 @@ impl Fields {
             custom_values: self.custom_values,
         };
         histogram.check()?;
+        let sides = [&histogram.positive_deltas, &histogram.negative_deltas];
+        let found = (sides.into_iter().map(|deltas| observations(deltas)))
+            .fold(histogram.zero_count, u64::saturating_add);
+        if found > count || found < count && !histogram.sum.is_nan() {
+            return Err(Error::Count { found, count });
+        }
         Ok(histogram)
     }
 
@@ -180,14 +195,18 @@ impl Fields {
         self.check()?;
         self.positive.check_counts()?;
         self.negative.check_counts()?;
+        let zero_count = match self.zero_count {
+            Number::Int(n) => n as f64,
+            Number::Float(n) => n,
+        };
+        if count < 0.0 || zero_count < 0.0 {
+            return Err(HistogramError::NegativeCount.into());
+        }
         Ok(FloatHistogram {
             counter_reset: self.counter_reset,
             schema: self.schema,
             zero_threshold: self.zero_threshold,
-            zero_count: match self.zero_count {
-                Number::Int(n) => n as f64,
-                Number::Float(n) => n,
-            },
+            zero_count,
             count,
             sum: self.sum,
             positive_spans: self.positive.spans,
@@ -258,6 +277,16 @@ impl Buckets {
         }
         Ok(())
     }
+}
+
+/// In buckets whose counts, each told by its distance from the one before, are not below zero.
+fn observations(deltas: &[i64]) -> u64 {
+    let mut count = 0_u64;
+    let counts = deltas.iter().map(|delta| {
+        count = count.saturating_add_signed(*delta);
+        count
+    });
+    counts.fold(0, u64::saturating_add)
 }
 
 fn read_varint(reader: &mut Reader<'_>, field: u32, kind: u8) -> Result<u64, Malformed> {
