@@ -1,5 +1,6 @@
 //! The server from outside: first light, a real Prometheus, hostile clients, tenants, graceful stops.
 
+mod asked;
 mod between;
 mod bucket;
 mod caches;

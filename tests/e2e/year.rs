@@ -109,41 +109,43 @@ impl Plan {
     }
 }
 
-/// What a question is, and what its answer must be at a step, by the series of the answer.
+/// What the answer must be at a step.
+type Expected = fn(&Plan, i64) -> f64;
+
 struct Question {
     query: String,
-    expected: Box<dyn Fn(&Plan, i64) -> f64>,
+    expected: Expected,
 }
 
 fn questions() -> Vec<Question> {
-    let per_day = |plan: &Plan, _| (plan.series * (DAY / plan.interval)) as f64;
+    let per_day: Expected = |plan, _| (plan.series * (DAY / plan.interval)) as f64;
     vec![
         // All bytes of the year.
         Question {
             query: "sum(count_over_time(requests_total[1d]))".into(),
-            expected: Box::new(per_day),
+            expected: per_day,
         },
         // A page of each series and day.
         Question {
             query: "sum(requests_total)".into(),
-            expected: Box::new(|plan, time| {
+            expected: |plan, time| {
                 (0..plan.series)
                     .map(|series| plan.value(series, time))
                     .sum()
-            }),
+            },
         },
         // One series.
         Question {
             query: "max_over_time(requests_total{instance=\"i7\"}[1d])".into(),
-            expected: Box::new(|plan, time| {
+            expected: |plan, time| {
                 let steps = DAY / plan.interval;
                 let times = (0..steps).map(|step| time - step * plan.interval);
                 times.map(|time| plan.value(7, time)).fold(0.0, f64::max)
-            }),
+            },
         },
         Question {
             query: "requests_total{instance=\"i7\"}".into(),
-            expected: Box::new(|plan, time| plan.value(7, time)),
+            expected: |plan, time| plan.value(7, time),
         },
     ]
 }

@@ -425,6 +425,28 @@ async fn a_rate_is_all_or_nothing_and_tells_when_to_come_back() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn exemplars_count_for_the_rate() {
+    let limits = TenantLimits {
+        ingestion_rate: 1.0,
+        ingestion_burst_size: 2,
+        ..TenantLimits::cortex()
+    };
+    let rig = Rig::with(limits, PushOptions::default());
+    let fields = |exemplars| {
+        let exemplar = (0x1a, exemplar_message("abc", 2));
+        [vec![(0x12, sample(1, 1.0))], vec![exemplar; exemplars]].concat()
+    };
+    let three = snappy::pack(&series_of(UP, &fields(2)));
+    assert_eq!(rig.send(three).await.0, 429);
+    for name in ["samples", "exemplars"] {
+        let name = format!("cortex_discarded_{name}_total");
+        assert!(rig.metric(&name, "rate_limited") > 0.0, "{name}");
+    }
+    let two = snappy::pack(&series_of(UP, &fields(1)));
+    assert_eq!(rig.send(two).await.0, 200);
+}
+
 /// A series of version 1: labels, then fields of the series.
 fn series_of(labels: &[(&str, &str)], fields: &[(u8, Vec<u8>)]) -> Vec<u8> {
     let mut series = Vec::new();
