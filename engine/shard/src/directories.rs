@@ -88,6 +88,9 @@ pub(crate) fn open(reactor: &mut Reactor, options: &Options) -> Result<Layout, E
             return Err(unfit(one.path, "it has just become another node's"));
         }
     }
+    for (one, directory) in &directories {
+        check_logs(reactor, &manifest, one.path, directory.id)?;
+    }
     // What a former start has left, or one that was to join. The manifest names it until it is empty.
     let is_home = |id: u128| {
         let home = |core| before.home(core).map(|home| home.id);
@@ -209,7 +212,9 @@ fn fit(
         let mut listed = known.directories.iter();
         let listed = listed.position(|d| d.id == owner.directory);
         let listed = listed.filter(|_| owner.node == known.node);
-        if one.leaves && listed.is_none() {
+        // With logs it is not nothing: it may be the data directory that is not mounted.
+        let tree = wal::tree(one.path);
+        if one.leaves && listed.is_none() && !wal::has_logs(reactor, &tree)? {
             fitting.push(None);
             continue;
         }
@@ -273,6 +278,30 @@ fn fit(
         }
     }
     Ok(fitting)
+}
+
+/// Every core that the manifest has in a directory has a log there: it came with a checkpoint, and has had one ever since.
+///
+/// Errors: it has none. Directory or manifest is an old copy, or part of one: the core would begin empty, and what is in force elsewhere would be removed.
+fn check_logs(
+    reactor: &mut Reactor,
+    manifest: &Manifest,
+    path: &Path,
+    id: u128,
+) -> Result<(), Error> {
+    let home = |core: u16| manifest.spread.as_ref()?.home(core).map(|home| home.id);
+    for core in (0..manifest.cores).filter(|&core| home(core) == Some(id)) {
+        let log = wal::core_dir(&wal::tree(path), manifest.generation, core);
+        let newest = match wal::newest_checkpoint(reactor, &log) {
+            Err(wal::Error::Io(failure)) if failure.is_not_found() => None,
+            newest => newest?,
+        };
+        if newest.is_none() {
+            let reason = format!("no log of core {core} is in it: an old copy, or part of one?");
+            return Err(unfit(path, reason));
+        }
+    }
+    Ok(())
 }
 
 fn joining(id: u128) -> Directory {

@@ -83,6 +83,7 @@ pub(crate) fn make(
             // It may have its name already, which only a whole one has.
             let (from, to) = (all.join(&name), unfinished.clone());
             let _ = reactor.run(Op::Rename { from, to });
+            let _ = sync_dir(reactor, &all);
             let _ = remove_unfinished(reactor, data, core_dirs);
             Err(reason)
         }
@@ -103,8 +104,14 @@ pub(crate) fn remove_unfinished(
             continue;
         };
         for dir in core_dirs {
-            remove_tree(reactor, &directory(dir).join(&file))?;
-            remove_tree(reactor, &directory(dir).join(&name))?;
+            let path = directory(dir);
+            remove_tree(reactor, &path.join(&file))?;
+            remove_tree(reactor, &path.join(&name))?;
+            // On another disk: it must not come back when that by which it is found has gone.
+            match reactor.run(Op::SyncDir { path }) {
+                Err(failure) if !failure.is_not_found() => return Err(failure),
+                _ => {}
+            }
         }
         remove_tree(reactor, &all.join(&file))?;
     }
@@ -120,9 +127,10 @@ pub(crate) fn remove_unfinished(
 }
 
 /// The name of one that is not finished.
-fn unfinished_name(file: &OsString) -> Option<String> {
-    let file = file.to_str()?;
-    file.strip_suffix(UNFINISHED).map(str::to_owned)
+pub(crate) fn unfinished_name(file: &OsString) -> Option<String> {
+    let name = file.to_str()?.strip_suffix(UNFINISHED)?;
+    // Without one it would be the directory of all.
+    (!name.is_empty()).then(|| name.to_owned())
 }
 
 /// Fills the snapshot and its parts, and makes them durable. Returns the directories of the parts.

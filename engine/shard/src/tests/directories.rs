@@ -310,6 +310,12 @@ fn a_directory_that_does_not_fit_is_refused_by_name_and_nothing_is_made_or_lost(
     // Another node's.
     run.options.core_dirs = paths(&["disk1"]);
     run.refused(&["disk1", "another node"]);
+    // Nor is it nothing where it is to be left.
+    let named = std::mem::take(&mut run.options.core_dirs);
+    run.options.core_dirs_leaving = paths(&["disk1"]);
+    run.refused(&["disk1", "another node"]);
+    run.options.core_dirs_leaving.clear();
+    run.options.core_dirs = named;
     // All that was refused has lost nothing.
     run.options = own;
     run.options.core_dirs = paths(&["disk0", "disk1"]);
@@ -657,6 +663,36 @@ fn of_a_disk_that_fails_only_its_own_cores_are_poisoned() {
     ));
     run.end(true);
     run.sim.clear_faults();
+    run.start();
+    run.verify();
+}
+
+/// A manifest from before a change of generation: what is in force since then is not taken for a rest of it.
+#[test]
+fn an_old_manifest_removes_no_newer_log() {
+    let mut run = Disks::new(1, 2).on(&["disk0", "disk1"]);
+    let path = Path::new("data/wal/manifest");
+    run.start();
+    run.push();
+    run.end(false);
+    let old = run.sim.live(path).unwrap();
+    run.options.cores = (0..3).collect();
+    run.start();
+    run.push();
+    run.end(false);
+    let new = run.sim.live(path).unwrap();
+    Reactor::sim(&run.sim).replace_whole(path, &old).unwrap();
+    run.options.cores = (0..2).collect();
+    run.refused(&["disk0", "no log of core 0"]);
+    Reactor::sim(&run.sim).replace_whole(path, &new).unwrap();
+    run.options.cores = (0..3).collect();
+    run.start();
+    run.verify();
+    // A copy that is not whole: its mark is there, the log of its core is not.
+    run.end(false);
+    run.rename("disk1/wal/g0000000003", "aside");
+    run.refused(&["disk1", "no log of core 1"]);
+    run.rename("aside", "disk1/wal/g0000000003");
     run.start();
     run.verify();
 }

@@ -380,3 +380,12 @@ fn parts_and_directories_of_the_node_are_not_taken_for_each_other() {
     assert!(run.start());
     assert_eq!(run.read(&tenants[0]), before);
 }
+
+/// A directory of that name, of whom it may be, stood for all snapshots of the core directories, and took them with it.
+#[test]
+fn an_ending_without_a_name_is_no_snapshot_that_was_begun() {
+    let named = |file: &str| crate::snapshot::unfinished_name(&file.into());
+    assert_eq!(named(".tmp"), None);
+    assert_eq!(named("a.tmp").as_deref(), Some("a"));
+    assert_eq!(named("a"), None);
+}

@@ -13,7 +13,7 @@ pub(super) fn keys() -> Vec<Key> {
             "/disk1/myelin,/disk2/myelin",
             "Directories, one on each disk, that the cores are spread over: log, checkpoints and chunk files of a core are in one of them instead of `data.dir`, and \
              wait for no other disk. They must exist, apart from each other and from `data.dir`, and are locked as it is. A core stays where it is, whatever their order; one \
-             more has all cores placed anew by the start, which reads and writes all of their logs once. One that holds cores and is missing keeps the node from starting."
+             more has all cores placed anew by the start, for which each core reads the logs of all. One that holds cores and is missing keeps the node from starting."
         ),
         key!(
             "data.core_dirs_leaving",
