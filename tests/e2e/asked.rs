@@ -102,7 +102,7 @@ fn methods_and_parameters_are_answered_as_elsewhere() {
 
 #[test]
 fn version_two_tells_what_was_written_also_where_it_cannot_be_read() {
-    let Some(server) = Server::plain() else {
+    let Some(mut server) = Server::plain() else {
         return;
     };
     let headers = [
@@ -119,6 +119,15 @@ fn version_two_tells_what_was_written_also_where_it_cannot_be_read() {
         let header = format!("x-prometheus-remote-write-{what}-written");
         assert_eq!(answer.header(&header), Some("0"), "{what}");
     }
+    server.stop();
+    server.restart_with(&["-distributor.remote-writev2-enabled=false"]);
+    let answer = server
+        .admin()
+        .post("/api/v1/push", &headers[..1], b"")
+        .unwrap();
+    let told = answer.text();
+    assert_eq!(answer.status, 415, "{told}");
+    assert!(told.contains("remote_writev2_enabled"), "{told}");
 }
 
 #[test]

@@ -144,6 +144,8 @@ pub struct PushOptions {
     /// Largest body of OTLP, packed and unpacked alike, but never more than half of what may be in work; what it is translated into has
     /// `recv_bytes_max`.
     pub otlp_recv_bytes_max: usize,
+    /// Whether remote write 2.0 is taken.
+    pub remote_write_v2: bool,
     /// How OTLP is translated; attributes that are promoted are those of the tenant.
     pub otlp: wire::otlp::Options,
     /// Bytes of all bodies in work, packed and unpacked.
@@ -171,6 +173,7 @@ impl Default for PushOptions {
         PushOptions {
             recv_bytes_max: wire::limits::RECV_BYTES_MAX,
             otlp_recv_bytes_max: wire::limits::RECV_BYTES_MAX,
+            remote_write_v2: true,
             otlp: wire::otlp::Options::default(),
             inflight_bytes_max: 512 << 20,
             inflight_bytes_per_tenant_max: 0,
@@ -376,7 +379,14 @@ impl PushService {
         self.shared.metrics.inflight_pushes.inc();
         let _one = OnDrop(|| self.shared.metrics.inflight_pushes.dec());
         let bounded = self.check_instance();
-        let protocol = match media::protocol(headers) {
+        let protocol = media::protocol(headers).and_then(|protocol| match protocol {
+            Protocol::V2 if !self.shared.options.remote_write_v2 => {
+                let text = "remote write 2.0 is not taken (distributor.remote_writev2_enabled)";
+                Err(PushError::MediaType(text.to_owned()))
+            }
+            protocol => Ok(protocol),
+        });
+        let protocol = match protocol {
             Ok(protocol) => protocol,
             Err(error) => {
                 let mut response = self.refuse(&error);

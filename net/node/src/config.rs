@@ -200,6 +200,7 @@ pub(crate) struct Api {
 pub(crate) struct Distributor {
     pub(crate) max_recv_msg_size: ByteSize,
     pub(crate) otlp_max_recv_msg_size: ByteSize,
+    pub(crate) remote_writev2_enabled: bool,
     pub(crate) otlp: Otlp,
     pub(crate) max_inflight_bytes: ByteSize,
     pub(crate) max_inflight_bytes_per_tenant: ByteSize,
@@ -405,6 +406,7 @@ impl Config {
             distributor: Distributor {
                 max_recv_msg_size: ByteSize(100 << 20),
                 otlp_max_recv_msg_size: ByteSize(100 << 20),
+                remote_writev2_enabled: true,
                 otlp: Otlp {
                     add_metric_suffixes: true,
                     disable_target_info: false,

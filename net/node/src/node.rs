@@ -792,6 +792,7 @@ fn push_options(config: &Config, memory: &Memory) -> anyhow::Result<PushOptions>
     Ok(PushOptions {
         recv_bytes_max: usize::try_from(distributor.max_recv_msg_size.0)?,
         otlp_recv_bytes_max: usize::try_from(distributor.otlp_max_recv_msg_size.0)?,
+        remote_write_v2: distributor.remote_writev2_enabled,
         otlp: OtlpOptions {
             add_metric_suffixes: otlp.add_metric_suffixes,
             disable_target_info: otlp.disable_target_info,

@@ -1,4 +1,4 @@
-//! The keys of OTLP.
+//! The keys of OTLP and of remote write 2.0.
 
 use super::super::Config;
 use super::super::setting::Setting;
@@ -13,6 +13,13 @@ pub(super) fn keys() -> Vec<Key> {
             "16MiB",
             "Largest body of an OTLP push, packed and unpacked alike. What it is translated into is bounded by `distributor.max_recv_msg_size`. \
              Never more than half of `distributor.max_inflight_bytes` and `distributor.max_inflight_bytes_per_tenant`."
+        ),
+        key!(
+            "distributor.remote_writev2_enabled",
+            "distributor.remote-writev2-enabled",
+            distributor.remote_writev2_enabled,
+            "false",
+            "Whether pushes may be remote write 2.0. Where not, they are answered 415, and senders that know both fall back to 1.0."
         ),
         key!(
             "distributor.otlp.add_metric_suffixes",
