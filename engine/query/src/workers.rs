@@ -207,8 +207,8 @@ impl Executor for Pool {
             at_work: AtomicUsize::new(1),
         };
         let lane = &lane;
+        // They are as nice as the driver that begins them.
         let help = |hired: Hired<'_>| {
-            be_nice();
             while let Some(n) = take() {
                 shard(n, lane);
                 if hired.0.are_wanted() {
@@ -419,5 +419,25 @@ mod tests {
             .await;
         assert!(nice.unwrap() > before || before >= 19);
         assert_eq!(rustix::process::getpriority_process(None).unwrap(), before);
+    }
+
+    /// Niceness is added to that of the thread that begins another: helpers had less of a CPU than everybody, and their driver waited for them.
+    #[tokio::test]
+    async fn helpers_are_as_nice_as_their_driver() {
+        let workers = workers();
+        let pool = workers.executor();
+        let nice = || rustix::process::getpriority_process(None).unwrap();
+        let seen = workers.run(move || {
+            let seen = Mutex::new(vec![nice()]);
+            // All three meet, so two of them are helpers.
+            let meet = std::sync::Barrier::new(3);
+            pool.run_shards(3, &|_, _| {
+                meet.wait();
+                seen.lock().unwrap().push(nice());
+            });
+            seen.into_inner().unwrap()
+        });
+        let seen = seen.await.unwrap();
+        assert!(seen.iter().all(|nice| *nice == seen[0]), "{seen:?}");
     }
 }

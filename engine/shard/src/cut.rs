@@ -36,7 +36,7 @@ use crate::chunkfile::{Place, SyncPoint};
 use crate::core::Core;
 use crate::limits::{
     CUT_BATCH_BYTES, CUT_BATCH_SERIES, CUT_IDLE_MS, CUT_LAG_MS, CUT_MS, CUT_RETRY_S,
-    FUTURE_GRACE_MS, GC_SLICE_ROWS, LATE_CUT_CHUNKS, READ_SLICE_SERIES,
+    EXEMPLARS_LINGER_S, FUTURE_GRACE_MS, GC_SLICE_ROWS, LATE_CUT_CHUNKS, READ_SLICE_SERIES,
 };
 use crate::memtable::late::Late;
 use crate::memtable::{Memtable, NO_TENANT, Sealed, Tenant};
@@ -571,15 +571,18 @@ impl Memtable {
         late + (count - sealed.len()) as u64
     }
 
-    /// Whether all that is here of a live series is in blocks too, and no exemplar is kept of it.
-    pub(crate) fn is_in_blocks(&self, series: u32) -> bool {
+    /// Whether all that is here of a live series is in blocks too, and no exemplar is kept of it; with those where nothing has been written for
+    /// `idle_s` seconds, which is long, and its tenant keeps all.
+    pub(crate) fn is_in_blocks(&self, series: u32, idle_s: u32) -> bool {
         let last = self.colds[series].sealed.last();
         let moved = self.is_parked(series) && last.is_some_and(Sealed::is_in_block);
         if !moved || self.late(series).is_some() {
             return false;
         }
-        let exemplars = &self.tenant(self.rows[series].tenant).exemplars;
-        exemplars.is_empty() || exemplars.of(series).next().is_none()
+        let tenant = self.tenant(self.rows[series].tenant);
+        let goes_anyway = tenant.retention_ms == i64::MAX && idle_s >= EXEMPLARS_LINGER_S;
+        let exemplars = &tenant.exemplars;
+        goes_anyway || exemplars.is_empty() || exemplars.of(series).next().is_none()
     }
 }
 

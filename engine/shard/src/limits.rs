@@ -75,6 +75,10 @@ pub const OLD_SERIES_LINGER_S: u32 = 3600;
 /// comes back costs its sender's gateway a walk over its labels.
 pub const PARK_AFTER_S: u32 = 1800;
 
+/// Series that are in blocks and were not written for this long, wall time, leave with the exemplars that are kept of them, where no retention would
+/// ever let them go.
+pub(crate) const EXEMPLARS_LINGER_S: u32 = 86_400;
+
 /// Late samples that a series may have in memory before they are closed: as many as in Prometheus. A buffer takes 512 bytes then, and a chunk of
 /// as many samples some 80 in the chunk file.
 pub(crate) const LATE_SAMPLES_MAX: usize = 32;

@@ -113,7 +113,9 @@ pub(super) fn divide(
     let shards = shards
         .min(usize::try_from(worth).unwrap_or(usize::MAX))
         .max(2);
-    if !(budget.memory)(4 * series) {
+    // Lists grow by doubling, and each shard has one for every selector.
+    let lists = (shards * counts.len() * 32) as u64;
+    if !(budget.memory)(8 * series + lists) {
         return None;
     }
     let chosen = match &labels {

@@ -1,10 +1,27 @@
 //! Expressions over several lines, as `format_query` shows them: what is longer than a line is broken behind its opening parenthesis or around its operator.
 //! Source: Prometheus' `prettier.go`.
 
+use std::fmt::{self, Write as _};
+
 use super::{Aggregate, Expr, ExprKind};
 
 /// Bytes of an expression that stays on one line.
 const LINE_BYTES: usize = 100;
+
+/// What is left of a line.
+struct Room(usize);
+
+impl fmt::Write for Room {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 = self.0.checked_sub(text.len()).ok_or(fmt::Error)?;
+        Ok(())
+    }
+}
+
+/// Whether it does not fit into a line. Nothing is kept: a chain is a thousand levels, each of which may have a megabyte below it.
+fn is_long(expr: &Expr) -> bool {
+    write!(Room(LINE_BYTES), "{expr}").is_err()
+}
 
 impl Expr {
     /// The expression as Prometheus' formatter writes it. Cost: each level of the tree writes all that is below it.
@@ -14,13 +31,12 @@ impl Expr {
 
     fn pretty_at(&self, level: usize) -> String {
         let indent = "  ".repeat(level);
-        let line = self.to_string();
-        let split = line.len() > LINE_BYTES;
+        let split = is_long(self);
         match &self.kind {
             // Its parts indent themselves; a whole one is not indented, in Prometheus neither.
             ExprKind::Subquery(subquery) => match split {
                 true => format!("{}{}", subquery.expr.pretty_at(level), subquery.suffix()),
-                false => line,
+                false => self.to_string(),
             },
             ExprKind::Unary { negative, expr } => {
                 let sign = if *negative { "-" } else { "+" };
@@ -53,7 +69,7 @@ impl Expr {
                 binary.operation(),
                 binary.right.pretty_at(level + 1)
             ),
-            _ => indent + &line,
+            _ => format!("{indent}{self}"),
         }
     }
 }
@@ -93,5 +109,13 @@ mod tests {
             assert_eq!(expr.pretty(), expected);
             assert_eq!(parse(&expr.pretty()).unwrap().to_string(), expr.to_string());
         }
+    }
+
+    #[test]
+    fn a_long_chain_with_a_long_matcher_is_printed() {
+        let text = format!("a{{b=\"{}\"}}{}", "x".repeat(10_000), " + c".repeat(900));
+        let print = move || parse(&text).unwrap().pretty().len();
+        let thread = std::thread::Builder::new().stack_size(16 << 20);
+        assert!(thread.spawn(print).unwrap().join().unwrap() > 10_000);
     }
 }

@@ -148,7 +148,7 @@ impl Memtable {
             if idle_s >= OLD_SERIES_LINGER_S {
                 return self.remove_series(series);
             }
-        } else if idle_s >= PARK_AFTER_S && self.is_in_blocks(series) {
+        } else if idle_s >= PARK_AFTER_S && self.is_in_blocks(series, idle_s) {
             return self.remove_series(series);
         } else {
             let parked = self.is_parked(series);

@@ -156,3 +156,39 @@ fn rows_of_many_that_have_left_are_used_again_soon() {
     }
     assert_eq!(begun(&one), settled);
 }
+
+/// Story: with a retention that keeps all, a series of which an exemplar was kept never left, and its tenant neither: exemplars have no age.
+#[test]
+fn exemplars_hold_a_series_for_a_day_where_nothing_else_would_let_it_go() {
+    let mut one = One::new();
+    let now = one.node.cores[0].reactor.wall_ms();
+    let limits = || TenantLimits {
+        max_exemplars: 3,
+        retention: Duration::ZERO,
+        ..unlimited()
+    };
+    let series = [labels(&[("__name__", "up")])];
+    let keys = one.push(|r| fresh("fake", &series, now, limits(), r)).keys;
+    let outcome = one.push(|r| {
+        let mut push = empty("fake", limits(), r);
+        push.others.known.push(OtherSample {
+            series: keys[0].unwrap(),
+            before: 0,
+            time: now,
+            value: OtherValue::Exemplar(Box::new(crate::tests::client::exemplar_of(now, 1.0))),
+        });
+        push
+    });
+    assert_eq!(outcome.exemplars, 1);
+    let mut wait = |seconds: u64| {
+        one.sim.advance(Duration::from_secs(seconds));
+        for _ in 0..5 {
+            one.sim.advance(Duration::from_secs(61));
+            one.node.turn_until(60, || false);
+        }
+        one.stats().first().map_or(0, |stats| stats.series)
+    };
+    assert_eq!(wait(2 * 3600), 1, "in blocks, and its exemplar is here");
+    assert_eq!(wait(10 * 3600), 1);
+    assert_eq!(wait(20 * 3600), 0);
+}

@@ -118,7 +118,7 @@ fn histogram_to(time: i64, histogram: &HistogramSample) -> Bytes {
 }
 
 fn histogram_of(message: &[u8]) -> Result<Box<HistogramSample>, Wrong> {
-    let (_, histogram) = histogram::decode(message).map_err(|error| error.to_string())?;
+    let (_, histogram) = histogram::decode_taken(message).map_err(|error| error.to_string())?;
     Ok(Box::new(histogram))
 }
 

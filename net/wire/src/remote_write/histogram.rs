@@ -99,6 +99,15 @@ impl Default for Number {
 ///
 /// Cost: memory of at most eight times the message.
 pub fn decode(message: &[u8]) -> Result<(i64, HistogramSample), Error> {
+    let (time, sample) = decode_taken(message)?;
+    if let HistogramSample::Int(histogram) = &sample {
+        check_count(histogram)?;
+    }
+    Ok((time, sample))
+}
+
+/// As [`decode`], of one that another node has taken: the count is not compared with the buckets.
+pub fn decode_taken(message: &[u8]) -> Result<(i64, HistogramSample), Error> {
     let fields = read(message)?;
     let time = fields.time;
     let histogram = match fields.count {
@@ -182,12 +191,6 @@ impl Fields {
             custom_values: self.custom_values,
         };
         histogram.check()?;
-        let sides = [&histogram.positive_deltas, &histogram.negative_deltas];
-        let found = (sides.into_iter().map(|deltas| observations(deltas)))
-            .fold(histogram.zero_count, u64::saturating_add);
-        if found > count || found < count && !histogram.sum.is_nan() {
-            return Err(Error::Count { found, count });
-        }
         Ok(histogram)
     }
 
@@ -277,6 +280,18 @@ impl Buckets {
         }
         Ok(())
     }
+}
+
+/// Observations of NaN are in no bucket, and make the sum NaN.
+fn check_count(histogram: &Histogram) -> Result<(), Error> {
+    let count = histogram.count;
+    let sides = [&histogram.positive_deltas, &histogram.negative_deltas];
+    let found = (sides.into_iter().map(|deltas| observations(deltas)))
+        .fold(histogram.zero_count, u64::saturating_add);
+    if found > count || found < count && !histogram.sum.is_nan() {
+        return Err(Error::Count { found, count });
+    }
+    Ok(())
 }
 
 /// In buckets whose counts, each told by its distance from the one before, are not below zero.

@@ -506,7 +506,7 @@ fn the_bounds_of_a_query_are_those_of_all_its_shards_together() {
         taken.into_inner().unwrap()
     };
     assert!(
-        taken(16) <= taken(1) + 4 * 200,
+        taken(16) <= taken(1) + 8 * 200 + 16 * 32,
         "{} {}",
         taken(16),
         taken(1)
