@@ -6,7 +6,7 @@
 //! connection is idle too, and would hang up on a Prometheus between two scrapes.)
 //!
 //! Three bytes that a URL may not have, and that Go's servers take in a query all the same (`query?query=up{job="x"}`), are escaped on their way to hyper, which would
-//! answer 400 before anybody here could say why.
+//! answer 400 before anybody here could say why. A request that was read with the one before it, since its client did not wait for an answer, is left as it is.
 
 use std::cell::Cell;
 use std::collections::VecDeque;

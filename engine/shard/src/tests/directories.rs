@@ -112,6 +112,17 @@ impl Disks {
         }
     }
 
+    /// After a stop at some operation: the node starts, has what it had, takes more, and has that too after the machine has ended.
+    fn come_back(&mut self, stop: u64) {
+        self.end(stop.is_multiple_of(2));
+        self.start();
+        self.verify();
+        self.push();
+        self.end(true);
+        self.start();
+        self.verify();
+    }
+
     /// Files and directories below a directory, with what is in them.
     fn tree(&self, path: &str) -> Vec<(PathBuf, Option<Vec<u8>>)> {
         let path = PathBuf::from(path);
@@ -438,13 +449,7 @@ fn a_start_that_moves_cores_may_end_at_any_moment() {
                 run.push();
             }
             let all_done = !run.sim.is_off();
-            run.end(stop % 2 == 0);
-            run.start();
-            run.verify();
-            run.push();
-            run.end(true);
-            run.start();
-            run.verify();
+            run.come_back(stop);
             change.check(&run, &what);
             last = stop;
             if all_done {
@@ -466,13 +471,7 @@ fn a_first_start_on_directories_may_end_at_any_moment() {
             run.push();
         }
         let all_done = !run.sim.is_off();
-        run.end(stop % 2 == 0);
-        run.start();
-        run.verify();
-        run.push();
-        run.end(true);
-        run.start();
-        run.verify();
+        run.come_back(stop);
         assert_eq!(run.cores_in("disk0").len(), 2, "stopped after {stop}");
         assert_eq!(run.cores_in("disk1").len(), 1, "stopped after {stop}");
         assert!(run.cores_in("data").is_empty(), "stopped after {stop}");

@@ -14,7 +14,7 @@ use wire::remote_write::{exemplar, histogram};
 
 use super::names::{LabelIter, Names};
 use super::texts;
-use super::validate::{Invalid, Reason, Unusable, lossy_metric};
+use super::validate::{Invalid, Reason, Unusable, lossy_metric, lossy_set};
 
 /// UTF-8 characters in the names and values of an exemplar's labels. Source: OpenMetrics.
 const EXEMPLAR_CHARS_MAX: usize = 128;
@@ -175,24 +175,21 @@ pub(crate) fn exemplar(
         Names::V1 => exemplar::decode(message),
         Names::V2 { body, table } => exemplar::decode_v2(message, body, table.symbols()),
     };
-    let series = || lossy_metric(labels.clone());
     let exemplar = match decoded {
         Ok(exemplar) => exemplar,
         Err(exemplar::Error::Malformed(what)) => return Err(what),
         Err(error) => {
-            let text = format!("{error}: series {}", series());
+            let text = format!("{error}: series {}", lossy_metric(labels.clone()));
             return Ok(Err(("exemplar_labels_invalid", text)));
         }
     };
     // Order and texts as in Cortex.
     let refuse = |reason, what: String| {
-        let pairs = exemplar.labels.iter();
-        let pairs = pairs.map(|(name, value)| format!("{name}={}", texts::quote(value)));
         let text = format!(
-            "{what}, timestamp: {} series: {} labels: {{{}}}",
+            "{what}, timestamp: {} series: {} labels: {}",
             exemplar.time.0,
-            series(),
-            pairs.collect::<Vec<_>>().join(", ")
+            lossy_set(labels.clone()),
+            texts::label_set(exemplar.labels.iter())
         );
         Ok(Err((reason, text)))
     };

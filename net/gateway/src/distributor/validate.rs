@@ -277,6 +277,12 @@ pub(crate) fn lossy_metric(sent: LabelIter<'_>) -> String {
     )
 }
 
+/// All labels as text, whatever their bytes are; for errors.
+pub(crate) fn lossy_set(sent: LabelIter<'_>) -> String {
+    let pairs = owned(sent);
+    texts::label_set(pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())))
+}
+
 fn owned(sent: LabelIter<'_>) -> Vec<(String, String)> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     sent.flatten()

@@ -425,6 +425,25 @@ async fn a_rate_is_all_or_nothing_and_tells_when_to_come_back() {
     );
 }
 
+#[tokio::test]
+async fn exemplars_are_refused_in_the_words_of_cortex() {
+    let series = r#"series: {__name__="up", instance="i", job="a"} labels:"#;
+    for (exemplar, words) in [
+        (
+            vec![0x18, 7],
+            format!("exemplar missing labels, timestamp: 7 {series} {{}}"),
+        ),
+        (
+            exemplar_message("abc", 0),
+            format!(r#"exemplar missing timestamp, timestamp: 0 {series} {{trace_id="abc"}}"#),
+        ),
+    ] {
+        let body = series_of(UP, &[(0x12, sample(1, 1.0)), (0x1a, exemplar)]);
+        let (status, text) = Rig::new().send(snappy::pack(&body)).await;
+        assert_eq!((status, text), (400, words));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn exemplars_count_for_the_rate() {
     let limits = TenantLimits {
