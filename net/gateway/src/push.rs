@@ -11,7 +11,7 @@
 //! | 400 | undecodable, too large, or something in it was refused: the rest is stored, the first error is told |
 //! | 408 | the body did not come in time |
 //! | 415 | another media type or encoding |
-//! | 429 | the rate of the tenant; nothing is stored; `Retry-After` |
+//! | 429 | the rate of the tenant; nothing is stored; `Retry-After`. Where the tenant wants it so, also a limit of its series: the rest is stored, and a repeat finds it there |
 //! | 500 | the store of HA elections has no answer; senders repeat it |
 //! | 503 | the state of the node: queues, bytes in work, disk, memory for new series (the known ones of the body are stored); `Retry-After`, senders repeat it |
 //!
@@ -40,7 +40,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 use http_body_util::Full;
-use model::{CoreId, Labels, Metadata, TenantId};
+use model::{CoreId, Labels, Metadata, SeriesLimitStatus, TenantId};
 use prometheus::{IntGauge, Registry};
 use shard::{Memory, Push, Refusal, RejectReason, Wake};
 use smallvec::SmallVec;
@@ -582,6 +582,8 @@ impl PushService {
                 "a series sent with labels has no key to be dead"
             );
         }
+        let beyond = verdict.refused_series || assembly.over_limit != [0; 2];
+        let as_429 = settings.limits.series_limit_status == SeriesLimitStatus::TooManyRequests;
         let minute = self.minute();
         tenant
             .refusals
@@ -602,6 +604,7 @@ impl PushService {
         let error = verdict.error.map(|(_, text)| text);
         match error.or(assembly.error).or(assembly.metadata_error) {
             None => Ok(()),
+            Some(text) if beyond && as_429 => Err(PushError::SeriesLimit(text)),
             Some(text) => Err(PushError::Invalid(text)),
         }
     }

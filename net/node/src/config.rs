@@ -9,6 +9,7 @@
 
 mod caches;
 mod credentials;
+mod expand;
 mod keys;
 mod nearest;
 mod overrides;
@@ -28,9 +29,9 @@ pub(crate) use credentials::read as read_credentials;
 pub(crate) use overrides::{
     Overridden, limit_values, page as overrides_page, read as read_overrides,
 };
-pub(crate) use reference::{diff, help, yaml};
+pub(crate) use reference::{diff, help, modules, yaml};
 pub(crate) use setting::{
-    Backend, ByteSize, ClientAuthType, Io, LogLevel, Lookup, Rate, Secret, Sse,
+    Backend, ByteSize, ClientAuthType, Io, LogFormat, LogLevel, Lookup, Rate, Secret, Sse,
 };
 pub(crate) use sources::{Request, read};
 
@@ -107,6 +108,7 @@ pub(crate) struct Server {
     pub(crate) http_path_prefix: String,
     pub(crate) gateway_threads: usize,
     pub(crate) log_level: LogLevel,
+    pub(crate) log_format: LogFormat,
     pub(crate) http_tls: TlsConfig,
     pub(crate) grpc_tls: TlsConfig,
     /// What nodes show each other. Empty: nothing.
@@ -204,6 +206,8 @@ pub(crate) struct Distributor {
     pub(crate) otlp: Otlp,
     pub(crate) max_inflight_bytes: ByteSize,
     pub(crate) max_inflight_bytes_per_tenant: ByteSize,
+    /// True: nothing else is built.
+    pub(crate) shard_by_all_labels: bool,
     pub(crate) ha_tracker: HaTracker,
     pub(crate) max_ingestion_rate: Rate,
     pub(crate) max_inflight_push_requests: u64,
@@ -395,6 +399,7 @@ impl Config {
                 http_path_prefix: String::new(),
                 gateway_threads: 0,
                 log_level: LogLevel::Info,
+                log_format: LogFormat::Logfmt,
                 http_tls: TlsConfig::default(),
                 grpc_tls: TlsConfig::default(),
                 grpc_secret_file: String::new(),
@@ -417,6 +422,7 @@ impl Config {
                 },
                 max_inflight_bytes: ByteSize(512 << 20),
                 max_inflight_bytes_per_tenant: ByteSize(256 << 20),
+                shard_by_all_labels: true,
                 ha_tracker: HaTracker {
                     enable: false,
                     update_timeout: Duration::from_secs(15),
@@ -669,6 +675,12 @@ impl Config {
         if let Some((key, _, max)) = bounded.iter().find(|(_, value, max)| value > max) {
             return Err(format!("{key}: must not be above {max}"));
         }
+        if !self.distributor.shard_by_all_labels {
+            return Err(
+                "distributor.shard_by_all_labels: must be true, series are always placed by all of their labels"
+                    .to_owned(),
+            );
+        }
         if 2 * self.distributor.max_recv_msg_size.0 > self.distributor.max_inflight_bytes.0 {
             return Err("distributor.max_inflight_bytes: must hold a body of \
                         distributor.max_recv_msg_size twice, packed and unpacked"
@@ -685,6 +697,15 @@ impl Config {
         Ok(())
     }
 }
+
+/// The words of `target`, and whether the part is in `all`.
+pub(super) const MODULES: [(&str, bool); 5] = [
+    ("all", false),
+    ("distributor", true),
+    ("ingester", true),
+    ("querier", true),
+    ("query-frontend", false),
+];
 
 impl Config {
     /// Which parts of Myelin this node is.
@@ -709,9 +730,8 @@ impl Config {
                 "querier" => roles.querier = true,
                 "query-frontend" => roles.frontend = true,
                 other => {
-                    return Err(format!(
-                        "{other:?} is none of all, distributor, ingester, querier, query-frontend"
-                    ));
+                    let known = MODULES.map(|(name, _)| name).join(", ");
+                    return Err(format!("{other:?} is none of {known}"));
                 }
             }
         }

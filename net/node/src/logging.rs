@@ -1,4 +1,4 @@
-//! The log: one line of `key=value` pairs per event, to standard error.
+//! The log: one line per event, to standard error, of `key=value` pairs or as a JSON object.
 
 use std::fmt::{self, Write as _};
 use std::sync::OnceLock;
@@ -6,15 +6,16 @@ use std::sync::OnceLock;
 use prometheus::{IntCounterVec, Opts};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::config::LogLevel;
+use crate::config::{LogFormat, LogLevel};
 
 /// Events of our crates at `level` and above, of all others warnings only. Called once.
-pub(crate) fn start(level: LogLevel) {
+pub(crate) fn start(level: LogLevel, format: LogFormat) {
     let ours = match level {
         LogLevel::Debug => "debug",
         LogLevel::Info => "info",
@@ -32,12 +33,14 @@ pub(crate) fn start(level: LogLevel) {
     ] {
         let _ = write!(filter, ",{name}={ours}");
     }
-    tracing_subscriber::fmt()
+    let lines = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
         .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .event_format(Logfmt)
-        .init();
+        .with_ansi(false);
+    match format {
+        LogFormat::Logfmt => lines.event_format(Logfmt).init(),
+        LogFormat::Json => lines.event_format(Json).fmt_fields(JsonFields).init(),
+    }
 }
 
 /// Lines by level.
@@ -67,22 +70,10 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let level = match *event.metadata().level() {
-            Level::ERROR => "error",
-            Level::WARN => "warn",
-            Level::INFO => "info",
-            Level::DEBUG => "debug",
-            Level::TRACE => "trace",
-        };
+        let (level, part) = head(event);
         counter().with_label_values(&[level]).inc();
         writer.write_str("ts=")?;
         SystemTime.format_time(&mut writer)?;
-        let part = event
-            .metadata()
-            .target()
-            .split("::")
-            .next()
-            .unwrap_or_default();
         write!(writer, " level={level} part={part}")?;
         let mut fields = Fields {
             writer: &mut writer,
@@ -102,6 +93,112 @@ where
     }
 }
 
+/// Level, and the part of the node that it is from.
+fn head<'a>(event: &Event<'a>) -> (&'static str, &'a str) {
+    let level = match *event.metadata().level() {
+        Level::ERROR => "error",
+        Level::WARN => "warn",
+        Level::INFO => "info",
+        Level::DEBUG => "debug",
+        Level::TRACE => "trace",
+    };
+    let mut parts = event.metadata().target().split("::");
+    (level, parts.next().unwrap_or_default())
+}
+
+/// `{"ts":"2026-01-02T03:04:05.678901Z","level":"info","part":"shard","msg":"...","key":"value"}`; numbers and truths are such.
+struct Json;
+
+impl<S, N> FormatEvent<S, N> for Json
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let (level, part) = head(event);
+        counter().with_label_values(&[level]).inc();
+        writer.write_str("{\"ts\":\"")?;
+        SystemTime.format_time(&mut writer)?;
+        write!(writer, "\",\"level\":\"{level}\",\"part\":\"{part}\"")?;
+        JsonFields.format_fields(writer.by_ref(), event)?;
+        for span in context.event_scope().into_iter().flatten() {
+            let extensions = span.extensions();
+            if let Some(fields) = extensions.get::<FormattedFields<N>>() {
+                writer.write_str(fields)?;
+            }
+        }
+        writer.write_str("}\n")
+    }
+}
+
+/// Fields of an event or a span, a comma before each.
+struct JsonFields;
+
+impl<'w> FormatFields<'w> for JsonFields {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'w>, fields: R) -> fmt::Result {
+        let mut members = Members {
+            writer,
+            result: Ok(()),
+        };
+        fields.record(&mut members);
+        members.result
+    }
+}
+
+struct Members<'w> {
+    writer: Writer<'w>,
+    result: fmt::Result,
+}
+
+impl Members<'_> {
+    fn put(&mut self, field: &Field, value: serde_json::Value) {
+        let name = serde_json::Value::from(shown(field));
+        self.result = self
+            .result
+            .and_then(|()| write!(self.writer, ",{name}:{value}"));
+    }
+}
+
+impl Visit for Members<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field, value.into());
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put(field, value.into());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put(field, value.into());
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        // What JSON has no number for becomes null.
+        self.put(field, value.into());
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put(field, value.into());
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.put(field, format!("{value:?}").into());
+    }
+}
+
+/// The name of a field in a line.
+fn shown(field: &Field) -> &'static str {
+    match field.name() {
+        "message" => "msg",
+        name => name,
+    }
+}
+
 struct Fields<'a, 'w> {
     writer: &'a mut Writer<'w>,
     result: fmt::Result,
@@ -109,11 +206,7 @@ struct Fields<'a, 'w> {
 
 impl Fields<'_, '_> {
     fn put(&mut self, field: &Field, text: &str) {
-        let name = if field.name() == "message" {
-            "msg"
-        } else {
-            field.name()
-        };
+        let name = shown(field);
         let plain = !text.is_empty()
             && text
                 .bytes()
@@ -152,6 +245,45 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn an_event_is_an_object_where_that_is_asked_for() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .with_ansi(false)
+            .event_format(Json)
+            .fmt_fields(JsonFields)
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let path = "a b\n\u{1}";
+            tracing::info!(count = -3, ok = true, path, "it is \"so\"");
+            let trace_id = "4bf9";
+            let span = tracing::error_span!("request", %trace_id);
+            span.in_scope(|| tracing::warn!(share = 0.5, "within"));
+        });
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<serde_json::Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        let mut first = lines[0].clone();
+        assert!(first["ts"].take().as_str().unwrap().starts_with("20"));
+        assert_eq!(
+            first,
+            serde_json::json!({
+                "ts": null, "level": "info", "part": "myelin", "msg": "it is \"so\"",
+                "count": -3, "ok": true, "path": "a b\n\u{1}",
+            })
+        );
+        let second = &lines[1];
+        assert_eq!(
+            (&second["trace_id"], &second["share"]),
+            (&"4bf9".into(), &0.5.into())
+        );
     }
 
     #[test]

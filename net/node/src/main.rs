@@ -52,12 +52,18 @@ fn main() -> ExitCode {
         Ok(Request::Version) => {
             return say(&format!("myelin, version {VERSION}\n"));
         }
+        Ok(Request::Modules) => {
+            return say(&config::modules());
+        }
+        Ok(Request::Print(config)) => {
+            return say(&config::yaml(&config));
+        }
         Err(error) => {
             eprintln!("myelin: {error}");
             return ExitCode::from(2);
         }
     };
-    logging::start(config.server.log_level);
+    logging::start(config.server.log_level, config.server.log_format);
     match node::run(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -37,7 +37,7 @@ pub use histogram::{
 };
 pub use ids::{CoreId, Generation, Lsn, SeriesId, SeriesKey, SeriesRef, TimeMs};
 pub use labels::{Labels, LabelsBuilder, LabelsError, METRIC_NAME, put_label};
-pub use limits::{Ack, RateStrategy, TenantLimits};
+pub use limits::{Ack, NameScheme, RateStrategy, SeriesLimitStatus, TenantLimits};
 pub use matcher::{MatchOp, Matcher, MatcherError};
 pub use metadata::{Metadata, MetricType};
 pub use prefetch::prefetch;

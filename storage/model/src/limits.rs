@@ -27,6 +27,48 @@ pub enum RateStrategy {
     Global,
 }
 
+/// Which names metrics and labels may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum NameScheme {
+    /// Any text that is not empty.
+    #[default]
+    Utf8,
+    /// Letters of ASCII, digits and `_`, not a digit first; metrics also `:`.
+    Legacy,
+}
+
+impl NameScheme {
+    /// Whether a label may be called so.
+    pub fn takes_label(self, name: &str) -> bool {
+        self.takes(name, |byte| byte == b'_')
+    }
+
+    /// Whether a metric may be called so.
+    pub fn takes_metric(self, name: &str) -> bool {
+        self.takes(name, |byte| byte == b'_' || byte == b':')
+    }
+
+    fn takes(self, name: &str, is_letter: fn(u8) -> bool) -> bool {
+        let is_letter = |byte: u8| byte.is_ascii_alphabetic() || is_letter(byte);
+        let Some((first, rest)) = name.as_bytes().split_first() else {
+            return false;
+        };
+        let mut rest = rest.iter();
+        self == NameScheme::Utf8
+            || is_letter(*first) && rest.all(|byte| is_letter(*byte) || byte.is_ascii_digit())
+    }
+}
+
+/// What is answered to a push of which a series is beyond a limit of the tenant's series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum SeriesLimitStatus {
+    /// 400: its sender goes on with the next.
+    #[default]
+    BadRequest,
+    /// 429, as Cortex once did.
+    TooManyRequests,
+}
+
 /// Limits of one tenant. Durations of zero and counts of zero are "no limit" unless said otherwise.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TenantLimits {
@@ -48,6 +90,10 @@ pub struct TenantLimits {
     pub max_global_series_per_user: u64,
     /// As `max_series_per_metric`, over the whole cluster.
     pub max_global_series_per_metric: u64,
+    /// Whether what these four refuse is answered 400 or 429.
+    pub series_limit_status: SeriesLimitStatus,
+    /// Which names are taken. 400.
+    pub name_scheme: NameScheme,
     /// Labels of one series, `__name__` included. 400.
     pub max_label_names_per_series: u32,
     /// Bytes of a label's name. 400.
@@ -238,6 +284,7 @@ impl TenantLimits {
                 limits.max_label_value_length,
                 limits.max_labels_size_bytes,
                 limits.enforce_metric_name,
+                limits.name_scheme,
             )
         };
         let ha = |limits: &TenantLimits| {
@@ -279,6 +326,8 @@ impl TenantLimits {
             max_series_per_metric: 50_000,
             max_global_series_per_user: 0,
             max_global_series_per_metric: 0,
+            series_limit_status: SeriesLimitStatus::BadRequest,
+            name_scheme: NameScheme::Utf8,
             max_label_names_per_series: 30,
             max_label_name_length: 1024,
             max_label_value_length: 2048,
@@ -344,6 +393,24 @@ fn smaller(a: u64, b: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn legacy_names_are_those_that_need_no_quotes() {
+        let legacy = NameScheme::Legacy;
+        for (name, label, metric) in [
+            ("up", true, true),
+            ("_a1", true, true),
+            ("job:up:rate5m", false, true),
+            ("1a", false, false),
+            ("a.b", false, false),
+            ("größe", false, false),
+            ("", false, false),
+        ] {
+            assert_eq!(legacy.takes_label(name), label, "{name}");
+            assert_eq!(legacy.takes_metric(name), metric, "{name}");
+            assert_eq!(NameScheme::Utf8.takes_label(name), !name.is_empty());
+        }
+    }
 
     #[test]
     fn a_query_over_two_tenants_may_what_both_may() {

@@ -1,8 +1,8 @@
 //! What a series goes through that no alias knows: parse, drop, sort, check. Off the hot path. The order of all is in `assemble`.
 //!
 //! Order and texts as in Cortex `pkg/util/validation`: metric name missing, metric name invalid, too many labels; then label by label
-//! name invalid, name too long, value too long, name repeated; then the size of all. Names are UTF-8 names: anything but the empty
-//! one that is UTF-8. Labels with an empty value, and those of `drop_labels`, are removed before.
+//! name invalid, name too long, value too long, name repeated; then the size of all. Names are UTF-8 names, anything but the empty
+//! one that is UTF-8, or legacy ones ([`model::NameScheme`]). Labels with an empty value, and those of `drop_labels`, are removed before.
 
 use model::{METRIC_NAME, TenantLimits};
 use smallvec::SmallVec;
@@ -183,11 +183,21 @@ pub(crate) fn read(sent: LabelIter<'_>) -> Result<Pairs<'_>, Unusable> {
 
 fn check(pairs: &[(&str, &str)], limits: &TenantLimits) -> Result<(), Invalid> {
     let metric = || texts::quote_short(&texts::metric(pairs.iter().copied()));
-    if limits.enforce_metric_name && !pairs.iter().any(|(name, _)| *name == METRIC_NAME) {
-        return Err(Invalid::new(
-            Reason::MissingMetricName,
-            "sample missing metric name",
-        ));
+    if limits.enforce_metric_name {
+        match pairs.iter().find(|(name, _)| *name == METRIC_NAME) {
+            None => {
+                return Err(Invalid::new(
+                    Reason::MissingMetricName,
+                    "sample missing metric name",
+                ));
+            }
+            Some((_, name)) if !limits.name_scheme.takes_metric(name) => {
+                let name = texts::quote_short(name);
+                let text = format!("sample invalid metric name: {name}");
+                return Err(Invalid::new(Reason::MetricNameInvalid, text));
+            }
+            Some(_) => {}
+        }
     }
     if exceeds(pairs.len(), limits.max_label_names_per_series) {
         let text = format!(
@@ -201,10 +211,10 @@ fn check(pairs: &[(&str, &str)], limits: &TenantLimits) -> Result<(), Invalid> {
     let mut last = None;
     let mut size = 0usize;
     for &(name, value) in pairs {
-        if name.is_empty() {
+        if !limits.name_scheme.takes_label(name) {
             let text = format!(
                 "sample invalid label: {} metric {}",
-                texts::quote(name),
+                texts::quote_short(name),
                 metric()
             );
             return Err(Invalid::new(Reason::LabelInvalid, text));

@@ -8,6 +8,9 @@ use shard::Refusal;
 use wire::remote_write;
 use wire::snappy;
 
+/// Series leave memory when they have not been written for long, so nothing is gained by coming back sooner.
+const SERIES_LIMIT_RETRY_S: u64 = 60;
+
 /// Bounds of `distributor.instance_limits`, in the words of Cortex.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InstanceLimit {
@@ -58,6 +61,9 @@ pub enum PushError {
         /// When it may pass.
         wait: Duration,
     },
+    /// A series is beyond a limit of the tenant's series, and that is to be answered so; the words of the first error. The rest is stored.
+    #[error("{0}")]
+    SeriesLimit(String),
     /// Too many bytes of bodies in work.
     #[error("too many bytes of pushes in work{}", if *.of_tenant { " for this tenant" } else { "" })]
     Inflight {
@@ -103,7 +109,7 @@ impl PushError {
             | PushError::NotElected { .. }
             | PushError::MediaType(_) => Class::Client,
             PushError::Slow(_) => Class::Timeout,
-            PushError::RateLimited { .. } => Class::Limit,
+            PushError::RateLimited { .. } | PushError::SeriesLimit(_) => Class::Limit,
             PushError::Inflight { .. }
             | PushError::Instance(_)
             | PushError::Overload
@@ -125,7 +131,9 @@ impl PushError {
             PushError::NotElected { .. } => StatusCode::ACCEPTED,
             PushError::Slow(_) => StatusCode::REQUEST_TIMEOUT,
             PushError::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            PushError::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
+            PushError::RateLimited { .. } | PushError::SeriesLimit(_) => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             PushError::Inflight { .. }
             | PushError::Instance(_)
             | PushError::Overload
@@ -138,6 +146,7 @@ impl PushError {
     pub(super) fn retry_after(&self) -> Option<u64> {
         match self {
             PushError::RateLimited { wait, .. } => Some(wait.as_secs_f64().ceil().max(1.0) as u64),
+            PushError::SeriesLimit(_) => Some(SERIES_LIMIT_RETRY_S),
             PushError::Inflight { .. }
             | PushError::Instance(_)
             | PushError::Overload

@@ -10,17 +10,75 @@ use super::setting::Setting;
 
 pub(super) use not_built::NOT_BUILT;
 
-/// Other names of keys in the file, as Cortex has them.
-pub(super) const ALIASES: &[(&str, &str)] = &[
-    (
-        "limits.compactor_blocks_retention_period",
-        "ingester.retention",
-    ),
-    (
-        "distributor.ha_tracker.ha_tracker_failover_timeout",
-        "limits.ha_tracker_failover_timeout",
-    ),
+/// Another name of a key, as Cortex has it.
+pub(super) struct Alias {
+    /// Path in the file.
+    pub(super) yaml: &'static str,
+    /// The flag without dashes; empty where it is the key's own.
+    pub(super) flag: &'static str,
+    /// The key's path.
+    pub(super) key: &'static str,
+}
+
+/// Other names of keys. Of those below `limits` the ones of limits are taken from a tenant's entry too.
+pub(super) const ALIASES: &[Alias] = &[
+    Alias {
+        yaml: "limits.compactor_blocks_retention_period",
+        flag: "compactor.blocks-retention-period",
+        key: "ingester.retention",
+    },
+    Alias {
+        yaml: "distributor.ha_tracker.ha_tracker_failover_timeout",
+        flag: "",
+        key: "limits.ha_tracker_failover_timeout",
+    },
+    Alias {
+        yaml: "distributor.remote_timeout",
+        flag: "distributor.remote-timeout",
+        key: "ingester_client.remote_timeout",
+    },
+    Alias {
+        yaml: "querier.lookback_delta",
+        flag: "promql.lookback-delta",
+        key: "querier.lookback_delta",
+    },
+    Alias {
+        yaml: "frontend.compress_responses",
+        flag: "querier.compress-http-responses",
+        key: "api.response_compression_enabled",
+    },
+    Alias {
+        yaml: "frontend.max_outstanding_per_tenant",
+        flag: "frontend.max-outstanding-requests-per-tenant",
+        key: "limits.max_outstanding_requests_per_tenant",
+    },
+    Alias {
+        yaml: "limits.name_validation_scheme",
+        flag: "validation.name-validation-scheme",
+        key: "name_validation_scheme",
+    },
+    Alias {
+        yaml: "limits.per_tenant_override_config",
+        flag: "limits.per-user-override-config",
+        key: "runtime_config.file",
+    },
+    Alias {
+        yaml: "limits.per_tenant_override_period",
+        flag: "limits.per-user-override-period",
+        key: "runtime_config.period",
+    },
 ];
+
+/// The key that a flag sets, by the key's own name or another.
+pub(super) fn of_flag(name: &str) -> Option<(usize, &'static Key)> {
+    let mut aliases = ALIASES.iter().filter(|alias| !alias.flag.is_empty());
+    let alias = aliases.find(|alias| alias.flag == name);
+    let mut all = keys().iter().enumerate();
+    match alias {
+        Some(alias) => all.find(|(_, key)| key.yaml == alias.key),
+        None => all.find(|(_, key)| key.flag == name),
+    }
+}
 
 /// One key.
 pub(super) struct Key {
@@ -186,6 +244,14 @@ fn process() -> Vec<Key> {
             "true",
             "Whether the header `X-Scope-OrgID` names the tenant and must be there. Off: everything belongs to the tenant `fake`, \
              and rates and numbers of series are not limited unless `limits` says so."
+        ),
+        key!(
+            "name_validation_scheme",
+            "name-validation-scheme",
+            limits.name_scheme,
+            "legacy",
+            "Which names metrics and labels may have: `utf8`, any text; `legacy`, letters, digits and `_` (metrics also `:`), not a digit first. Others are refused. \
+             Of a tenant's own it is `limits.name_validation_scheme`, as in Mimir (`-validation.name-validation-scheme`)."
         ),
         key!(
             "tenant_federation.enabled",
@@ -392,6 +458,13 @@ fn server() -> Vec<Key> {
             "debug",
             "What is logged to standard error: debug, info, warn or error."
         ),
+        key!(
+            "server.log_format",
+            "log.format",
+            server.log_format,
+            "json",
+            "How a line of the log is written: `logfmt`, pairs of `key=value`, or `json`, an object."
+        ),
     ]
 }
 
@@ -417,6 +490,13 @@ fn paths() -> Vec<Key> {
             distributor.max_inflight_bytes_per_tenant,
             "384MiB",
             "The same for one tenant, who in any case may have only twice what is still free: one that floods leaves room for the others. 0: only that."
+        ),
+        key!(
+            "distributor.shard_by_all_labels",
+            "distributor.shard-by-all-labels",
+            distributor.shard_by_all_labels,
+            "false",
+            "For files of Cortex, where it is to be true: series are always placed by all of their labels."
         ),
         key!(
             "distributor.ha_tracker.enable_ha_tracker",

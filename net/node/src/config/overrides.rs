@@ -9,7 +9,7 @@ use gateway::LimitValue;
 use model::{TenantId, TenantLimits};
 
 use super::Config;
-use super::keys::{ALIASES, Key, keys};
+use super::keys::{ALIASES, Alias, Key, keys};
 use super::reference::put_line;
 use super::setting::Setting;
 use super::sources::{ConfigError, leaf, tree, unknown};
@@ -30,8 +30,11 @@ const NOT_BUILT: [&str; 5] = [
 /// The limits, and the names that a tenant knows them by.
 fn limits() -> impl Iterator<Item = (&'static str, &'static Key)> {
     keys().iter().filter_map(|key| {
-        let aliases = ALIASES.iter().filter(|(_, name)| *name == key.yaml);
-        let mut paths = std::iter::once(key.yaml).chain(aliases.map(|(alias, _)| *alias));
+        // Where the file of overrides is stands among the limits, but is none of a tenant.
+        let is_of_key =
+            |alias: &&Alias| alias.key == key.yaml && !alias.key.starts_with("runtime_config.");
+        let aliases = ALIASES.iter().filter(is_of_key).map(|alias| alias.yaml);
+        let mut paths = std::iter::once(key.yaml).chain(aliases);
         Some((paths.find_map(|path| path.strip_prefix("limits."))?, key))
     })
 }

@@ -1,7 +1,7 @@
 //! The table of keys as text: `-help`, the page `/config`, and the page `docs/config.md`, which a test holds true.
 
-use super::Config;
 use super::keys::{Key, keys};
+use super::{Config, MODULES};
 
 /// The help: every flag with its default and meaning.
 pub(crate) fn help() -> String {
@@ -9,7 +9,10 @@ pub(crate) fn help() -> String {
         "myelin: a durable, multi-tenant store for Prometheus metrics.\n\n\
          Usage: myelin [-flag=value ...]\n       myelin tool COMMAND (`myelin tool` lists them)\n\n  \
          -config.file path\n        YAML file; flags win over it.\n  \
-         -help\n        This text.\n  \
+         -config.expand-env\n        Puts environment variables into that file: ${VAR}, or ${VAR:what stands there else}.\n  \
+         -print.config\n        What flags and file come to, as a file, instead of a start.\n  \
+         -modules\n        The words for -target.\n  \
+         -help, -help-all\n        This text.\n  \
          -version\n        The version.\n",
     );
     let defaults = Config::defaults(false);
@@ -28,6 +31,16 @@ pub(crate) fn help() -> String {
         ));
     }
     text
+}
+
+/// The words of `-target`, a line each, as Cortex lists them.
+pub(crate) fn modules() -> String {
+    let line = |(name, in_all): (&str, bool)| match in_all {
+        true => format!("{name} *\n"),
+        false => format!("{name}\n"),
+    };
+    let lines: String = MODULES.map(line).concat();
+    lines + "\nModules marked with * are included in target all.\n"
 }
 
 /// The configuration as a file that gives the same one again.
@@ -93,7 +106,9 @@ pub(super) fn markdown() -> String {
     let mut text = String::from(
         "# Configuration\n\n\
          Written by `UPDATE_GOLDEN=1 cargo test -p myelin` from `net/node/src/config/keys.rs`, and held true by that test.\n\n\
-         Flags (`-name=value`, one dash or two) win over the file (`-config.file`), the file over defaults. Names are those of\n\
+         Flags (`-name=value`, one dash or two) win over the file (`-config.file`), the file over defaults. With `-config.expand-env` the file may say\n\
+         `${VAR}` and `${VAR:default}` for environment variables; one that is not set and has no default is an error. `-print.config` shows what all came to,\n\
+         `-modules` the words of `target`. Names are those of\n\
          Cortex where the meaning is. Durations as `1h30m`, sizes as `64MiB`. Where two defaults are given, the first holds without\n\
          tenants, the second with `auth_enabled: true`. An unknown key is an error that names the nearest known one; a key\n\
          of a part of Cortex that is not built is an error that says so.\n\n\

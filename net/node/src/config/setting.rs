@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use gateway::SlowerThan;
 use gateway::tls::ClientAuth;
-use model::{Ack, RateStrategy, RelabelAction, RelabelConfig};
+use model::{Ack, NameScheme, RateStrategy, RelabelAction, RelabelConfig, SeriesLimitStatus};
 
 use super::caches::Compression;
 
@@ -93,6 +93,15 @@ pub(crate) enum LogLevel {
     Warn,
     /// What needs a human.
     Error,
+}
+
+/// How a line of the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// Pairs.
+    Logfmt,
+    /// An object.
+    Json,
 }
 
 /// Whether clients show a certificate.
@@ -496,6 +505,11 @@ words!(
     "error" = LogLevel::Error
 );
 words!(
+    LogFormat,
+    "logfmt" = LogFormat::Logfmt,
+    "json" = LogFormat::Json
+);
+words!(
     RateStrategy,
     "local" = RateStrategy::Local,
     "global" = RateStrategy::Global
@@ -518,6 +532,16 @@ words!(
     "" = Sse::None,
     "SSE-S3" = Sse::S3,
     "SSE-KMS" = Sse::Kms
+);
+words!(
+    NameScheme,
+    "utf8" = NameScheme::Utf8,
+    "legacy" = NameScheme::Legacy
+);
+words!(
+    SeriesLimitStatus,
+    "400" = SeriesLimitStatus::BadRequest,
+    "429" = SeriesLimitStatus::TooManyRequests
 );
 words!(Ack, "durable" = Ack::Durable, "written" = Ack::Written);
 

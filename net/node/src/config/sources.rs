@@ -12,7 +12,8 @@ use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, Command};
 
 use super::Config;
-use super::keys::{ALIASES, Key, NOT_BUILT, keys};
+use super::expand::{Environment, expanded};
+use super::keys::{ALIASES, Key, NOT_BUILT, keys, of_flag};
 use super::nearest::nearest;
 
 /// What the command line asks for.
@@ -24,6 +25,10 @@ pub(crate) enum Request {
     Help,
     /// Print the version and leave.
     Version,
+    /// Print what can be a target and leave.
+    Modules,
+    /// Print this configuration and leave.
+    Print(Box<Config>),
 }
 
 /// Why there is no configuration; a sentence for the operator.
@@ -38,8 +43,15 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Flags that are no keys of the file.
-const PROCESS_FLAGS: [&str; 4] = ["config.file", "help", "h", "version"];
+/// Flags that are no keys of the file, under the names that clap knows; all but the first are switches.
+const PROCESS_FLAGS: [&str; 6] = [
+    "config.file",
+    "config.expand-env",
+    "help",
+    "modules",
+    "print.config",
+    "version",
+];
 
 /// A key of the table (by position) and its text.
 type Given = Vec<(usize, String)>;
@@ -58,8 +70,12 @@ pub(crate) fn read(args: impl Iterator<Item = String>) -> Result<Request, Config
     if matches.get_flag("version") {
         return Ok(Request::Version);
     }
+    if matches.get_flag("modules") {
+        return Ok(Request::Modules);
+    }
+    let expand = matches.get_flag("config.expand-env");
     let mut given = match matches.get_one::<PathBuf>("config.file") {
-        Some(path) => read_file(path)?,
+        Some(path) => read_file(path, expand.then_some(&|name| std::env::var_os(name)))?,
         None => Vec::new(),
     };
     for (position, key) in keys().iter().enumerate() {
@@ -73,7 +89,11 @@ pub(crate) fn read(args: impl Iterator<Item = String>) -> Result<Request, Config
             given.push((position, text));
         }
     }
-    resolve(&given).map(|config| Request::Run(Box::new(config)))
+    let config = Box::new(resolve(&given)?);
+    Ok(match matches.get_flag("print.config") {
+        true => Request::Print(config),
+        false => Request::Run(config),
+    })
 }
 
 /// Applies what was given, in order, to the defaults that go with the last word on `auth_enabled`.
@@ -111,11 +131,15 @@ fn normalise(args: impl Iterator<Item = String>) -> Result<Vec<String>, ConfigEr
             Some((name, value)) => (name, Some(value.to_owned())),
             None => (text, None),
         };
-        let key = keys().iter().find(|key| key.flag == name);
+        let name = match name {
+            "h" | "help-all" => "help",
+            name => name,
+        };
+        let key = of_flag(name).map(|(_, key)| key);
         if key.is_none() && !PROCESS_FLAGS.contains(&name) {
             return Err(unknown(name, "flag -", keys().iter().map(|key| key.flag)));
         }
-        let name = if name == "h" { "help" } else { name };
+        let name = key.map_or(name, |key| key.flag);
         // A switch never takes the next argument, as in Go; everything else needs a value.
         let takes_value = key.map_or(name == "config.file", |key| !key.is_switch());
         let value = match value {
@@ -172,12 +196,17 @@ fn command() -> Command {
     Command::new("myelin")
         .disable_help_flag(true)
         .disable_version_flag(true)
-        .arg(Arg::new("help").long("help").action(ArgAction::SetTrue))
-        .arg(
-            Arg::new("version")
-                .long("version")
-                .action(ArgAction::SetTrue),
-        )
+        .args(PROCESS_FLAGS[1..].iter().map(|name| {
+            // As every switch: alone, or with a truth behind it.
+            Arg::new(*name)
+                .long(*name)
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_value("false")
+                .default_missing_value("true")
+                .value_parser(clap::value_parser!(bool))
+                .action(ArgAction::Set)
+        }))
         .arg(
             Arg::new("config.file")
                 .long("config.file")
@@ -187,9 +216,14 @@ fn command() -> Command {
         .args_override_self(true)
 }
 
-fn read_file(path: &Path) -> Result<Given, ConfigError> {
+fn read_file(path: &Path, environment: Option<&Environment>) -> Result<Given, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|e| ConfigError(format!("cannot read {}: {e}", path.display())))?;
+    let text = match environment {
+        Some(environment) => expanded(&text, environment)
+            .map_err(|e| ConfigError(format!("{}: {e}", path.display())))?,
+        None => text,
+    };
     from_yaml(&text).map_err(|e| ConfigError(format!("{}: {e}", path.display())))
 }
 
@@ -217,8 +251,8 @@ pub(super) fn tree(text: &str) -> Result<Option<serde_json::Value>, ConfigError>
 
 fn walk(value: &serde_json::Value, path: String, given: &mut Given) -> Result<(), ConfigError> {
     use serde_json::Value;
-    let alias = ALIASES.iter().find(|(alias, _)| *alias == path);
-    let name = alias.map_or(path.as_str(), |(_, key)| key);
+    let alias = ALIASES.iter().find(|alias| alias.yaml == path);
+    let name = alias.map_or(path.as_str(), |alias| alias.key);
     let known = keys().iter().position(|key| key.yaml == name);
     if let Some(position) = known {
         if let Some(text) = leaf(&keys()[position], &path, value)? {

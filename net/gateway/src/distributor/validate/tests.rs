@@ -87,6 +87,40 @@ fn labels_are_sorted_and_empty_values_and_dropped_labels_removed() {
     );
 }
 
+#[test]
+fn names_that_would_need_quotes_are_refused_where_only_legacy_ones_are_taken() {
+    let legacy = TenantLimits {
+        name_scheme: model::NameScheme::Legacy,
+        ..limits()
+    };
+    let dotted = [("__name__", "a.b"), ("c", "1")];
+    let label = [("__name__", "a:b"), ("c.d", "1")];
+    for sent in [&dotted, &label] {
+        assert!(checked(sent, &limits()).is_ok());
+    }
+    assert!(checked(&[("__name__", "a:b"), ("c_d", "ü")], &legacy).is_ok());
+    assert_eq!(
+        refused(&dotted, &legacy),
+        (
+            Reason::MetricNameInvalid,
+            "sample invalid metric name: \"a.b\"".to_owned()
+        )
+    );
+    assert_eq!(
+        refused(&label, &legacy),
+        (
+            Reason::LabelInvalid,
+            "sample invalid label: \"c.d\" metric \"a:b{c.d=\\\"1\\\"}\"".to_owned()
+        )
+    );
+    // Who does not insist on a name does not look at it, as in Cortex.
+    let any = TenantLimits {
+        enforce_metric_name: false,
+        ..legacy
+    };
+    assert!(checked(&dotted, &any).is_ok());
+}
+
 /// Labels, and what they are refused for.
 type Case<'a> = (&'a [(&'a str, &'a str)], Reason, &'a str);
 

@@ -55,6 +55,33 @@ async fn an_over_limit_tenant_is_told_the_same_every_scrape_and_the_cores_are_as
     rig.assert_nothing_held();
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_series_beyond_a_limit_is_answered_429_where_the_tenant_has_it_so() {
+    let rig = Rig::new();
+    rig.cores.limit_series(1);
+    let limits = TenantLimits {
+        max_series_per_user: 1,
+        series_limit_status: model::SeriesLimitStatus::TooManyRequests,
+        ..TenantLimits::cortex()
+    };
+    rig.overrides.replace(limits, []);
+    let names: Vec<String> = (0..2).map(|i| format!("m{i}")).collect();
+    // The second is refused from memory.
+    for time in 1..3 {
+        let (status, text) = scrape(&rig, &names, time).await;
+        assert_eq!(status, 429, "{text}");
+        assert!(
+            text.contains("per-user series limit of 1 exceeded"),
+            "{text}"
+        );
+    }
+    assert_eq!(scrape(&rig, &names[..1], 3).await.0, 200);
+    // What is wrong otherwise is as ever.
+    let unnamed: &[(&str, &str)] = &[("a", "b")];
+    assert_eq!(rig.push(&[(unnamed, 4, 1.0)]).await.0, 400);
+    rig.assert_nothing_held();
+}
+
 /// A limit frees up without a word to the gateway: after a few minutes each series is tried again, and when one of them is taken all the
 /// others are tried at once, however long their aliases would have held.
 #[tokio::test(start_paused = true)]

@@ -80,6 +80,13 @@ pub(super) fn keys() -> Vec<Key> {
             "The same for `max_series_per_metric`."
         ),
         key!(
+            "limits.series_limit_status",
+            "ingester.series-limit-status",
+            limits.series_limit_status,
+            "429",
+            "What is answered to a push of which a series is beyond one of these limits; the rest of it is stored. With 429 a sender that repeats what is answered so repeats it for as long as the limit holds."
+        ),
+        key!(
             "limits.max_label_names_per_series",
             "validation.max-label-names-per-series",
             limits.max_label_names_per_series,

@@ -25,10 +25,13 @@ pub(in crate::config) const NOT_BUILT: &[(&str, &str)] = &[
     ("compactor", "this part of the compactor"),
     ("store_gateway", "the store gateway"),
     ("store-gateway", "the store gateway"),
+    (
+        "purger.delete",
+        "a time in which deletions of series can be cancelled (they are done at once)",
+    ),
     ("purger", "the purger"),
     ("deletes", "deletion of series"),
     ("configs", "the configs service"),
-    ("config.expand-env", "environment variables in the file"),
     ("memberlist", "the cluster"),
     ("ring", "the cluster"),
     ("consul", "the cluster"),
@@ -52,8 +55,7 @@ pub(in crate::config) const NOT_BUILT: &[(&str, &str)] = &[
     ("distributor.replication-factor", "the cluster"),
     ("distributor.instance_limits", "this instance limit"),
     ("distributor.instance-limits", "this instance limit"),
-    ("distributor.shard", "the cluster"),
-    ("distributor.remote-timeout", "the cluster"),
+    ("distributor.sharding", "the cluster"),
     ("distributor.health", "the cluster"),
     ("distributor.pool", "the cluster"),
     ("distributor.zone", "the cluster"),
@@ -83,8 +85,6 @@ pub(in crate::config) const NOT_BUILT: &[(&str, &str)] = &[
     ("tenant-federation", "this part of tenant federation"),
     ("tracing", "tracing"),
     ("resource_monitor", "the resource monitor"),
-    ("name_validation_scheme", "the choice of name validation"),
-    ("name-validation-scheme", "the choice of name validation"),
     ("flusher", "the flusher"),
     (
         "limits.accept_mixed_ha_samples",
@@ -159,10 +159,6 @@ pub(in crate::config) const NOT_BUILT: &[(&str, &str)] = &[
     (
         "limits.max_queriers",
         "queriers of a tenant's own (see limits.max_concurrent_queries)",
-    ),
-    (
-        "limits.per_tenant_override",
-        "this name of the runtime configuration (see runtime_config.file)",
     ),
     ("limits.s3_", "S3 storage"),
 ];

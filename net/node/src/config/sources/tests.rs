@@ -49,6 +49,66 @@ fn help_and_version_are_asked_for_with_one_dash() {
     let ask = |arg: &str| read([arg.to_owned()].into_iter()).unwrap();
     assert!(matches!(ask("-help"), Request::Help) && matches!(ask("-h"), Request::Help));
     assert!(matches!(ask("-version"), Request::Version));
+    assert!(matches!(ask("-help-all"), Request::Help));
+    assert!(matches!(ask("-version=false"), Request::Run(_)));
+    assert!(matches!(ask("-modules"), Request::Modules));
+}
+
+#[test]
+fn what_flags_and_file_come_to_is_shown_instead_of_a_start() {
+    let args = ["-print.config", "-cores", "3"].map(str::to_owned);
+    match read(args.into_iter()).unwrap() {
+        Request::Print(config) => assert_eq!(config.cores, 3),
+        other => panic!("{other:?}"),
+    }
+    // A wrong one is told as ever.
+    assert!(flags(&["-print.config", "-cores=x"]).is_err());
+}
+
+#[test]
+fn other_names_of_cortex_set_the_same_key() {
+    for alias in ALIASES {
+        let key = keys().iter().find(|key| key.yaml == alias.key).unwrap();
+        let mut wanted = Config::defaults(false);
+        (key.set)(&mut wanted, key.example).unwrap();
+        let nested = alias.yaml.replace('.', ": {") + ": " + key.example;
+        let text = format!(
+            "{{{nested}{}}}",
+            "}".repeat(alias.yaml.matches('.').count())
+        );
+        assert_eq!(file(&text).unwrap(), wanted, "{text}");
+        if !alias.flag.is_empty() {
+            let flag = format!("-{}={}", alias.flag, key.example);
+            assert_eq!(flags(&[&flag]).unwrap(), wanted, "{flag}");
+        }
+    }
+}
+
+#[test]
+fn what_files_of_cortex_say_of_placement_is_taken_where_it_is_so() {
+    let config = file("distributor: {shard_by_all_labels: true}").unwrap();
+    assert_eq!(config, Config::defaults(false));
+    let error = flags(&["-distributor.shard-by-all-labels=false"]).unwrap_err();
+    assert!(error.contains("placed by all of their labels"), "{error}");
+}
+
+#[test]
+fn the_file_may_name_environment_variables_where_that_is_asked_for() {
+    let path = std::env::temp_dir().join(format!("myelin-expand-{}.yaml", std::process::id()));
+    std::fs::write(&path, "cores: ${NO_SUCH_VARIABLE_HERE:3}\n").unwrap();
+    let name = format!("-config.file={}", path.display());
+    let plain = flags(&[&name]);
+    let expanded = flags(&[&name, "-config.expand-env=true"]);
+    std::fs::write(&path, "cores: ${NO_SUCH_VARIABLE_HERE}\n").unwrap();
+    let missing = flags(&[&name, "-config.expand-env"]);
+    std::fs::remove_file(&path).unwrap();
+    assert!(plain.is_err(), "it is text where nobody asked");
+    assert_eq!(expanded.unwrap().cores, 3);
+    let missing = missing.unwrap_err();
+    assert!(
+        missing.contains("line 1: the environment variable NO_SUCH"),
+        "{missing}"
+    );
 }
 
 #[test]
@@ -86,6 +146,7 @@ fn every_key_can_be_set_by_flag_and_by_file_and_changes_its_own_field_only() {
             "blocks_storage.s3.sse.kms_key_id",
             "blocks_storage.s3.sse.kms_encryption_context",
             "distributor.ha_tracker.kvstore.store",
+            "distributor.shard_by_all_labels",
             "ingester_client.addresses",
             "limits.accept_ha_samples",
         ];
