@@ -103,11 +103,37 @@ fn limits_change_while_the_node_runs_and_a_bad_file_changes_nothing() {
         "whose?"
     );
     let stats = of("other", "/api/v1/user_stats").json();
-    assert_eq!(stats["numSeries"], 4);
+    for (name, wanted) in [
+        ("numSeries", 4),
+        ("activeSeries", 4),
+        ("loadedBlocks", 0),
+        ("queriedIngesters", 1),
+    ] {
+        assert_eq!(stats[name], wanted, "{name}");
+    }
     assert_eq!(of("other", "/api/prom/user_stats").json()["numSeries"], 4);
     let page = admin.get("/distributor/all_user_stats", &[]);
     assert!(page.header("content-type").unwrap().contains("html"));
-    assert!(page.text().contains("<td>other</td><td>4</td>"));
+    let row = "<td>other</td><td>0</td><td>4</td><td>4</td>";
+    assert!(page.text().contains(row), "{}", page.text());
+    let metrics = admin.get("/metrics", &[]).text();
+    for line in [
+        "cortex_ingester_active_series{user=\"other\"} 4",
+        "cortex_overrides{limit_name=\"max_global_series_per_user\",user=\"small\"} 3",
+    ] {
+        assert!(
+            metrics.lines().any(|l| l == line),
+            "{line} is not in\n{metrics}"
+        );
+    }
+    for name in [
+        "cortex_labels_per_sample_count",
+        "cortex_label_size_bytes_sum",
+    ] {
+        let line = metrics.lines().find(|l| l.starts_with(name));
+        let value = line.and_then(|l| l.rsplit(' ').next()?.parse::<f64>().ok());
+        assert!(value.is_some_and(|value| value > 0.0), "{name}: {line:?}");
+    }
     server.stop();
 }
 

@@ -1,7 +1,7 @@
 //! The engine: admission, deadline, bounds, and the stages of a query in order.
 
 use std::cell::OnceCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -300,10 +300,37 @@ impl Engine {
         .await
     }
 
-    /// Counts of one tenant or of all, one entry per tenant and core.
+    /// Counts of one tenant or of all, one entry per tenant and core, and one for the blocks of each tenant that has some here.
     pub async fn stats(&self, tenant: Option<&TenantId>) -> Result<Vec<TenantStats>, Error> {
         let answers = fanout::stats(&*self.holders, tenant).await?;
-        Ok(answers.into_iter().flatten().collect())
+        let blocks = self.loaded_blocks(tenant).into_iter();
+        let of_blocks = |(tenant, blocks)| TenantStats {
+            tenant,
+            series: 0,
+            active: 0,
+            blocks,
+            samples: 0,
+            min_time: i64::MAX,
+            max_time: i64::MIN,
+        };
+        Ok(answers
+            .into_iter()
+            .flatten()
+            .chain(blocks.map(of_blocks))
+            .collect())
+    }
+
+    /// How many blocks on the disk of this node have something of a tenant, of one tenant or of all that have some.
+    pub fn loaded_blocks(&self, tenant: Option<&TenantId>) -> HashMap<TenantId, u64> {
+        let mut counts = HashMap::new();
+        let list = self.holders.blocks().map(|catalog| catalog.list());
+        for block in list.iter().flat_map(|list| list.iter()) {
+            let parts = block.parts().map(|part| &part.tenant);
+            for of in parts.filter(|of| tenant.is_none_or(|wanted| wanted == *of)) {
+                *counts.entry(of.clone()).or_default() += 1;
+            }
+        }
+        counts
     }
 
     /// Asks all cores to copy what they hold into blocks, at once; the future tells when they have, or why one has not.

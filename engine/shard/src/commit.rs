@@ -892,6 +892,7 @@ impl Pass<'_> {
             Value::Histogram(histogram) => self.log_histogram(series, time, histogram),
         }
         self.memtable.rows[series].written_s = self.now_s;
+        self.memtable.tenant_mut(self.slot).count_active();
         Ok(series)
     }
 }

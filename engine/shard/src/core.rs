@@ -25,7 +25,7 @@ use crate::health::Published;
 use crate::limits::{CHUNK_LOOKUPS_MAX, GC_INTERVAL_S, GC_SLICE_ROWS};
 use crate::mailbox::Mailboxes;
 use crate::memtable::Memtable;
-use crate::memtable::gc::Collection;
+use crate::memtable::gc::{Collection, seconds};
 use crate::message::{Message, Push, ReadError, Refusal, StatsQuery, TenantStats};
 use crate::metrics::Observers;
 use crate::purge::Purges;
@@ -109,7 +109,7 @@ impl Core {
             id,
             mut reactor,
             mailboxes,
-            memtable,
+            mut memtable,
             log,
             checkpoints,
             cuts,
@@ -119,6 +119,9 @@ impl Core {
         let post = mailboxes.of(id).post();
         post.set_bell(Box::new(move || bell.ring()));
         let wall_ms = reactor.wall_ms();
+        if memtable.totals.series > 0 {
+            memtable.written_from_s = seconds(wall_ms).saturating_add(1);
+        }
         reactor.set_timer(
             reactor.now().after(Duration::from_secs(GC_INTERVAL_S)),
             TOKEN_GC,
@@ -503,6 +506,8 @@ impl Core {
             stats.push(TenantStats {
                 tenant: tenant.id.clone(),
                 series: tenant.series,
+                active: tenant.active(),
+                blocks: 0,
                 samples: tenant.samples,
                 min_time: tenant.oldest,
                 max_time: tenant.newest,
@@ -528,6 +533,10 @@ impl Core {
             (&published.series_created, totals.created),
             (&published.series_removed, totals.removed),
             (&published.parked, totals.parked),
+            (
+                &published.oldest_unflushed_s,
+                self.memtable.oldest_unflushed_s,
+            ),
             (&published.chunks, totals.sealed_chunks),
             (&published.chunk_bytes, totals.sealed_bytes),
             (&published.chunk_files, chunks.file_count() as u64),

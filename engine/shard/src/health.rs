@@ -36,6 +36,8 @@ pub(crate) struct Published {
     pub(crate) series_removed: AtomicU64,
     pub(crate) tenants: AtomicU64,
     pub(crate) parked: AtomicU64,
+    /// Oldest sample that is in no block, Unix seconds; 0 without one.
+    pub(crate) oldest_unflushed_s: AtomicU64,
     pub(crate) chunks: AtomicU64,
     pub(crate) chunk_bytes: AtomicU64,
     pub(crate) chunk_files: AtomicU64,

@@ -71,6 +71,9 @@ pub const FUTURE_GRACE_MS: i64 = 10 * 60 * 1000;
 /// any age, and what was just acknowledged must be readable for a while.
 pub const OLD_SERIES_LINGER_S: u32 = 3600;
 
+/// A series that was written within this time, wall time, is active. Source: Cortex `-ingester.active-series-metrics-idle-timeout`.
+pub const ACTIVE_S: u32 = 600;
+
 /// Series that were not written for this long, wall time, give their open chunk away: half an hour, longer than any usual scrape interval, for a series that
 /// comes back costs its sender's gateway a walk over its labels.
 pub const PARK_AFTER_S: u32 = 1800;

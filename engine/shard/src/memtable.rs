@@ -193,6 +193,8 @@ pub(crate) struct Tenant {
     oldest_of_round: i64,
     /// Live series.
     pub(crate) series: u64,
+    /// Of them, those written within [`crate::limits::ACTIVE_S`]: as the last round of collection counted them, and those made since.
+    active: u64,
     /// Samples stored since start.
     pub(crate) samples: u64,
     /// As of the last push.
@@ -263,8 +265,12 @@ pub(crate) struct Memtable {
     /// Of tenants that differ from it, pushing or not.
     retentions: Arc<Retentions>,
     pub(crate) totals: Totals,
+    /// Wall clock, seconds: a row that says that it was written before was found in the log by the start, and nobody has written it since.
+    pub(crate) written_from_s: u32,
     /// As of the last round of collection.
     pub(crate) accounts: Accounts,
+    /// Oldest sample that is in no block, late ones apart, Unix seconds; 0 without one. As of the last round of collection.
+    pub(crate) oldest_unflushed_s: u64,
 }
 
 impl Memtable {
@@ -291,7 +297,9 @@ impl Memtable {
             retention_default_ms,
             retentions: Arc::default(),
             totals: Totals::default(),
+            written_from_s: 0,
             accounts: Accounts::default(),
+            oldest_unflushed_s: 0,
         }
     }
 
@@ -314,6 +322,7 @@ impl Memtable {
             oldest: i64::MAX,
             oldest_of_round: i64::MAX,
             series: 0,
+            active: 0,
             samples: 0,
             ack: Ack::default(),
             tail: Lsn::default(),

@@ -515,6 +515,10 @@ pub struct TenantStats {
     pub tenant: TenantId,
     /// Series in memory.
     pub series: u64,
+    /// Series in memory that were written lately.
+    pub active: u64,
+    /// Blocks on the disk of the node that have something of it. Cores do not know: whoever asks them adds it, to one of them.
+    pub blocks: u64,
     /// Samples stored since start.
     pub samples: u64,
     /// Oldest sample's time in memory, `i64::MAX` without samples.

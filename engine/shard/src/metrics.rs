@@ -62,6 +62,8 @@ struct Row {
     value: fn(&Published) -> &AtomicU64,
 }
 
+const OLDEST_UNFLUSHED: &str = "cortex_oldest_unflushed_chunk_timestamp_seconds";
+
 const GAUGE: MetricType = MetricType::GAUGE;
 const COUNTER: MetricType = MetricType::COUNTER;
 
@@ -94,6 +96,13 @@ fn rows() -> Vec<Row> {
             GAUGE,
             false,
             |p| &p.parked,
+        ),
+        row(
+            OLDEST_UNFLUSHED,
+            "Time of the oldest sample in memory that is in no block (it is in the log), late ones apart; 0: there is none. Looked at once a minute.",
+            GAUGE,
+            false,
+            |p| &p.oldest_unflushed_s,
         ),
         row(
             "cortex_ingester_memory_chunks",
@@ -441,6 +450,7 @@ impl Collector for CoreCollector {
                 false => {
                     let all = match row.name {
                         "cortex_ingester_memory_users" => values.max().unwrap_or(0),
+                        OLDEST_UNFLUSHED => values.filter(|time| *time > 0).min().unwrap_or(0),
                         _ => values.sum(),
                     };
                     single(row.name, row.help, row.kind, all as f64)

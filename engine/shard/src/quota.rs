@@ -25,6 +25,8 @@ pub(crate) struct Quotas {
 #[derive(Debug, Default)]
 pub(crate) struct TenantQuota {
     series: Counter,
+    /// Sum of what the cores last counted; each adds its differences, which wrap.
+    active: AtomicU64,
     metrics: Mutex<HashMap<Arc<str>, Arc<Counter>>>,
 }
 
@@ -62,13 +64,19 @@ impl SeriesCounts {
         tenants.get(tenant).map_or(0, |quota| quota.series.get())
     }
 
-    /// Of all that have some. Cost: a copy of the table of tenants under its lock.
-    pub fn all(&self) -> Vec<(TenantId, u64)> {
+    /// Series of one tenant that were written lately, as they were counted within the last minute.
+    pub fn active_of(&self, tenant: &TenantId) -> u64 {
+        let tenants = self.0.tenants.lock().expect("no panic under this lock");
+        tenants.get(tenant).map_or(0, |quota| quota.active())
+    }
+
+    /// Of all that have some: series, and those of them that are active. Cost: a copy of the table of tenants under its lock.
+    pub fn all(&self) -> Vec<(TenantId, u64, u64)> {
         let tenants = self.0.tenants.lock().expect("no panic under this lock");
         let all = tenants
             .iter()
-            .map(|(id, quota)| (id.clone(), quota.series.get()));
-        all.filter(|(_, series)| *series > 0).collect()
+            .map(|(id, quota)| (id.clone(), quota.series.get(), quota.active()));
+        all.filter(|(_, series, _)| *series > 0).collect()
     }
 }
 
@@ -76,6 +84,17 @@ impl TenantQuota {
     /// Series of the tenant on the whole node.
     pub(crate) fn series(&self) -> &Counter {
         &self.series
+    }
+
+    /// A core counts another number of active series than before.
+    pub(crate) fn recount_active(&self, before: u64, now: u64) {
+        let difference = now.wrapping_sub(before);
+        self.active.fetch_add(difference, Ordering::Relaxed);
+    }
+
+    /// Never more than there are: what was deleted is counted until the next round.
+    pub(crate) fn active(&self) -> u64 {
+        self.active.load(Ordering::Relaxed).min(self.series.get())
     }
 
     /// The counter of one metric name.

@@ -23,7 +23,8 @@ impl TenantMetrics {
     /// Shows these.
     pub fn new(series: SeriesCounts, metadata: Arc<MetadataStore>) -> TenantMetrics {
         let (by_tenant, count) = gauges();
-        let descriptions = by_tenant.desc().into_iter().chain(count.desc());
+        let descriptions = by_tenant.iter().flat_map(Collector::desc);
+        let descriptions = descriptions.chain(count.desc());
         TenantMetrics {
             descriptions: descriptions.cloned().collect(),
             series,
@@ -32,14 +33,23 @@ impl TenantMetrics {
     }
 }
 
-fn gauges() -> (IntGaugeVec, IntGauge) {
-    let by_tenant = Opts::new("myelin_tenant_series", "Series in memory, by tenant.");
+/// Series, and active ones.
+fn gauges() -> ([IntGaugeVec; 2], IntGauge) {
+    let by_tenant = |name: &str, help: &str| {
+        IntGaugeVec::new(Opts::new(name, help), &["user"]).expect("a valid metric")
+    };
     let count = IntGauge::new(
         "cortex_ingester_memory_metadata",
         "Metrics with metadata in memory.",
     );
     (
-        IntGaugeVec::new(by_tenant, &["user"]).expect("a valid metric"),
+        [
+            by_tenant("myelin_tenant_series", "Series in memory, by tenant."),
+            by_tenant(
+                "cortex_ingester_active_series",
+                "Series in memory with a sample within the last ten minutes, by tenant; looked at once a minute.",
+            ),
+        ],
         count.expect("a valid metric"),
     )
 }
@@ -53,15 +63,14 @@ impl Collector for TenantMetrics {
         let (by_tenant, count) = gauges();
         let mut tenants = self.series.all();
         tenants.sort_unstable_by(|a, b| (b.1, &a.0).cmp(&(a.1, &b.0)));
-        for (tenant, series) in tenants.iter().take(TENANTS_MAX) {
-            let series = i64::try_from(*series).unwrap_or(i64::MAX);
-            by_tenant.with_label_values(&[tenant.as_str()]).set(series);
+        for (tenant, series, active) in tenants.iter().take(TENANTS_MAX) {
+            for (gauges, count) in by_tenant.iter().zip([series, active]) {
+                let count = i64::try_from(*count).unwrap_or(i64::MAX);
+                gauges.with_label_values(&[tenant.as_str()]).set(count);
+            }
         }
         count.set(i64::try_from(self.metadata.count()).unwrap_or(i64::MAX));
-        by_tenant
-            .collect()
-            .into_iter()
-            .chain(count.collect())
-            .collect()
+        let by_tenant = by_tenant.iter().flat_map(Collector::collect);
+        by_tenant.chain(count.collect()).collect()
     }
 }

@@ -314,6 +314,21 @@ impl super::Tenant {
         self.index.value_of(pairs, name).0
     }
 
+    /// Active series, of this core.
+    pub(crate) fn active(&self) -> u64 {
+        self.active.min(self.series)
+    }
+
+    /// A series was made by a push.
+    pub(crate) fn count_active(&mut self) {
+        self.set_active(self.active + 1);
+    }
+
+    pub(super) fn set_active(&mut self, active: u64) {
+        self.quota.recount_active(self.active, active);
+        self.active = active;
+    }
+
     /// Counts a series out. The caller removes it from everything else.
     pub(super) fn uncount_series(&mut self, pairs: &[PairId]) {
         let pair = self.metric_pair(pairs);

@@ -11,22 +11,38 @@
 //! A series that has not been written for [`PARK_AFTER_S`] is *parked*: its open chunk goes to the chunk file, and of its memory the row, the cold row
 //! and the index remain. Its samples stay readable for as long as they are kept; when blocks hold them, it leaves whole (`cut`).
 //!
+//! A round also counts the series of each tenant that were written lately: a sample of a known series tells nobody but its own row.
+//!
 //! A round visits all rows in slices, then sweeps the postings of what has died, tenant by tenant, in slices. The numbers of
 //! the dead then wait in `retired` until neither a segment nor a checkpoint names them.
 
 use super::append::hash_of;
 use super::{Accounts, Memtable, NO_TENANT, Retired, Sealed, Tenant};
-use crate::limits::{FUTURE_GRACE_MS, OLD_SERIES_LINGER_S, PARK_AFTER_S, RETIRED_CHECKPOINT};
+use crate::limits::{
+    ACTIVE_S, FUTURE_GRACE_MS, OLD_SERIES_LINGER_S, PARK_AFTER_S, RETIRED_CHECKPOINT,
+};
 
 /// How far a round of collection is.
 #[derive(Debug)]
 pub(crate) struct Collection {
     next_row: u32,
-    /// Per tenant slot: the horizon at the start, and the oldest sample met.
-    tenants: Vec<(i64, i64)>,
+    tenants: Vec<OfTenant>,
     sweeping: Option<u32>,
     now_s: u32,
     accounts: Accounts,
+    /// Time of the oldest sample met that is in no block.
+    oldest_unflushed: i64,
+}
+
+/// What a round has of a tenant, by slot.
+#[derive(Debug)]
+struct OfTenant {
+    /// At the start.
+    horizon: i64,
+    /// The oldest sample met.
+    oldest: i64,
+    /// Active series met.
+    active: u64,
 }
 
 impl Collection {
@@ -50,8 +66,13 @@ impl Memtable {
             tenant.oldest_of_round = i64::MAX;
         }
         let of_slot = |slot: usize| match &self.tenants[slot] {
-            Some(_) => (self.horizon(slot as u32, wall_ms), i64::MAX),
-            None => (i64::MIN, i64::MAX),
+            Some(_) => self.horizon(slot as u32, wall_ms),
+            None => i64::MIN,
+        };
+        let of_slot = |slot| OfTenant {
+            horizon: of_slot(slot),
+            oldest: i64::MAX,
+            active: 0,
         };
         Collection {
             next_row: 0,
@@ -59,6 +80,7 @@ impl Memtable {
             sweeping: None,
             now_s: seconds(wall_ms),
             accounts: Accounts::default(),
+            oldest_unflushed: i64::MAX,
         }
     }
 
@@ -85,7 +107,7 @@ impl Memtable {
             if end < self.rows.count() {
                 return false;
             }
-            self.note_oldest(round);
+            self.note_round(round);
             round.sweeping = Some(0);
             return false;
         }
@@ -96,6 +118,10 @@ impl Memtable {
             round.accounts.ids = self.ids.bytes();
             round.accounts.chunks += self.chunks.pending_bytes();
             self.accounts = round.accounts;
+            self.oldest_unflushed_s = match round.oldest_unflushed {
+                i64::MAX => 0,
+                time => u64::try_from(time / 1000).unwrap_or(0),
+            };
             return true;
         }
         if let Some(tenant) = &mut self.tenants[slot as usize] {
@@ -140,10 +166,11 @@ impl Memtable {
             return;
         }
         // Tenants that came after the round began have nothing old.
-        let Some(&(horizon, _)) = round.tenants.get(row.tenant as usize) else {
+        let Some(&OfTenant { horizon, .. }) = round.tenants.get(row.tenant as usize) else {
             return;
         };
         let idle_s = round.now_s.saturating_sub(row.written_s);
+        let is_active = idle_s < ACTIVE_S && row.written_s >= self.written_from_s;
         if self.last_time(series) < horizon {
             if idle_s >= OLD_SERIES_LINGER_S {
                 return self.remove_series(series);
@@ -173,8 +200,18 @@ impl Memtable {
         if idle_s >= PARK_AFTER_S && !self.is_parked(series) && !self.chunks.is_behind() {
             self.park(series);
         }
-        let (_, oldest) = &mut round.tenants[self.rows[series].tenant as usize];
-        *oldest = (*oldest).min(self.first_time(series));
+        let of_tenant = &mut round.tenants[self.rows[series].tenant as usize];
+        of_tenant.oldest = of_tenant.oldest.min(self.first_time(series));
+        of_tenant.active += u64::from(is_active);
+        let sealed = &self.colds[series].sealed;
+        let waits = sealed.iter().find(|chunk| !chunk.is_in_block());
+        let waits = match waits {
+            Some(chunk) => Some(chunk.min_time()),
+            None if self.is_parked(series) => None,
+            None => Some(self.open(series).first_time()),
+        };
+        let oldest = &mut round.oldest_unflushed;
+        *oldest = waits.map_or(*oldest, |time| time.min(*oldest));
         self.account_series(series, &mut round.accounts);
     }
 
@@ -218,19 +255,22 @@ impl Memtable {
         }
     }
 
-    fn note_oldest(&mut self, round: &Collection) {
-        for (tenant, &(_, oldest)) in self.tenants.iter_mut().zip(&round.tenants) {
+    fn note_round(&mut self, round: &Collection) {
+        for (tenant, met) in self.tenants.iter_mut().zip(&round.tenants) {
             if let Some(tenant) = tenant {
                 // What came during the round may stand in rows that it had passed.
-                tenant.oldest = oldest.min(tenant.oldest_of_round);
+                tenant.oldest = met.oldest.min(tenant.oldest_of_round);
+                // Of active series that is a few, until the next round.
+                tenant.set_active(met.active);
             }
         }
     }
 
     fn forget_tenant(&mut self, slot: u32) {
-        let tenant = self.tenants[slot as usize]
+        let mut tenant = self.tenants[slot as usize]
             .take()
             .expect("the caller has looked");
+        tenant.set_active(0);
         assert_eq!(tenant.index.count(), 0, "a tenant leaves after its series");
         self.tenant_slots.remove(&tenant.id);
         let id = tenant.id.clone();

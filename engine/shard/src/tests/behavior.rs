@@ -13,6 +13,8 @@ use reactor::Sim;
 
 use super::node::{TestNode, options};
 use crate::message::*;
+#[path = "active.rs"]
+mod active;
 #[path = "deletes.rs"]
 mod deletes;
 #[path = "retention.rs"]

@@ -8,6 +8,7 @@ use model::TenantId;
 use wire::json::{put_float, put_string};
 
 use crate::api::object::{Object, put_list};
+use crate::peers::Peers;
 use crate::reply::{self, Body};
 use crate::state::{Gateway, LimitValue, Options, Services};
 
@@ -58,31 +59,39 @@ fn put_limits(out: &mut Vec<u8>, values: Vec<(&'static str, LimitValue)>) {
 
 /// Series and rates of a tenant. There is no ruler yet, so nothing comes from one.
 pub(crate) async fn user_stats(services: &Services, tenant: &TenantId) -> Response<Body> {
-    let series = match &services.peers {
-        None => services.series.of(tenant),
-        Some(_) => match series_elsewhere(services, Some(tenant)).await {
-            Ok(series) => series.get(tenant).copied().unwrap_or_default(),
+    let mut stats = match &services.peers {
+        None => Stats {
+            series: services.series.of(tenant),
+            active: services.series.active_of(tenant),
+            blocks: (services.engine.loaded_blocks(Some(tenant)).into_values()).sum(),
+            nodes: 1,
+            ..Stats::default()
+        },
+        Some(peers) => match elsewhere(services, peers, Some(tenant)).await {
+            Ok(stats) => stats.get(tenant).copied().unwrap_or_default(),
             Err(error) => return reply::text(StatusCode::SERVICE_UNAVAILABLE, error),
         },
     };
-    let stats = Stats {
-        series,
-        rate: services.push.rate_of(tenant),
-    };
+    stats.rate = services.push.rate_of(tenant);
     json(|out| put_stats(out, None, stats))
 }
 
-/// Series of a tenant or of all, where they are on other nodes.
-async fn series_elsewhere(
+/// What a tenant or all have, where it is on other nodes. Each series is on one of them, so the sums are what there is.
+async fn elsewhere(
     services: &Services,
+    peers: &Peers,
     tenant: Option<&TenantId>,
-) -> Result<HashMap<TenantId, u64>, String> {
+) -> Result<HashMap<TenantId, Stats>, String> {
     let stats = services.engine.stats(tenant).await;
-    let mut series: HashMap<TenantId, u64> = HashMap::new();
+    let mut all: HashMap<TenantId, Stats> = HashMap::new();
     for stats in stats.map_err(|error| format!("{error}\n"))? {
-        *series.entry(stats.tenant).or_default() += stats.series;
+        let of = all.entry(stats.tenant).or_default();
+        of.series += stats.series;
+        of.active += stats.active;
+        of.blocks += stats.blocks;
+        of.nodes = peers.node_count();
     }
-    Ok(series)
+    Ok(all)
 }
 
 /// The same of all tenants, those with most series first; JSON for those who ask for it.
@@ -91,19 +100,16 @@ pub(crate) async fn all_user_stats(gateway: &Gateway, headers: &HeaderMap) -> Re
         Ok(services) => services,
         Err(reason) => return reply::text(StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
     };
-    let mut all: HashMap<TenantId, Stats> = HashMap::new();
-    let series = match &services.peers {
-        None => services.series.all().into_iter().collect(),
-        Some(_) => match series_elsewhere(services, None).await {
-            Ok(series) => series,
+    let (nodes, mut all) = match &services.peers {
+        None => (1, here(services)),
+        Some(peers) => match elsewhere(services, peers, None).await {
+            Ok(all) => (peers.node_count(), all),
             Err(error) => return reply::text(StatusCode::SERVICE_UNAVAILABLE, error),
         },
     };
-    for (tenant, series) in series {
-        all.entry(tenant).or_default().series = series;
-    }
     for (tenant, rate) in services.push.rates() {
-        all.entry(tenant).or_default().rate = rate;
+        let of = all.entry(tenant).or_default();
+        (of.rate, of.nodes) = (rate, nodes);
     }
     let mut all: Vec<_> = all.into_iter().collect();
     all.sort_by(|(a, of_a), (b, of_b)| of_b.series.cmp(&of_a.series).then(a.cmp(b)));
@@ -117,10 +123,30 @@ pub(crate) async fn all_user_stats(gateway: &Gateway, headers: &HeaderMap) -> Re
     }
 }
 
+/// What all tenants have on this node.
+fn here(services: &Services) -> HashMap<TenantId, Stats> {
+    let mut all: HashMap<TenantId, Stats> = HashMap::new();
+    for (tenant, series, active) in services.series.all() {
+        let of = all.entry(tenant).or_default();
+        (of.series, of.active, of.nodes) = (series, active, 1);
+    }
+    for (tenant, blocks) in services.engine.loaded_blocks(None) {
+        let of = all.entry(tenant).or_default();
+        (of.blocks, of.nodes) = (blocks, 1);
+    }
+    all
+}
+
 #[derive(Debug, Clone, Copy, Default)]
 struct Stats {
     series: u64,
+    /// Those of the last ten minutes.
+    active: u64,
+    /// On disks of nodes.
+    blocks: u64,
     rate: f64,
+    /// That were asked.
+    nodes: u64,
 }
 
 fn put_stats(out: &mut Vec<u8>, tenant: Option<&TenantId>, stats: Stats) {
@@ -132,20 +158,25 @@ fn put_stats(out: &mut Vec<u8>, tenant: Option<&TenantId>, stats: Stats) {
         .field("ingestionRate", |out| put_float(out, stats.rate))
         .number("numSeries", stats.series)
         .field("APIIngestionRate", |out| put_float(out, stats.rate))
-        .number("RuleIngestionRate", 0);
+        .number("RuleIngestionRate", 0)
+        .number("activeSeries", stats.active)
+        .number("loadedBlocks", stats.blocks)
+        .number("queriedIngesters", stats.nodes);
     object.close();
 }
 
 fn html(all: &[(TenantId, Stats)]) -> Response<Body> {
     let mut page = "<!DOCTYPE html><html><head><meta charset=\"utf-8\"><title>Tenants</title></head><body>\
-                    <h1>Tenants</h1><table border=\"1\"><tr><th>User</th><th># Series</th><th>Ingest Rate</th></tr>"
+                    <h1>Tenants</h1><table border=\"1\"><tr><th>User</th><th>Loaded Blocks</th><th># Series</th><th># Active Series</th>\
+                    <th>Total Ingest Rate</th><th>API Ingest Rate</th><th>Rule Ingest Rate</th><th># Queried Ingesters</th></tr>"
         .to_owned();
     for (tenant, stats) in all {
+        let rate = stats.rate;
         // A tenant's name has no character that HTML knows.
         let _ = write!(
             page,
-            "<tr><td>{tenant}</td><td>{}</td><td>{:.2}</td></tr>",
-            stats.series, stats.rate
+            "<tr><td>{tenant}</td><td>{}</td><td>{}</td><td>{}</td><td>{rate:.2}</td><td>{rate:.2}</td><td>0.00</td><td>{}</td></tr>",
+            stats.blocks, stats.series, stats.active, stats.nodes
         );
     }
     page.push_str("</table></body></html>\n");

@@ -170,6 +170,11 @@ impl Peers {
         Ok(all.into_iter().take(most).collect())
     }
 
+    /// How many nodes there are.
+    pub(crate) fn node_count(&self) -> u64 {
+        self.shared.nodes.len() as u64
+    }
+
     pub(super) fn nodes(&self) -> &[Arc<Node>] {
         &self.shared.nodes
     }
@@ -736,6 +741,8 @@ impl Node {
                 tenant: TenantId::new(&stats.tenant)
                     .map_err(|error| self.wrong(error.to_string()))?,
                 series: stats.series,
+                active: stats.active,
+                blocks: stats.blocks,
                 samples: stats.samples,
                 min_time: stats.min_time,
                 max_time: stats.max_time,

@@ -361,6 +361,8 @@ impl Ingester for IngesterService {
         let tenant = |stats: shard::TenantStats| proto::TenantStats {
             tenant: stats.tenant.as_str().to_owned(),
             series: stats.series,
+            active: stats.active,
+            blocks: stats.blocks,
             samples: stats.samples,
             min_time: stats.min_time,
             max_time: stats.max_time,
