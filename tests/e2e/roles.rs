@@ -61,6 +61,38 @@ fn parts_of_a_node_answer_as_a_whole_one_also_after_an_ingester_was_killed() {
     assert_eq!(failed.status, 503, "{}", failed.text());
     assert!(failed.text().contains(&name), "{}", failed.text());
 
+    // Each call is counted by whom it was made on.
+    let alive = cluster.ingesters[0].grpc_address();
+    let count = |server: &Server, metric: &str| {
+        let text = server.admin().get("/metrics", &[]).text();
+        let line = text.lines().find(|line| line.starts_with(metric));
+        let value = line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        value.unwrap_or_else(|| panic!("{metric} is not in\n{text}"))
+    };
+    let prefix = "cortex_distributor_ingester";
+    for (server, what, labels) in [
+        (&cluster.distributor, "append", ",type=\"samples\""),
+        (&cluster.queriers[0], "quer", ""),
+    ] {
+        let (all, failed) = match what {
+            "append" => ("appends_total", "append_failures_total"),
+            _ => ("queries_total", "query_failures_total"),
+        };
+        let of = |name: &str, ingester: &str| {
+            count(
+                server,
+                &format!("{prefix}_{name}{{ingester=\"{ingester}\"{labels}}}"),
+            )
+        };
+        assert!(of(all, &alive) > 0.0 && of(all, &name) > 0.0, "{what}");
+        assert_eq!(of(failed, &alive), 0.0, "{what}");
+        let calls = "cortex_ingester_client_request_duration_seconds_count";
+        assert!(count(server, calls) > 0.0);
+        assert_eq!(count(server, &format!("{prefix}_clients ")), 2.0);
+    }
+    let failed = format!("{prefix}_append_failures_total{{ingester=\"{name}\",type=\"samples\"}}");
+    assert!(count(&cluster.distributor, &failed) >= 1.0);
+
     // The keys that the distributor knows are of a process that is no more.
     cluster.ingesters[1].restart();
     wait_until("the ingester to be written to again", PATIENCE, || {

@@ -31,6 +31,9 @@ impl Uploader {
             deleted += self.delete(now_ms, stop)?;
             let interval = millis(self.options.cleanup_interval);
             self.next_cleanup_ms = now_ms.saturating_add(interval);
+            if !stop.load(Ordering::Relaxed) {
+                self.show_indexes(now_ms);
+            }
         }
         if now_ms >= self.next_sweep_ms && !stop.load(Ordering::Relaxed) {
             deleted += self.sweep(now_ms)?;
@@ -67,6 +70,23 @@ impl Uploader {
             self.metrics.marked.inc_by(u64::from(marked));
         }
         Ok(())
+    }
+
+    /// Numbers of the indexes, as they were looked at just now. One that cannot be read keeps the time at which it could, and then nothing has been deleted.
+    fn show_indexes(&mut self, now_ms: i64) {
+        let mut all = true;
+        for tenant in self.all_tenants() {
+            match self.indexes.get(&tenant, now_ms, i64::MAX) {
+                Ok(known) => {
+                    let (metrics, shown) = (&self.metrics, &mut self.shown);
+                    metrics.show_index(shown, &tenant, &known.index, now_ms);
+                }
+                Err(_) => all = false,
+            }
+        }
+        if all {
+            self.metrics.cleaned.set(now_ms as f64 / 1000.0);
+        }
     }
 
     /// Changes an index where that changes anything; an index that cannot be read is another's concern.

@@ -1,11 +1,27 @@
 //! What uploads and reads of the bucket are watched by.
 
-use prometheus::{Gauge, IntCounter, IntGauge, Registry};
+use std::collections::BTreeSet;
+
+use model::TenantId;
+use prometheus::{Gauge, GaugeVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
+
+use crate::index::TenantIndex;
+
+/// Tenants with numbers of their own: a tenant is whatever a client says it is.
+const TENANTS_MAX: usize = 10_000;
 
 /// See the module.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
     pub(crate) oldest_pending: Gauge,
+    /// The same as a time.
+    pub(crate) oldest_pending_time: Gauge,
+    /// When a cleanup last did all that was due.
+    pub(crate) cleaned: Gauge,
+    /// By tenant: when its index was last found to be as it should, and blocks in it and to be deleted.
+    index_updated: GaugeVec,
+    blocks: IntGaugeVec,
+    blocks_leaving: IntGaugeVec,
     pub(crate) pending: IntGauge,
     pub(crate) uploads: IntCounter,
     pub(crate) uploaded_bytes: IntCounter,
@@ -44,7 +60,37 @@ impl Metrics {
             registry.register(Box::new(gauge.clone()))?;
             Ok::<_, prometheus::Error>(gauge)
         };
+        let by_tenant = |name: &str, help: &str| {
+            let gauges = IntGaugeVec::new(Opts::new(name, help), &["user"])?;
+            registry.register(Box::new(gauges.clone()))?;
+            Ok::<_, prometheus::Error>(gauges)
+        };
         Ok(Metrics {
+            oldest_pending_time: gauge(
+                "cortex_ingester_shipper_oldest_unshipped_block_timestamp_seconds",
+                "When the oldest block was made that is due for the bucket and not in it; 0: there is none.",
+            )?,
+            cleaned: gauge(
+                "cortex_compactor_block_cleanup_last_successful_run_timestamp_seconds",
+                "When all that was due was last removed from the bucket.",
+            )?,
+            index_updated: {
+                let opts = Opts::new(
+                    "cortex_bucket_index_last_successful_update_timestamp_seconds",
+                    "When the index of a tenant was last looked through, and written if anything was to be changed.",
+                );
+                let gauges = GaugeVec::new(opts, &["user"])?;
+                registry.register(Box::new(gauges.clone()))?;
+                gauges
+            },
+            blocks: by_tenant(
+                "cortex_bucket_blocks_count",
+                "Blocks that the index of a tenant names.",
+            )?,
+            blocks_leaving: by_tenant(
+                "cortex_bucket_blocks_marked_for_deletion_count",
+                "Blocks that have left the index of a tenant and are to be deleted.",
+            )?,
             oldest_pending: gauge(
                 "myelin_uploader_oldest_pending_seconds",
                 "Age of the oldest block that is due for the bucket and not in it; alarm on more than an hour.",
@@ -122,5 +168,39 @@ impl Metrics {
                 "Indexes of blocks fetched from the bucket.",
             )?,
         })
+    }
+
+    /// An index has been looked through. `shown` are the tenants that have numbers; those of one whose blocks are all gone go.
+    pub(crate) fn show_index(
+        &self,
+        shown: &mut BTreeSet<TenantId>,
+        tenant: &TenantId,
+        index: &TenantIndex,
+        now_ms: i64,
+    ) {
+        let user = [tenant.as_str()];
+        if index.blocks.is_empty() && index.deletions.is_empty() {
+            if shown.remove(tenant) {
+                // Nothing to remove is fine.
+                let _ = self.index_updated.remove_label_values(&user);
+                let _ = self.blocks.remove_label_values(&user);
+                let _ = self.blocks_leaving.remove_label_values(&user);
+            }
+            return;
+        }
+        if !shown.contains(tenant) {
+            if shown.len() >= TENANTS_MAX {
+                return;
+            }
+            shown.insert(tenant.clone());
+        }
+        let updated = self.index_updated.with_label_values(&user);
+        updated.set(now_ms as f64 / 1000.0);
+        self.blocks
+            .with_label_values(&user)
+            .set(index.blocks.len() as i64);
+        self.blocks_leaving
+            .with_label_values(&user)
+            .set(index.deletions.len() as i64);
     }
 }

@@ -69,6 +69,8 @@ pub struct Uploader {
     pub(crate) next_sweep_ms: i64,
     /// Objects without a name in any index, and since when they are known to be.
     pub(crate) orphans: HashMap<String, i64>,
+    /// Tenants that have numbers of their own.
+    pub(crate) shown: BTreeSet<TenantId>,
 }
 
 impl Uploader {
@@ -97,6 +99,7 @@ impl Uploader {
             next_cleanup_ms: i64::MIN,
             next_sweep_ms: i64::MIN,
             orphans: HashMap::new(),
+            shown: BTreeSet::new(),
         })
     }
 
@@ -111,6 +114,8 @@ impl Uploader {
         let oldest = due.iter().map(|block| block.meta().info.created_ms).min();
         let age_ms = oldest.map_or(0, |oldest| now_ms.saturating_sub(oldest).max(0));
         self.metrics.oldest_pending.set(age_ms as f64 / 1000.0);
+        let oldest_s = oldest.map_or(0.0, |oldest| oldest as f64 / 1000.0);
+        self.metrics.oldest_pending_time.set(oldest_s);
         self.metrics.pending.set(due.len() as i64);
         self.metrics.unreadable.set(self.unreadable.len() as i64);
         self.metrics.index_bytes.set(self.indexes.bytes() as i64);

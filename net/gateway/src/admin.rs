@@ -70,7 +70,11 @@ pub(crate) async fn flush(gateway: &Arc<Gateway>, request: Request<Received>) ->
 /// Refuses writes from now on and copies all that is in memory into blocks: 204 when that is done. The node goes on answering queries.
 pub(crate) async fn shutdown(gateway: &Arc<Gateway>) -> Response<Body> {
     gateway.mode.set(Mode::Shutdown).expect("it is the last");
-    flushed(gateway).await
+    let begun = Instant::now();
+    let flushed = flushed(gateway).await;
+    let is_done = flushed.status().is_success();
+    gateway.metrics.shutdown(is_done, begun.elapsed());
+    flushed
 }
 
 /// Tells the mode, and changes it where the parameter `mode` names one. `DRAIN` is answered when pushes in flight have ended and memory is in blocks.

@@ -16,6 +16,7 @@ pub(crate) mod metrics;
 pub(crate) mod names;
 pub(crate) mod others;
 pub(crate) mod outcome;
+pub(crate) mod passive;
 pub(crate) mod rate;
 pub(crate) mod refused;
 pub(crate) mod spread;

@@ -20,6 +20,7 @@ pub(crate) struct Metrics {
     pub(crate) inflight: IntGauge,
     pub(crate) connections: IntGauge,
     pub(crate) panics: IntCounter,
+    shutdowns: HistogramVec,
 }
 
 impl Metrics {
@@ -62,6 +63,14 @@ impl Metrics {
                 .expect("a valid metric"),
             connections: IntGauge::new("cortex_tcp_connections", "HTTP connections.")
                 .expect("a valid metric"),
+            shutdowns: {
+                let buckets = prometheus::exponential_buckets(1.0, 3.0, 8).expect("valid buckets");
+                let opts = HistogramOpts::new(
+                    "cortex_shutdown_duration_seconds",
+                    "How long it took to bring memory into blocks when the node was told to shut down (/ingester/shutdown).",
+                );
+                HistogramVec::new(opts.buckets(buckets), &["op", "status"]).expect("a valid metric")
+            },
             panics: IntCounter::new(
                 "myelin_gateway_panics_total",
                 "HTTP requests on which the server panicked.",
@@ -76,6 +85,7 @@ impl Metrics {
             Box::new(metrics.inflight.clone()),
             Box::new(metrics.connections.clone()),
             Box::new(metrics.panics.clone()),
+            Box::new(metrics.shutdowns.clone()),
         ] {
             registry
                 .register(collector)
@@ -100,6 +110,14 @@ impl Metrics {
         };
         // Only POST is answered so on these paths.
         often.get_or_init(resolve).observe(seconds);
+    }
+
+    /// Memory was brought into blocks, or was not, because the node was told to shut down.
+    pub(crate) fn shutdown(&self, is_done: bool, took: Duration) {
+        let status = if is_done { "success" } else { "failure" };
+        let labels = ["flush", status];
+        let shutdowns = self.shutdowns.with_label_values(&labels);
+        shutdowns.observe(took.as_secs_f64());
     }
 
     /// Counts one request of the query API, without its wait.

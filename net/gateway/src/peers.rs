@@ -16,8 +16,10 @@
 mod client;
 mod convert;
 mod deletions;
+mod metrics;
 mod nobody;
 pub(crate) mod serve;
 
 pub use client::{PeerOptions, Peers};
+pub use metrics::PeerMetrics;
 pub use nobody::Nobody;

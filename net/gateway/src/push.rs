@@ -732,6 +732,7 @@ impl PushService {
             let others = assembly.samples_in.saturating_sub(replicas);
             metrics.count_non_ha(user, counters, others);
         }
+        metrics.observe_shapes(&assembly.shapes);
         if assembly.refused_again > 0 {
             metrics.refused_again.inc_by(assembly.refused_again);
         }

@@ -27,7 +27,7 @@ use gateway::ha::kv::InMemory;
 use gateway::ha::{HaOptions, Tracker};
 use gateway::metadata::MetadataStore;
 use gateway::overrides::Overrides;
-use gateway::peers::{Nobody, PeerOptions, Peers};
+use gateway::peers::{Nobody, PeerMetrics, PeerOptions, Peers};
 use gateway::pull::worker::{Worker, WorkerOptions};
 use gateway::pull::{Frontend, FrontendOptions};
 use gateway::push::{OtlpOptions, PushOptions, PushService};
@@ -134,7 +134,7 @@ async fn live(config: &Config) -> anyhow::Result<()> {
     let memory = memory::watch(config.memory_limit.0, &registry)?;
     let runtime = RuntimeConfig::start(config, &registry)?;
     let series = tokio::select! {
-        series = find_series(config, &memory, runtime.retentions(), secured.ingesters, (&gateway, &notify)) => series?,
+        series = find_series(config, &memory, runtime.retentions(), secured.ingesters, &registry, (&gateway, &notify)) => series?,
         () = signals.next() => {
             tracing::info!("stopped before it served");
             gateway.set_phase(Phase::Stopping);
@@ -519,6 +519,7 @@ async fn find_series(
     memory: &Memory,
     retentions: Arc<Retentions>,
     dial: Dial,
+    registry: &Registry,
     (gateway, notify): (&Arc<Gateway>, &Arc<Notify>),
 ) -> anyhow::Result<Series> {
     let roles = config.roles().map_err(|e| anyhow!("target: {e}"))?;
@@ -536,6 +537,7 @@ async fn find_series(
         push_timeout: client.remote_timeout,
         connect_timeout: CONNECT_TIMEOUT,
         dial,
+        metrics: PeerMetrics::register(registry, client.addresses.len())?,
     };
     let told = Cell::new(None);
     let waits_for = |whom: &str| {

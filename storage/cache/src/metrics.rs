@@ -25,11 +25,11 @@ impl Operation {
         }
     }
 
-    /// As Cortex has it.
-    fn cortex(self) -> &'static str {
+    /// As Cortex has it: of its client of memcached, and of a cache.
+    fn cortex(self) -> [&'static str; 2] {
         match self {
-            Operation::Get => "Memcache.GetMulti",
-            Operation::Set => "Memcache.Put",
+            Operation::Get => ["Memcache.GetMulti", "fetch"],
+            Operation::Set => ["Memcache.Put", "store"],
         }
     }
 }
@@ -47,6 +47,8 @@ pub struct Metrics {
     provided: IntGaugeVec,
     servers: IntGaugeVec,
     client_seconds: HistogramVec,
+    cache_seconds: HistogramVec,
+    cache_sizes: HistogramVec,
     fetched: IntCounterVec,
     hits: IntCounterVec,
     queue: IntGaugeVec,
@@ -146,7 +148,19 @@ impl Metrics {
                 "cortex_memcache_request_duration_seconds",
                 "How long exchanges with memcached servers took; status_code is 200, 404 where nothing was found, or 500.",
                 &["name", "method", "status_code"],
+                seconds.clone(),
+            ),
+            cache_seconds: histograms(
+                "cortex_cache_request_duration_seconds",
+                "The same by cache, whose name is in the method: its fetch or store.",
+                &["method", "status_code"],
                 seconds,
+            ),
+            cache_sizes: histograms(
+                "cortex_cache_value_size_bytes",
+                "Sizes of values sent to and got from memcached servers.",
+                &["name", "method"],
+                exponential_buckets(1024.0, 4.0, 7).expect("valid buckets"),
             ),
             fetched: counters(
                 "cortex_cache_fetched_keys_total",
@@ -194,6 +208,8 @@ impl Metrics {
             Box::new(self.provided.clone()),
             Box::new(self.servers.clone()),
             Box::new(self.client_seconds.clone()),
+            Box::new(self.cache_seconds.clone()),
+            Box::new(self.cache_sizes.clone()),
             Box::new(self.fetched.clone()),
             Box::new(self.hits.clone()),
             Box::new(self.queue.clone()),
@@ -260,15 +276,26 @@ impl Named {
                 "500"
             }
         };
-        let labels = [self.name, operation.cortex(), status];
+        let [of_client, of_cache] = operation.cortex();
+        let labels = [self.name, of_client, status];
         let client = self.all.client_seconds.with_label_values(&labels);
         client.observe(seconds);
+        let method = format!("{}.{of_cache}", self.name);
+        let cache = &self.all.cache_seconds;
+        cache
+            .with_label_values(&[&*method, status])
+            .observe(seconds);
     }
 
     pub(crate) fn size(&self, operation: Operation, bytes: usize) {
         let labels = [self.name, operation.thanos()];
         let sizes = self.all.sizes.with_label_values(&labels);
         sizes.observe(bytes as f64);
+        let [_, method] = operation.cortex();
+        let sizes = &self.all.cache_sizes;
+        sizes
+            .with_label_values(&[self.name, method])
+            .observe(bytes as f64);
     }
 
     pub(crate) fn unsound(&self) {

@@ -21,6 +21,9 @@ fn an_outage_leaves_blocks_on_the_disk_raises_the_alarm_and_passes() {
         life.metric("myelin_uploader_oldest_pending_seconds"),
         500.0 * 3600.0
     );
+    let since = "cortex_ingester_shipper_oldest_unshipped_block_timestamp_seconds";
+    let begun = (place.now_ms - 500 * HOUR_MS) as f64 / 1000.0;
+    assert_eq!(life.metric(since), begun);
     assert_eq!(life.metric("myelin_uploader_pending_blocks"), 1.0);
     assert_eq!(life.metric("myelin_uploader_failures_total"), 1.0);
     assert_eq!(life.catalog.list().len(), 1, "old as it is, it stays");
@@ -28,6 +31,7 @@ fn an_outage_leaves_blocks_on_the_disk_raises_the_alarm_and_passes() {
     let pass = life.pass().unwrap();
     assert_eq!((pass.uploaded, pass.removed, pass.pending), (1, 1, 0));
     assert_eq!(life.metric("myelin_uploader_oldest_pending_seconds"), 0.0);
+    assert_eq!(life.metric(since), 0.0);
     place.check_settled(&life, "after the outage");
 }
 
@@ -138,6 +142,37 @@ fn retention_takes_blocks_out_of_the_index_and_then_out_of_the_bucket() {
     life.pass().unwrap();
     assert_eq!(place.store.keys().len(), 2);
     place.check_settled(&life, "in the end");
+}
+
+#[test]
+fn the_index_of_a_tenant_has_numbers_until_its_blocks_are_gone() {
+    let mut place = Place::new(1);
+    place.retention_ms = 1000 * HOUR_MS;
+    let mut life = place.begin();
+    let now = place.now_ms;
+    place.write(&mut life, FileKind::Cut, &[("one", now..now + 10)]);
+    let updated = "cortex_bucket_index_last_successful_update_timestamp_seconds";
+    let cleaned = "cortex_compactor_block_cleanup_last_successful_run_timestamp_seconds";
+    let (count, leaving) = (
+        "cortex_bucket_blocks_count",
+        "cortex_bucket_blocks_marked_for_deletion_count",
+    );
+    for (hours, blocks) in [(0, [1.0, 0.0]), (400, [1.0, 0.0]), (601, [0.0, 1.0])] {
+        place.wait(hours * HOUR_MS);
+        life.pass().unwrap();
+        assert_eq!([count, leaving].map(|name| life.metric(name)), blocks);
+        let seconds = place.now_ms as f64 / 1000.0;
+        assert_eq!(
+            [updated, cleaned].map(|name| life.metric(name)),
+            [seconds; 2]
+        );
+    }
+    place.wait(13 * HOUR_MS);
+    life.pass().unwrap();
+    let families = life.registry.gather();
+    let named = |name| families.iter().any(|family| family.name() == name);
+    assert_eq!([count, leaving, updated].map(named), [false; 3]);
+    assert!(named(cleaned));
 }
 
 /// An index that somebody had removed was taken for one without entries, and half a day later all that it had named for orphans; where tenants

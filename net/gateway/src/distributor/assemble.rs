@@ -25,6 +25,7 @@ use super::metadata::check_metadata;
 use super::names::{Names, Other, Rest, Series, SymbolTable};
 use super::others::{self, placed};
 use super::outcome;
+use super::passive::Passive;
 use super::refused::Cause;
 use super::spread::Spread;
 use super::started::Started;
@@ -208,34 +209,8 @@ pub(crate) struct Assembly {
     pub(crate) metadata_error: Option<String>,
     /// Newest accepted sample time; `i64::MIN` without one.
     pub(crate) newest: i64,
-}
-
-/// Samples of replicas that are not elected.
-#[derive(Debug, Default)]
-pub(crate) struct Passive {
-    /// Floats.
-    pub(crate) samples: u64,
-    pub(crate) histograms: u64,
-    pub(crate) exemplars: u64,
-    /// Samples of either kind by cluster.
-    pub(crate) by_cluster: HashMap<Arc<str>, u64>,
-    /// The first such replica, and who is elected in its place.
-    pub(crate) first: Option<(Arc<str>, Arc<str>)>,
-}
-
-impl Passive {
-    fn add(&mut self, [cluster, replica]: &Pair, elected: &Arc<str>, floats: u64, rest: &Rest) {
-        self.samples += floats;
-        self.histograms += rest.histograms;
-        self.exemplars += rest.exemplars;
-        let count = floats + rest.histograms;
-        match self.by_cluster.get_mut(cluster) {
-            Some(samples) => *samples += count,
-            None => drop(self.by_cluster.insert(cluster.clone(), count)),
-        }
-        let pair = || (replica.clone(), elected.clone());
-        self.first.get_or_insert_with(pair);
-    }
+    /// Labels, and bytes of them, of every series that was looked at with its labels and taken: none of one that an alias knows.
+    pub(crate) shapes: Vec<(u32, u32)>,
 }
 
 /// What the labels of a series came to.
@@ -290,6 +265,7 @@ impl Assembly {
             error: None,
             metadata_error: None,
             newest: i64::MIN,
+            shapes: Vec::new(),
         }
     }
 
@@ -1092,6 +1068,9 @@ impl<'a> Assembler<'a, '_> {
         pairs
             .iter()
             .for_each(|(name, value)| model::put_label(packed, name, value));
+        let text = pairs.iter().map(|(name, value)| name.len() + value.len());
+        let shape = (pairs.len() as u32, text.sum::<usize>() as u32);
+        self.out.shapes.push(shape);
         let id = identity::series_id(self.rules.tenant, packed, hashed);
         let placement =
             identity::placement_of_pairs(self.rules.tenant, pairs.iter().copied(), hashed);

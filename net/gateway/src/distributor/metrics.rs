@@ -6,7 +6,8 @@
 use std::sync::OnceLock;
 
 use prometheus::{
-    Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry,
 };
 use wire::remote_write::Protocol;
 
@@ -54,6 +55,8 @@ pub(crate) struct Metrics {
     instance_limits: GaugeVec,
     /// Keys that a core did not know any more.
     pub(crate) dead_keys: IntCounter,
+    /// Of series that were looked at with their labels: how many labels, and their bytes.
+    shapes: [Histogram; 2],
 }
 
 /// The counters of one tenant.
@@ -239,7 +242,41 @@ impl Metrics {
                 "myelin_alias_dead_keys_total",
                 "Samples sent by a key that the core did not know any more; they were sent again with labels.",
             )?,
+            shapes: {
+                let histogram = |name: &str, help: &str, buckets: Vec<f64>| {
+                    let opts = HistogramOpts::new(name, help).buckets(buckets);
+                    let histogram = Histogram::with_opts(opts)?;
+                    registry.register(Box::new(histogram.clone()))?;
+                    Ok::<_, prometheus::Error>(histogram)
+                };
+                [
+                    histogram(
+                        "cortex_labels_per_sample",
+                        "Labels of a series, once for each that was looked at with its labels: when it is new to a gateway thread, not for every sample.",
+                        vec![5.0, 10.0, 15.0, 20.0, 25.0, 30.0],
+                    )?,
+                    histogram(
+                        "cortex_label_size_bytes",
+                        "Bytes of all names and values of the labels of a series, counted as cortex_labels_per_sample is.",
+                        prometheus::exponential_buckets(64.0, 2.0, 8)?,
+                    )?,
+                ]
+            },
         })
+    }
+
+    /// Notes how many labels series have, and their bytes.
+    pub(crate) fn observe_shapes(&self, shapes: &[(u32, u32)]) {
+        if shapes.is_empty() {
+            return;
+        }
+        let [labels, bytes] = self.shapes.each_ref().map(Histogram::local);
+        for shape in shapes {
+            labels.observe(shape.0.into());
+            bytes.observe(shape.1.into());
+        }
+        labels.flush();
+        bytes.flush();
     }
 
     /// Shows the bounds of this process.

@@ -20,6 +20,7 @@ use tokio::runtime::Handle;
 use tonic::{Code, Status};
 
 use super::convert::{self, Sent, Wrong};
+use super::metrics::{Appended, PeerMetrics, Timed};
 use crate::dial::{self, Calls, Dial};
 use crate::push::{Cores, Sleepers, Spread};
 
@@ -36,6 +37,8 @@ pub struct PeerOptions {
     pub connect_timeout: Duration,
     /// How connections are made.
     pub dial: Dial,
+    /// Where calls are counted.
+    pub metrics: PeerMetrics,
 }
 
 /// How often somebody who has gone is looked for while another node works for him.
@@ -65,10 +68,11 @@ struct Shared {
 
 pub(super) struct Node {
     pub(super) address: String,
-    pub(super) client: IngesterClient<Calls>,
+    pub(super) client: IngesterClient<Timed<Calls>>,
     /// Of whom it was last heard.
     incarnation: AtomicU64,
     cores: u16,
+    metrics: PeerMetrics,
     /// It came back with another number of cores.
     is_changed: AtomicBool,
     /// Somebody asks whether it still has.
@@ -92,6 +96,8 @@ impl Peers {
                 options.dial.lazily(address, host, options.connect_timeout)
             };
             let channel = channel.map_err(|error| format!("of an ingester: {error}"))?;
+            let channel = Timed::new(channel, &options.metrics);
+            options.metrics.begin(address);
             let mut client = IngesterClient::new(channel.clone())
                 .max_decoding_message_size(rpc::MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(rpc::MESSAGE_BYTES_MAX);
@@ -114,6 +120,7 @@ impl Peers {
                 client,
                 incarnation: AtomicU64::new(hello.incarnation),
                 cores: u16::try_from(hello.cores).unwrap_or(0),
+                metrics: options.metrics.clone(),
                 is_changed: AtomicBool::new(false),
                 looking: AtomicBool::new(false),
                 bytes: AtomicU64::new(0),
@@ -345,6 +352,8 @@ impl Node {
             Ok(_) => Err("an answer to something else".to_owned()),
             Err(reason) => Err(reason),
         };
+        let (metrics, failed) = (&self.metrics, answered.is_err());
+        metrics.appended(&self.address, Appended::Samples, failed);
         match answered {
             Ok(outcomes) => {
                 for ((sent, reply), outcome) in waiting.into_iter().zip(outcomes) {
@@ -453,7 +462,11 @@ impl Cores for Peers {
         self.shared.runtime.spawn(async move {
             let node = &on_the_way.0;
             let mut client = node.client.clone();
-            let status = match tokio::time::timeout(timeout, client.push(request)).await {
+            let answered = tokio::time::timeout(timeout, client.push(request)).await;
+            let failed = !matches!(answered, Ok(Ok(_)));
+            let metrics = &node.metrics;
+            metrics.appended(&node.address, Appended::Metadata, failed);
+            let status = match answered {
                 Ok(Ok(_)) => return,
                 Ok(Err(status)) => status,
                 Err(_) => Status::deadline_exceeded("no answer"),
@@ -475,7 +488,11 @@ impl Holders for Peers {
                 Message::Select(mut select) => {
                     let reply = std::mem::replace(&mut select.reply, Box::new(|_| ()));
                     let canceled = select.canceled.clone();
-                    reply(until(node.select(select), &canceled).await);
+                    let answer = until(node.select(select), &canceled).await;
+                    // Who went away has not made it fail.
+                    let failed = matches!(&answer, Err(error) if *error != ReadError::Canceled);
+                    node.metrics.queried(&node.address, failed);
+                    reply(answer);
                 }
                 Message::Labels(mut query) => {
                     let reply = std::mem::replace(&mut query.reply, Box::new(|_| ()));
