@@ -32,4 +32,5 @@ mod shards;
 mod soak;
 mod srv;
 mod tenants;
+mod wal;
 mod year;

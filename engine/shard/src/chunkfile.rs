@@ -11,6 +11,7 @@
 //! of the memtable that lie in it, and goes when there are none and no kept checkpoint can name one.
 //! Files of *another generation* (after a change of the number of cores) are known by numbers from [`FOREIGN`] on, until their chunks are copied.
 
+mod audit;
 pub(crate) mod bytes;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use reactor::{File, Op, OpResult, OpenMode, Reactor};
 use xxhash_rust::xxh3::xxh3_64;
 
+pub use self::audit::ChunkAudit;
 use self::bytes::{ChunkBytes, StoredFile};
 use crate::Error;
 use crate::limits::{

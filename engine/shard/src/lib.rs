@@ -42,6 +42,7 @@ mod steps;
 pub mod topology;
 
 pub use changes::{Changes, History};
+pub use chunkfile::ChunkAudit;
 pub use chunkfile::bytes::{ChunkBytes, load_chunks};
 pub use cores::{Cores, ReplayProgress, Started, Watch};
 pub use cut::{deletions_directory, directory as blocks_directory};

@@ -247,7 +247,8 @@ pub(crate) fn recover(
     memtable.chunks = ChunkFiles::open(reactor, &dir, id.0, options.chunk_file_bytes)?;
     let replay = RefCell::new(Replay::new(&mut memtable, keep, now_s));
     let (mut last, mut logs) = (None, Vec::new());
-    for (generation, core, tree) in sources {
+    let (count_of_logs, mut behind) = (sources.len() as u64, (0, 0));
+    for (at_log, (generation, core, tree)) in (0..).zip(sources) {
         let dir = wal::core_dir(tree, generation, core);
         if keep != Keep::Own {
             let chunks = &mut *replay.borrow_mut();
@@ -266,17 +267,22 @@ pub(crate) fn recover(
             salvage: options.salvage,
         };
         let mut sink = |record: &Record<'_>, _| replay.borrow_mut().record(record);
+        let mut of_this = (0, 0);
         let mut between = |reactor: &mut Reactor, at: wal::ReplayProgress| {
+            of_this = (at.bytes_total, at.counts.samples);
+            // Logs that are still to be read are taken to be like those that have been.
+            let known: u64 = behind.0 + at.bytes_total;
             progress(ReplayProgress {
                 core: id,
-                bytes_done: at.bytes_done,
-                bytes_total: at.bytes_total,
-                samples: at.counts.samples,
+                bytes_done: behind.0 + at.bytes_done,
+                bytes_total: known / (at_log + 1) * count_of_logs + known % (at_log + 1),
+                samples: behind.1 + at.counts.samples,
             });
             // What was closed goes to disk as it does when the core serves, so that memory stays bounded.
             replay.borrow_mut().chunks().drain(reactor)
         };
         let replayed = wal::replay(reactor, &dir, &replay_options, &mut sink, &mut between)?;
+        behind = (behind.0 + of_this.0, behind.1 + of_this.1);
         describe(&replayed, &mut notes);
         salvaged += replayed.salvaged.len() as u64;
         logs.push(cut::Replayed {

@@ -564,7 +564,7 @@ async fn start_cores(
         retentions,
         ..shard_options(config, memory)?
     };
-    let shown = Arc::new(Replay::default());
+    let shown = Arc::new(Replay::of(options.cores.len()));
     let (gateway, notify) = (gateway.clone(), notify.clone());
     let progress = move |progress| {
         if let Some(percent) = shown.percent(progress) {
@@ -603,30 +603,43 @@ async fn start_cores(
     Ok(cores)
 }
 
-/// How far the replay is over all cores.
-#[derive(Debug, Default)]
-struct Replay(Mutex<Replayed>);
+/// How far the replay is over all cores. Those of which nothing is known yet, since cores of a crew replay one after another, are taken to be like the others.
+#[derive(Debug)]
+struct Replay {
+    cores: usize,
+    state: Mutex<Replayed>,
+}
 
 #[derive(Debug, Default)]
 struct Replayed {
-    /// Per core, bytes done and bytes in all.
-    cores: Vec<(u64, u64)>,
+    /// Per core, bytes done and bytes in all; `None`: it has not begun.
+    cores: Vec<Option<(u64, u64)>>,
     /// The last percentage told.
     told: Option<u8>,
 }
 
 impl Replay {
+    fn of(cores: usize) -> Replay {
+        Replay {
+            cores,
+            state: Mutex::default(),
+        }
+    }
+
     /// The percentage, when it has reached another tenth.
     fn percent(&self, progress: ReplayProgress) -> Option<u8> {
-        let Replayed { cores, told } = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let Replayed { cores, told } = &mut *state;
         let core = usize::from(progress.core.0);
         if cores.len() <= core {
-            cores.resize(core + 1, (0, 0));
+            cores.resize(core + 1, None);
         }
-        cores[core] = (progress.bytes_done, progress.bytes_total);
-        let sum = |part: fn(&(u64, u64)) -> u64| cores.iter().map(part).sum::<u64>();
+        cores[core] = Some((progress.bytes_done, progress.bytes_total));
+        let known: Vec<(u64, u64)> = cores.iter().copied().flatten().collect();
+        let sum = |part: fn(&(u64, u64)) -> u64| u128::from(known.iter().map(part).sum::<u64>());
         let (done, total) = (sum(|c| c.0), sum(|c| c.1));
-        let percent = (done * 100).checked_div(total).unwrap_or(100).min(100) as u8;
+        let all = total * self.cores.max(known.len()) as u128 / known.len() as u128;
+        let percent = (done * 100).checked_div(all).unwrap_or(100).min(100) as u8;
         let due = told
             .is_none_or(|last| percent >= last.saturating_add(10) || percent == 100 && last < 100);
         due.then(|| *told.insert(percent))
@@ -910,16 +923,16 @@ mod tests {
 
     #[test]
     fn the_replay_is_told_in_tenths_over_all_cores() {
-        let replay = Replay::default();
-        let at = |core, bytes_done| {
-            let core = CoreId(core);
+        let told = |replay: &Replay, core, bytes_done| {
             replay.percent(ReplayProgress {
-                core,
+                core: CoreId(core),
                 bytes_done,
                 bytes_total: 100,
                 samples: 0,
             })
         };
+        let replay = Replay::of(2);
+        let at = |core, bytes_done| told(&replay, core, bytes_done);
         assert_eq!(at(0, 0), Some(0));
         assert_eq!(at(1, 10), None);
         assert_eq!(at(1, 40), Some(20));
@@ -927,6 +940,12 @@ mod tests {
         assert_eq!(at(0, 100), Some(70));
         assert_eq!(at(1, 100), Some(100));
         assert_eq!(at(1, 100), None);
+        // Story: where one core follows another the end of the first was told as that of all.
+        let replay = Replay::of(4);
+        let at = |core, bytes_done| told(&replay, core, bytes_done);
+        assert_eq!(at(0, 100), Some(25));
+        assert_eq!(at(1, 0), None);
+        assert_eq!(at(1, 100), Some(50));
     }
 
     #[test]

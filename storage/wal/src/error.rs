@@ -52,6 +52,12 @@ pub enum Error {
         /// The sink's words.
         reason: String,
     },
+    /// A file went while a log was looked at, by whoever writes it.
+    #[error("{} has gone while the log was read", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
     /// Another process holds the lock.
     #[error("{} is locked by another process", path.display())]
     Locked {

@@ -10,6 +10,7 @@
 //!         segment-0000000007          frames of records         frame.rs, group.rs, record.rs, samples.rs
 //!         checkpoint-0000000007       Checkpoint                checkpoint.rs
 //!                                     replay                    reader.rs, replay.rs, replay/run.rs
+//!                                     survey                    replay/survey.rs
 //! ```
 //!
 //! The format is drawn in `docs/formats/wal.md`, why it is one log per core with group commit in `docs/decisions/0003-one-wal-per-core-group-commit.md`.
@@ -60,5 +61,6 @@ pub use record::{
     ChunkRecord, Counts, LoggedSample, Record, SeriesRecord, StoredChunkRecord, TombstoneRecord,
 };
 pub use replay::{
-    Between, Place, ReplayOptions, ReplayProgress, Replayed, Salvaged, Sink, Tear, replay,
+    Between, CheckpointSeen, Flaw, Place, ReplayOptions, ReplayProgress, Replayed, Salvaged, See,
+    SegmentRead, SegmentSeen, Sink, Surveyed, Tear, Use, replay, survey,
 };

@@ -44,6 +44,25 @@ pub(crate) enum Found {
 
 impl Reader {
     pub(crate) fn open(reactor: &mut Reactor, path: &Path, len: u64) -> Result<Reader, Error> {
+        let window = READ_BYTES.min((len as usize).max(BLOCK_BYTES));
+        Reader::with_window(reactor, path, len, window)
+    }
+
+    /// For [`Reader::peek`]: reads no more than it needs.
+    pub(crate) fn open_for_headers(
+        reactor: &mut Reactor,
+        path: &Path,
+        len: u64,
+    ) -> Result<Reader, Error> {
+        Reader::with_window(reactor, path, len, BLOCK_BYTES)
+    }
+
+    fn with_window(
+        reactor: &mut Reactor,
+        path: &Path,
+        len: u64,
+        window: usize,
+    ) -> Result<Reader, Error> {
         let mode = OpenMode::read_only();
         let file = reactor
             .run(Op::Open {
@@ -51,7 +70,7 @@ impl Reader {
                 mode,
             })?
             .file();
-        let window = reactor.buffer(READ_BYTES.min((len as usize).max(BLOCK_BYTES)));
+        let window = reactor.buffer(window);
         Ok(Reader {
             path: path.to_owned(),
             file,
@@ -144,6 +163,22 @@ impl Reader {
         };
         let frame = self.bytes(reactor, offset, FRAME_HEADER_BYTES + header.len as usize)?;
         Ok(frame.filter(|bytes| is_sound(bytes)).map(|_| header))
+    }
+
+    /// What the header of frame `number` of this owner and epoch says, if it stands at `offset`; its checksum is not looked at.
+    pub(crate) fn peek(
+        &mut self,
+        reactor: &mut Reactor,
+        owner: Owner,
+        epoch: u64,
+        number: u64,
+        offset: u64,
+    ) -> Result<Option<FrameHeader>, Error> {
+        let front = self.bytes(reactor, offset, FRAME_HEADER_BYTES)?;
+        let header = front.and_then(|bytes| FrameHeader::peek(bytes.first_chunk()?));
+        Ok(header.filter(|h| {
+            (h.core, h.sequence, h.epoch, h.number) == (owner.core, owner.sequence, epoch, number)
+        }))
     }
 
     /// Looks for frame `number` of this owner and epoch at `offset`.

@@ -623,6 +623,15 @@ pub(crate) enum Stop {
     Sink(String),
 }
 
+impl Stop {
+    /// In words.
+    pub(crate) fn into_reason(self) -> String {
+        match self {
+            Stop::Fault(reason) | Stop::Sink(reason) => reason,
+        }
+    }
+}
+
 fn take_series<'a>(
     rest: &mut &'a [u8],
     tenants: &'a [TenantId],

@@ -11,7 +11,10 @@
 //! to [`crate::Log::open`] through [`Replayed`]. Memory: a window over one file, and the last value of every series.
 
 mod run;
+mod survey;
 
+use std::ffi::OsString;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use reactor::{Op, Reactor};
@@ -21,6 +24,8 @@ use crate::log::Retired;
 use crate::names::Name;
 use crate::record::{Counts, Record};
 use run::Run;
+
+pub use survey::{CheckpointSeen, Flaw, See, SegmentSeen, Surveyed, Use, survey};
 
 /// How to replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,9 +55,9 @@ pub type Between<'a> = dyn FnMut(&mut Reactor, ReplayProgress) -> Result<(), Str
 /// How far a replay is; told after every frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReplayProgress {
-    /// Bytes of files passed so far.
+    /// Bytes of records passed so far. Files are longer than what they hold.
     pub bytes_done: u64,
-    /// Bytes of files to pass.
+    /// Bytes of records to pass; not less than what has been passed.
     pub bytes_total: u64,
     /// Records so far.
     pub counts: Counts,
@@ -67,6 +72,21 @@ pub struct Tear {
     pub offset: u64,
     /// Number of the commit that is not there.
     pub commit: u64,
+}
+
+/// A segment that was read, as far as what it holds was due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentRead {
+    /// Its number.
+    pub number: u32,
+    /// In which it was written.
+    pub epoch: u64,
+    /// Numbers of its commits.
+    pub commits: Range<u64>,
+    /// From the position of its first record byte to the one behind its last.
+    pub positions: Range<u64>,
+    /// Where in the file its last frame ends.
+    pub bytes: u64,
 }
 
 /// A piece of the log that salvage dropped.
@@ -101,6 +121,8 @@ pub struct Replayed {
     pub tear_count: u64,
     /// What salvage dropped; if anything, take a checkpoint soon.
     pub salvaged: Vec<Salvaged>,
+    /// The segments that were read, ascending.
+    pub read: Vec<SegmentRead>,
     /// Number the next commit gets.
     pub next_commit: u64,
     /// Position of the next record byte.
@@ -155,16 +177,26 @@ pub fn replay(
 }
 
 /// The files of a log.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Listing {
     /// Ascending, with lengths.
     segments: Vec<(u32, u64)>,
     /// Ascending, with lengths.
     checkpoints: Vec<(u32, u64)>,
     unfinished: Vec<PathBuf>,
+    /// Names of files that are no log's.
+    others: Vec<OsString>,
 }
 
 impl Listing {
+    /// The first of the segments that are kept where a start begins with the checkpoint of number `from` (0: with none). The checkpoint before it is kept unread, as are the segments
+    /// from that one on; without one, all segments are.
+    fn keep_from(&self, from: u32) -> u32 {
+        let newest_first = self.checkpoints.iter().rev();
+        let mut numbers = newest_first.map(|&(sequence, _)| sequence);
+        numbers.find(|&sequence| sequence < from).unwrap_or(0)
+    }
+
     fn read(reactor: &mut Reactor, dir: &Path) -> Result<Listing, Error> {
         let mut listing = Listing::default();
         let entries = match reactor.run(Op::List {
@@ -181,7 +213,7 @@ impl Listing {
                 Name::Segment(sequence) => listing.segments.push((sequence, entry.len)),
                 Name::Checkpoint(sequence) => listing.checkpoints.push((sequence, entry.len)),
                 Name::Unfinished => listing.unfinished.push(dir.join(&entry.name)),
-                Name::Other => {}
+                Name::Other => listing.others.push(entry.name),
             }
         }
         listing.segments.sort_unstable();

@@ -202,7 +202,7 @@ fn damaged(file: &StoredFile, offset: u64, reason: &str) -> ReadError {
     ReadError::Chunk(format!("{} at {offset}: {reason}", file.path.display()))
 }
 
-fn fill(file: &StoredFile, offset: u64, into: &mut [u8]) -> Result<(), ReadError> {
+pub(super) fn fill(file: &StoredFile, offset: u64, into: &mut [u8]) -> Result<(), ReadError> {
     let count = file
         .reader
         .read_at(offset, into)

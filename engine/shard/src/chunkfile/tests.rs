@@ -170,3 +170,63 @@ fn a_chunk_of_histograms_is_loaded_and_one_named_with_another_time_is_not() {
         assert!(refused.to_string().contains("was named"), "{refused}");
     }
 }
+
+#[test]
+fn an_audit_reads_each_chunk_that_is_named_and_tells_of_a_file_once() {
+    let sim = Sim::new(1);
+    let (mut reactor, mut files) = open(&sim);
+    let sealed: Vec<Vec<u8>> = (0..400)
+        .map(|i| {
+            let mut chunk = chunk::XorAppender::new();
+            (0..20).for_each(|k| chunk.append(i * 1000 + k, k as f64));
+            chunk.seal()
+        })
+        .collect();
+    let places: Vec<Place> = sealed.iter().map(|chunk| files.put(chunk)).collect();
+    files.drain(&mut reactor).unwrap();
+    let named = |i: usize| wal::StoredChunkRecord {
+        series: model::SeriesRef(0),
+        first: model::TimeMs(i as i64 * 1000),
+        last: model::TimeMs(i as i64 * 1000 + 19),
+        count: 20,
+        file: places[i].file,
+        offset: places[i].offset,
+        len: places[i].len,
+    };
+    let audit = || ChunkAudit::new(Reactor::sim(&sim), Path::new(DIR), 3);
+    let flaws = |mut audit: ChunkAudit| -> Vec<String> {
+        let results = (0..400).filter_map(|i| audit.check(&named(i)).err());
+        results.map(|error| error.to_string()).collect()
+    };
+    assert!(flaws(audit()).is_empty());
+    // A bit of one chunk; another time than it was named with; the end of the last file; the header of the first.
+    let path = name(Path::new(DIR), places[7].file);
+    sim.flip(&path, u64::from(places[7].offset) + 9, 1);
+    let told = flaws(audit());
+    assert_eq!(told.len(), 1, "{told:?}");
+    let expected = format!(
+        "{} is corrupt at offset {}",
+        path.display(),
+        places[7].offset
+    );
+    assert!(told[0].contains(&expected), "{told:?}");
+    sim.flip(&path, u64::from(places[7].offset) + 9, 1);
+    let other = wal::StoredChunkRecord {
+        first: model::TimeMs(7001),
+        ..named(7)
+    };
+    assert!(audit().check(&other).is_err());
+    let beyond = wal::StoredChunkRecord {
+        len: u32::MAX,
+        ..named(7)
+    };
+    let told = audit().check(&beyond).unwrap_err().to_string();
+    assert!(told.contains("the file ends at"), "{told}");
+    sim.flip(&path, 20, 1);
+    let told = flaws(audit());
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].contains("its header does not fit its name"),
+        "{told:?}"
+    );
+}

@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 use reactor::Reactor;
 
 use super::{
-    Between, Listing, Place, ReplayOptions, ReplayProgress, Replayed, Salvaged, Sink, Tear,
-    Unsettled,
+    Between, Listing, Place, ReplayOptions, ReplayProgress, Replayed, Salvaged, SegmentRead, Sink,
+    Tear, Unsettled,
 };
 use crate::error::Error;
-use crate::frame::{FileHeader, FileKind, FrameHeader, HeaderFault};
+use crate::frame::{FileHeader, FileKind, FrameHeader, HeaderFault, frame_bytes};
 use crate::limits::{BLOCK_BYTES, TEARS_DESCRIBED_MAX};
 use crate::log::Retired;
 use crate::names;
 use crate::reader::{Found, Owner, Reader};
-use crate::record::{Decoder, Stop};
+use crate::record::{Counts, Decoder, Record, Stop};
 
 pub(super) struct Run<'a, 's> {
     reactor: &'a mut Reactor,
@@ -28,9 +28,35 @@ pub(super) struct Run<'a, 's> {
     commit: u64,
     lsn: u64,
     epoch_max: u64,
-    bytes_done: u64,
-    bytes_total: u64,
+    progress: Progress,
+    /// A writer may be at work: what looks like damage is looked at again.
+    live: bool,
+    /// The commit before which reading is to end.
+    until: Option<u64>,
     out: Replayed,
+}
+
+/// How far it is, in bytes that hold records: files are longer.
+#[derive(Debug, Clone, Copy, Default)]
+struct Progress {
+    /// Of the checkpoint, as far as it has been read, and all of it.
+    checkpoint: u64,
+    checkpoint_total: u64,
+    /// Positions in the log at which the segments begin, and at which they end.
+    from: u64,
+    to: u64,
+}
+
+impl Progress {
+    /// What is told of it at a position of the log.
+    fn at(&self, lsn: u64, counts: Counts) -> ReplayProgress {
+        let log = self.to.saturating_sub(self.from);
+        ReplayProgress {
+            bytes_done: self.checkpoint + lsn.saturating_sub(self.from).min(log),
+            bytes_total: self.checkpoint_total + log,
+            counts,
+        }
+    }
 }
 
 /// A segment's file and what its header block says.
@@ -91,6 +117,7 @@ impl<'a, 's> Run<'a, 's> {
             segments: Vec::new(),
             reusable: Vec::new(),
             checkpoints: Vec::new(),
+            read: Vec::new(),
         };
         Run {
             reactor,
@@ -102,24 +129,18 @@ impl<'a, 's> Run<'a, 's> {
             commit: 1,
             lsn: 0,
             epoch_max: 0,
-            bytes_done: 0,
-            bytes_total: 0,
+            progress: Progress::default(),
+            live: false,
+            until: None,
             out,
         }
     }
 
     pub(super) fn all(mut self, listing: Listing) -> Result<Replayed, Error> {
-        self.out.unfinished = listing.unfinished;
+        self.out.unfinished = listing.unfinished.clone();
         let chosen = self.choose_checkpoint(&listing.checkpoints)?;
         let from = chosen.map_or(0, |(header, _)| header.sequence);
-        // The checkpoint before the chosen one is kept unread, as are the segments from it on; without one, all segments are.
-        let previous = listing
-            .checkpoints
-            .iter()
-            .rev()
-            .find(|&&(sequence, _)| sequence < from);
-        let keep_from = previous.map_or(0, |&(sequence, _)| sequence);
-
+        let keep_from = listing.keep_from(from);
         let mut files = Vec::new();
         for &(sequence, len) in &listing.segments {
             let path = names::segment(self.dir, sequence);
@@ -131,16 +152,76 @@ impl<'a, 's> Run<'a, 's> {
                 files.push(self.inspect(sequence, len, path)?);
             }
         }
-        self.bytes_total = files.iter().map(|file| file.len).sum();
+        (self.progress.from, self.progress.to) = self.extent(&files)?;
         if let Some((header, len)) = chosen {
-            self.bytes_total += len;
+            self.progress.checkpoint_total = len;
             self.read_checkpoint(&header, len)?;
         }
         for index in 0..files.len() {
             self.segment(&files, index)?;
-            self.bytes_done += files[index].len;
         }
         self.finish(&listing.checkpoints, &listing.segments)
+    }
+
+    /// As of a log that a writer may be at work on.
+    pub(super) fn live(self) -> Self {
+        Run { live: true, ..self }
+    }
+
+    /// Hands out what a start keeps without reading it: the segments from number `keep_from` to before `from`, which the checkpoint before the one of number `from` builds on.
+    /// The first of them begins with commit `begin.0`, at that position, and the last ends before commit `until`, where that is known.
+    pub(super) fn kept(
+        mut self,
+        listing: &Listing,
+        (keep_from, from): (u32, u32),
+        begin: Option<(u64, u64)>,
+        until: Option<u64>,
+    ) -> Result<Replayed, Error> {
+        self.until = until;
+        let mut files = Vec::new();
+        for &(sequence, len) in &listing.segments {
+            if sequence >= keep_from {
+                let path = names::segment(self.dir, sequence);
+                files.push(self.inspect(sequence, len, path)?);
+            }
+        }
+        let first = files.iter().find_map(|file| match file.state {
+            SegmentState::Begun(header) => Some((header.first_commit, header.first_lsn)),
+            _ => None,
+        });
+        (self.commit, self.lsn) = begin.or(first).unwrap_or((1, 0));
+        for index in 0..files.len() {
+            if files[index].sequence < from {
+                self.segment(&files, index)?;
+            }
+        }
+        self.close()
+    }
+
+    /// Positions of the log between which these segments have records: from where replay begins to where the last one ends. Headers of its frames tell that, with checksums
+    /// unread: enough to say how far a replay is.
+    fn extent(&mut self, files: &[SegmentFile]) -> Result<(u64, u64), Error> {
+        let begun = files.iter().rev().find_map(|file| match file.state {
+            SegmentState::Begun(header) => Some((file, header)),
+            _ => None,
+        });
+        let Some((file, header)) = begun else {
+            return Ok((self.lsn, self.lsn));
+        };
+        let mut reader = Reader::open_for_headers(self.reactor, &file.path, file.len)?;
+        let owner = Owner {
+            core: header.core,
+            sequence: header.sequence,
+        };
+        let (mut offset, mut end) = (FIRST, header.first_lsn);
+        for number in header.first_commit.. {
+            let frame = reader.peek(self.reactor, owner, header.epoch, number, offset)?;
+            let Some(frame) = frame else { break };
+            offset += frame.bytes() as u64;
+            end = end.max(frame.lsn.saturating_add(u64::from(frame.len)));
+        }
+        reader.close(self.reactor)?;
+        Ok((self.lsn, end))
     }
 
     fn finish(
@@ -170,9 +251,14 @@ impl<'a, 's> Run<'a, 's> {
         });
         out.next_sequence = after_segments.max(after_checkpoints);
         out.next_epoch = self.epoch_max + 1;
-        out.next_commit = self.commit;
-        out.next_lsn = self.lsn;
-        out.counts = self.decoder.counts;
+        self.close()
+    }
+
+    /// The report of what has been read.
+    fn close(mut self) -> Result<Replayed, Error> {
+        self.out.next_commit = self.commit;
+        self.out.next_lsn = self.lsn;
+        self.out.counts = self.decoder.counts;
         Ok(self.out)
     }
 
@@ -182,33 +268,48 @@ impl<'a, 's> Run<'a, 's> {
         files: &[(u32, u64)],
     ) -> Result<Option<(FileHeader, u64)>, Error> {
         for &(sequence, len) in files.iter().rev() {
-            let path = names::checkpoint(self.dir, sequence);
-            let mut reader = Reader::open(self.reactor, &path, len)?;
-            let header = self.header_of(&mut reader, FileKind::Checkpoint, sequence)?;
-            let whole = match header {
-                Some(header) => {
-                    let mut decoder = Decoder::default();
-                    let walked = walk_checkpoint(
-                        self.reactor,
-                        &mut reader,
-                        &header,
-                        &mut |_, records, _| decoder.frame(records, &mut |_| Ok(())),
-                    )?;
-                    walked.is_ok().then_some(header)
-                }
-                None => None,
-            };
-            reader.close(self.reactor)?;
-            match whole {
+            let (header, walked) = self.verify_checkpoint(sequence, len, &mut |_| {})?;
+            match header.filter(|_| walked.is_ok()) {
                 Some(header) => {
                     self.out.checkpoint = Some(sequence);
                     (self.commit, self.lsn) = (header.first_commit, header.first_lsn);
                     return Ok(Some((header, len)));
                 }
-                None => self.out.damaged_checkpoints.push(path),
+                None => {
+                    let path = names::checkpoint(self.dir, sequence);
+                    self.out.damaged_checkpoints.push(path);
+                }
             }
         }
         Ok(None)
+    }
+
+    /// Reads a checkpoint to its end, showing its records: its header, where that is sound, and whether it is whole.
+    pub(super) fn verify_checkpoint(
+        &mut self,
+        sequence: u32,
+        len: u64,
+        see: &mut dyn FnMut(&Record<'_>),
+    ) -> Result<(Option<FileHeader>, Walked), Error> {
+        let path = names::checkpoint(self.dir, sequence);
+        let mut reader = Reader::open(self.reactor, &path, len)?;
+        let header = self.header_of(&mut reader, FileKind::Checkpoint, sequence)?;
+        let walked = match header {
+            None => Err((0, "its header is damaged, or of another file".to_owned())),
+            Some(header) => {
+                let mut decoder = Decoder::default();
+                let mut sink = |record: &Record<'_>| {
+                    see(record);
+                    Ok(())
+                };
+                let mut frame =
+                    |_: &mut Reactor, records: &[u8], _| decoder.frame(records, &mut sink);
+                let walked = walk_checkpoint(self.reactor, &mut reader, &header, &mut frame)?;
+                walked.map_err(|broken| (broken.offset, broken.stop.into_reason()))
+            }
+        };
+        reader.close(self.reactor)?;
+        Ok((header, walked))
     }
 
     /// Hands out the records of a checkpoint that has been verified.
@@ -218,23 +319,19 @@ impl<'a, 's> Run<'a, 's> {
         self.decoder.next_file();
         let place = Place::Checkpoint(header.sequence);
         let (decoder, sink, between) = (&mut self.decoder, &mut *self.sink, &mut *self.between);
-        let bytes_total = self.bytes_total;
+        let (mut progress, lsn) = (self.progress, self.lsn);
         let walked = walk_checkpoint(
             self.reactor,
             &mut reader,
             header,
             &mut |reactor, records, offset| {
                 decoder.frame(records, &mut |record| sink(record, place))?;
-                let progress = ReplayProgress {
-                    bytes_done: offset,
-                    bytes_total,
-                    counts: decoder.counts,
-                };
-                between(reactor, progress).map_err(Stop::Sink)
+                progress.checkpoint = offset + frame_bytes(records.len()) as u64;
+                between(reactor, progress.at(lsn, decoder.counts)).map_err(Stop::Sink)
             },
         )?;
         reader.close(self.reactor)?;
-        self.bytes_done += len;
+        self.progress.checkpoint = len;
         walked.map_err(|broken| broken.into_error(path))
     }
 
@@ -286,10 +383,17 @@ impl<'a, 's> Run<'a, 's> {
                     (found, durable_max) = (true, durable_max.max(frame.durable));
                     false
                 })?;
-                if found {
-                    SegmentState::Headless { durable_max }
-                } else {
-                    SegmentState::NotBegun
+                // Begun since we looked.
+                let mut header = None;
+                if found && self.live {
+                    let mut reader = Reader::open(self.reactor, &path, len)?;
+                    header = self.header_of(&mut reader, FileKind::Segment, sequence)?;
+                    reader.close(self.reactor)?;
+                }
+                match header {
+                    Some(header) => SegmentState::Begun(header),
+                    None if found => SegmentState::Headless { durable_max },
+                    None => SegmentState::NotBegun,
                 }
             }
         };
@@ -309,6 +413,7 @@ impl<'a, 's> Run<'a, 's> {
         let bound = files[index + 1..]
             .iter()
             .filter_map(SegmentFile::first_commit)
+            .chain(self.until)
             .min();
         let header = match file.state {
             SegmentState::NotBegun => {
@@ -320,7 +425,8 @@ impl<'a, 's> Run<'a, 's> {
             }
             SegmentState::Headless { .. } => {
                 self.out.segments.push((file.sequence, file.len));
-                return self.ended(files, index, 0, bound, true, "its header is damaged");
+                self.ended(files, index, 0, bound, true, "its header is damaged")?;
+                return Ok(());
             }
             SegmentState::Begun(header) => header,
         };
@@ -332,40 +438,54 @@ impl<'a, 's> Run<'a, 's> {
             }
         }
         self.lsn = self.lsn.max(header.first_lsn);
-        let mut reader = Reader::open(self.reactor, &file.path, file.len)?;
-        let end = self.frames(&mut reader, &header, bound)?;
-        reader.close(self.reactor)?;
-        match end {
-            End::Void => Ok(()),
-            End::Missing { offset, remnant } => {
+        self.decoder.next_file();
+        let (first_commit, first_lsn, mut offset) = (self.commit, self.lsn, FIRST);
+        let end = loop {
+            let mut reader = Reader::open(self.reactor, &file.path, file.len)?;
+            let end = self.frames(&mut reader, &header, bound, &mut offset)?;
+            reader.close(self.reactor)?;
+            if let End::Missing { remnant } = end {
                 let what = if remnant {
                     "a frame is damaged"
                 } else {
                     "there is no frame"
                 };
-                self.ended(files, index, offset, bound, remnant, what)
+                if self.ended(files, index, offset, bound, remnant, what)? {
+                    continue;
+                }
             }
-            End::Undecodable { offset, reason } => self.corrupt(&file.path, offset, bound, reason),
+            break end;
+        };
+        self.out.read.push(SegmentRead {
+            number: header.sequence,
+            epoch: header.epoch,
+            commits: first_commit..first_commit.max(self.commit),
+            positions: first_lsn..self.lsn,
+            bytes: offset,
+        });
+        match end {
+            End::Undecodable { reason } => self.corrupt(&file.path, offset, bound, reason),
+            End::Void | End::Missing { .. } => Ok(()),
         }
     }
 
-    /// Hands out frame after frame, as long as the one due is there.
+    /// Hands out frame after frame from `at` on, which moves on, as long as the one due is there.
     fn frames(
         &mut self,
         reader: &mut Reader,
         header: &FileHeader,
         bound: Option<u64>,
+        at: &mut u64,
     ) -> Result<End, Error> {
         let owner = Owner {
             core: header.core,
             sequence: header.sequence,
         };
         let place = Place::Segment(header.sequence);
-        let mut offset = FIRST;
         // Frames of which no later one says that they were durable: number and place.
         let mut unsettled = VecDeque::new();
-        self.decoder.next_file();
         loop {
+            let offset = *at;
             self.out.unsettled = unsettled.front().map(|&(_, from)| Unsettled {
                 path: reader.path().to_owned(),
                 // The header block came with the first frame.
@@ -378,21 +498,11 @@ impl<'a, 's> Run<'a, 's> {
             let found = reader.find(self.reactor, owner, header.epoch, self.commit, offset)?;
             let frame = match found {
                 Found::Frame(frame) => frame,
-                Found::Remnant => {
-                    return Ok(End::Missing {
-                        offset,
-                        remnant: true,
-                    });
-                }
-                Found::Nothing => {
-                    return Ok(End::Missing {
-                        offset,
-                        remnant: false,
-                    });
-                }
+                Found::Remnant => return Ok(End::Missing { remnant: true }),
+                Found::Nothing => return Ok(End::Missing { remnant: false }),
             };
             if let Some(reason) = implausible(&frame, self.lsn) {
-                return Ok(End::Undecodable { offset, reason });
+                return Ok(End::Undecodable { reason });
             }
             let records = reader.records(offset, &frame);
             let sink = &mut *self.sink;
@@ -401,7 +511,7 @@ impl<'a, 's> Run<'a, 's> {
                 .frame(records, &mut |record| sink(record, place))
             {
                 Ok(()) => {}
-                Err(Stop::Fault(reason)) => return Ok(End::Undecodable { offset, reason }),
+                Err(Stop::Fault(reason)) => return Ok(End::Undecodable { reason }),
                 Err(Stop::Sink(reason)) => {
                     let path = reader.path().to_owned();
                     return Err(Error::Refused {
@@ -421,12 +531,8 @@ impl<'a, 's> Run<'a, 's> {
             self.commit += 1;
             self.lsn = frame.lsn + u64::from(frame.len);
             self.out.commits += 1;
-            offset += frame.bytes() as u64;
-            let progress = ReplayProgress {
-                bytes_done: self.bytes_done + offset,
-                bytes_total: self.bytes_total,
-                counts: self.decoder.counts,
-            };
+            *at = offset + frame.bytes() as u64;
+            let progress = self.progress.at(self.lsn, self.decoder.counts);
             if let Err(reason) = (self.between)(self.reactor, progress) {
                 let path = reader.path().to_owned();
                 return Err(Error::Refused {
@@ -438,7 +544,7 @@ impl<'a, 's> Run<'a, 's> {
         }
     }
 
-    /// The commit due is not at `offset` of this segment: clean end, tear or corruption?
+    /// The commit due is not at `offset` of this segment: clean end, tear or corruption? True where it is there by now.
     fn ended(
         &mut self,
         files: &[SegmentFile],
@@ -447,19 +553,37 @@ impl<'a, 's> Run<'a, 's> {
         bound: Option<u64>,
         remnant: bool,
         what: &str,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         if bound == Some(self.commit) {
             // It is at the start of a later segment.
-            return Ok(());
+            return Ok(false);
         }
         if let Some(witness) = self.was_durable(files, index, offset + FIRST)? {
+            // Written since we looked, and others behind it.
+            if self.live && self.is_there(&files[index], offset)? {
+                return Ok(true);
+            }
             let reason = format!("{what}: commit {} is missing, but {witness}", self.commit);
-            return self.corrupt(&files[index].path, offset, bound, reason);
-        }
-        if remnant {
+            self.corrupt(&files[index].path, offset, bound, reason)?;
+        } else if remnant {
             self.tear(&files[index].path, offset);
         }
-        Ok(())
+        Ok(false)
+    }
+
+    /// Whether the commit due is at `offset` of a segment now.
+    fn is_there(&mut self, file: &SegmentFile, offset: u64) -> Result<bool, Error> {
+        let SegmentState::Begun(header) = file.state else {
+            return Ok(false);
+        };
+        let owner = Owner {
+            core: header.core,
+            sequence: header.sequence,
+        };
+        let mut reader = Reader::open(self.reactor, &file.path, file.len)?;
+        let found = reader.find(self.reactor, owner, header.epoch, self.commit, offset)?;
+        reader.close(self.reactor)?;
+        Ok(matches!(found, Found::Frame(_)))
     }
 
     /// A segment begins behind the commit due.
@@ -574,9 +698,9 @@ enum End {
     /// A later segment begins here.
     Void,
     /// The frame due is not there.
-    Missing { offset: u64, remnant: bool },
+    Missing { remnant: bool },
     /// It is there, but says what cannot be.
-    Undecodable { offset: u64, reason: String },
+    Undecodable { reason: String },
 }
 
 /// What a sound frame says that no writer writes.
@@ -595,6 +719,9 @@ fn implausible(frame: &FrameHeader, lsn: u64) -> Option<String> {
     }
     None
 }
+
+/// Whether a checkpoint is whole; else from which offset on it is not, and why.
+pub(super) type Walked = Result<(), (u64, String)>;
 
 /// Why a checkpoint is not whole.
 struct Broken {

@@ -486,3 +486,37 @@ fn arbitrary_segments_and_checkpoints_never_make_replay_panic() {
             let _ = read(&mut Reactor::sim(&sim), Path::new(DIR), true);
         });
 }
+
+/// Story: segments are made ahead of what they will hold, and a replay of a few commits in a file of 64 MiB was at 0 % to its end.
+#[test]
+fn progress_is_told_in_bytes_that_hold_records_and_ends_with_all_of_them() {
+    let sim = Sim::new(5);
+    let mut bench = Bench::sim(&sim);
+    (0..5).for_each(|value| bench.commit(value));
+    bench.checkpoint(&[0]).unwrap();
+    (5..12).for_each(|value| bench.commit(value));
+    bench.settle();
+    sim.kill();
+    let mut told = Vec::new();
+    let replayed = crate::replay(
+        &mut Reactor::sim(&sim),
+        Path::new(DIR),
+        &crate::ReplayOptions::default(),
+        &mut |_, _| Ok(()),
+        &mut |_, progress| {
+            told.push((progress.bytes_done, progress.bytes_total));
+            Ok(())
+        },
+    );
+    let replayed = replayed.unwrap();
+    let file = sim.live(checkpoint(replayed.checkpoint.unwrap())).unwrap();
+    let total = file.len() as u64 + 7 * FRAME_RECORDS;
+    assert!(told.iter().all(|&(_, of)| of == total), "{told:?} {total}");
+    assert!(told.is_sorted(), "{told:?}");
+    assert_eq!(told.last(), Some(&(total, total)));
+    assert_eq!(
+        told.len(),
+        8,
+        "a frame of the checkpoint and seven of the log"
+    );
+}
