@@ -13,7 +13,7 @@ use model::TenantId;
 use reactor::Reactor;
 
 use crate::plan::{Merging, Output};
-use crate::run::{Compactor, Done, Error};
+use crate::run::{Clean, Compactor, Done, Error};
 
 /// What is known of blocks and deletions, in the order in which they are looked at.
 pub(crate) struct Seen {
@@ -28,6 +28,7 @@ impl Compactor {
         &mut self,
         reactor: &mut Reactor,
         stop: &AtomicBool,
+        clean: Clean,
         done: &mut Done,
     ) -> Result<(), Error> {
         for tenant in self.catalog.deletions().tenants() {
@@ -37,8 +38,8 @@ impl Compactor {
                     done.stopped = true;
                     return Ok(());
                 }
-                if self.is_to_be_cleaned(reactor.wall_ms(), &tenant, block) {
-                    self.clean(reactor, &tenant, block, stop, done)?;
+                if self.is_to_be_cleaned(reactor.wall_ms(), clean, &tenant, block) {
+                    self.clean_block(reactor, &tenant, block, stop, done)?;
                 }
                 if done.stopped {
                     return Ok(());
@@ -52,11 +53,17 @@ impl Compactor {
         Ok(())
     }
 
-    fn is_to_be_cleaned(&self, now_ms: i64, tenant: &TenantId, block: &StoredBlock) -> bool {
+    fn is_to_be_cleaned(
+        &self,
+        now_ms: i64,
+        clean: Clean,
+        tenant: &TenantId,
+        block: &StoredBlock,
+    ) -> bool {
         let info = &block.meta().info;
         let young = info.created_ms > now_ms.saturating_sub(self.options.interval_ms());
         // A merge of the first stage is about to come to it.
-        let waits = info.level == 0 && young;
+        let waits = info.level == 0 && young && clean == Clean::Settled;
         let damaged = self.damaged.contains(&(info.id, tenant.clone()));
         if block.is_pending() || waits || damaged {
             return false;
@@ -65,7 +72,7 @@ impl Compactor {
         of.live().any(|one| of.applies_to(one, tenant, block))
     }
 
-    fn clean(
+    fn clean_block(
         &mut self,
         reactor: &mut Reactor,
         tenant: &TenantId,

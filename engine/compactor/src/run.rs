@@ -65,6 +65,14 @@ pub struct Done {
     pub stopped: bool,
 }
 
+/// Which blocks are written again for deletions alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Clean {
+    /// Those that no merge of the first stage is about to come to, which would do it on the way.
+    Settled,
+    All,
+}
+
 /// Why a file was not written.
 enum Failure {
     Stopped,
@@ -112,9 +120,23 @@ impl Compactor {
 
     /// Does all that is due, until `stop` is set. Waits for its disk; nothing else may happen on the reactor.
     pub fn run(&mut self, reactor: &mut Reactor, stop: &AtomicBool) -> Result<Done, Error> {
+        self.counted(reactor, stop, Clean::Settled)
+    }
+
+    /// As [`Compactor::run`]; what was deleted leaves also the blocks that a merge would soon have come to.
+    pub fn clean(&mut self, reactor: &mut Reactor, stop: &AtomicBool) -> Result<Done, Error> {
+        self.counted(reactor, stop, Clean::All)
+    }
+
+    fn counted(
+        &mut self,
+        reactor: &mut Reactor,
+        stop: &AtomicBool,
+        clean: Clean,
+    ) -> Result<Done, Error> {
         self.metrics.started.inc();
         self.metrics.at_work.set(1);
-        let done = self.try_run(reactor, stop);
+        let done = self.try_run(reactor, stop, clean);
         self.metrics.at_work.set(0);
         match &done {
             Ok(done) if done.stopped => {}
@@ -134,7 +156,12 @@ impl Compactor {
         self.metrics.failed.inc();
     }
 
-    fn try_run(&mut self, reactor: &mut Reactor, stop: &AtomicBool) -> Result<Done, Error> {
+    fn try_run(
+        &mut self,
+        reactor: &mut Reactor,
+        stop: &AtomicBool,
+        clean: Clean,
+    ) -> Result<Done, Error> {
         let mut done = Done::default();
         self.remove_spent(reactor, &mut done)?;
         let list = self.catalog.list();
@@ -150,7 +177,7 @@ impl Compactor {
                 }
             }
         }
-        self.apply_deletions(reactor, stop, &mut done)?;
+        self.apply_deletions(reactor, stop, clean, &mut done)?;
         self.metrics.damaged.set(self.damaged.len() as i64);
         Ok(done)
     }

@@ -178,6 +178,12 @@ impl Node {
         compactor.run(&mut Reactor::sim(&self.sim), stop)
     }
 
+    /// A run that was asked for.
+    fn clean(&mut self) -> Result<Done, Error> {
+        let mut compactor = self.compactor();
+        compactor.clean(&mut Reactor::sim(&self.sim), &AtomicBool::new(false))
+    }
+
     fn compactor(&self) -> Compactor {
         Compactor::new(
             self.options.clone(),

@@ -35,11 +35,11 @@ impl Compaction {
         let body = move || {
             // Where this is refused, merges compete on equal terms, which costs latency only.
             let _ = rustix::process::nice(NICENESS);
-            while wait(&woken, interval) {
+            while let Some(why) = wait(&woken, interval) {
                 if stopped.load(Ordering::Relaxed) {
                     return;
                 }
-                attempt(&mut compactor, io, &stopped);
+                attempt(&mut compactor, io, why, &stopped);
             }
         };
         let builder = std::thread::Builder::new().name("myelin-compactor".to_owned());
@@ -47,7 +47,7 @@ impl Compaction {
         Ok(Compaction { stop, wake, thread })
     }
 
-    /// Has a run begin now instead of at the next interval.
+    /// Has a run begin now, which takes what was deleted out of all blocks ([`Compactor::clean`]).
     pub fn waker(&self) -> impl Fn() + Send + Sync + use<> {
         let wake = self.wake.clone();
         // It ends with the thread.
@@ -65,23 +65,38 @@ impl Compaction {
     }
 }
 
-/// Waits for the next run; false when nobody is left for whom there could be one.
-fn wait(woken: &Receiver<()>, interval: Duration) -> bool {
+/// Why there is a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// Its time has come.
+    Due,
+    Asked,
+}
+
+/// Waits for the next run; `None` when nobody is left for whom there could be one.
+fn wait(woken: &Receiver<()>, interval: Duration) -> Option<Why> {
     let asked = woken.recv_timeout(interval);
     // However often it was asked for, one run does.
     while woken.try_recv().is_ok() {}
-    asked != Err(RecvTimeoutError::Disconnected)
+    match asked {
+        Ok(()) => Some(Why::Asked),
+        Err(RecvTimeoutError::Timeout) => Some(Why::Due),
+        Err(RecvTimeoutError::Disconnected) => None,
+    }
 }
 
 /// One run, on a reactor of its own: a run that has panicked may have left another in any state.
-fn attempt(compactor: &mut Compactor, io: IoMode, stop: &AtomicBool) {
+fn attempt(compactor: &mut Compactor, io: IoMode, why: Why, stop: &AtomicBool) {
     let options = reactor::Options {
         io,
         ..Default::default()
     };
     let run = || -> Result<(), String> {
         let mut reactor = Reactor::open(&options).map_err(|error| error.to_string())?;
-        let done = compactor.run(&mut reactor, stop);
+        let done = match why {
+            Why::Due => compactor.run(&mut reactor, stop),
+            Why::Asked => compactor.clean(&mut reactor, stop),
+        };
         let done = done.map_err(|error| error.to_string())?;
         if done.files > 0 {
             let (files, removed, samples) = (done.files, done.removed, done.merged.samples);
@@ -109,12 +124,12 @@ mod tests {
         let (wake, woken) = channel();
         (0..100).for_each(|_| wake.send(()).unwrap());
         let long = Duration::from_secs(3600);
-        assert!(wait(&woken, long), "at once");
+        assert_eq!(wait(&woken, long), Some(Why::Asked), "at once");
         assert!(woken.try_recv().is_err(), "none is owed to them");
-        assert!(wait(&woken, Duration::ZERO), "the time is over");
+        assert_eq!(wait(&woken, Duration::ZERO), Some(Why::Due), "its time");
         wake.send(()).unwrap();
-        assert!(wait(&woken, long), "who asks later has another");
+        assert_eq!(wait(&woken, long), Some(Why::Asked), "who asks later");
         drop(wake);
-        assert!(!wait(&woken, long), "nobody is left");
+        assert_eq!(wait(&woken, long), None, "nobody is left");
     }
 }

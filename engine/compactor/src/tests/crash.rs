@@ -146,7 +146,6 @@ fn a_power_cut_after_every_operation_brings_nothing_back_that_was_deleted() {
         node.delete(&next(), vec![Matcher::equal("n", "none")], (0, i64::MAX));
         // Behind them.
         node.cut(&samples);
-        node.sim.advance(Duration::from_secs(7200));
         node
     };
     let rest = |node: &mut Node, what: &str| {
@@ -160,18 +159,24 @@ fn a_power_cut_after_every_operation_brings_nothing_back_that_was_deleted() {
         assert_eq!(physical, node.expected, "{what}");
     };
     let mut ended = BTreeSet::new();
-    for seed in 0..2 {
-        // Every second one with a history each.
+    // Every second one with a history each; and where somebody asks for it, while the last cuts are young.
+    for (seed, asked) in [(0, false), (1, false), (0, true), (1, true)] {
         for stop in (seed..).step_by(2) {
             let mut node = deleted(seed);
+            if !asked {
+                node.sim.advance(Duration::from_secs(7200));
+            }
             node.verify("deleted");
             node.sim.stop_after(stop);
-            let done = node.compact();
+            let done = match asked {
+                true => node.clean(),
+                false => node.compact(),
+            };
             let whole = !node.sim.is_off();
             assert_eq!(done.is_ok(), whole, "{done:?}");
             node.sim.crash();
             node.start();
-            let what = format!("seed {seed}, stopped after {stop}");
+            let what = format!("seed {seed}, asked: {asked}, stopped after {stop}");
             node.verify(&what);
             ended.insert(node.catalog.deletions().live_count());
             rest(&mut node, &what);

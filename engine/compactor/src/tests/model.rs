@@ -215,3 +215,32 @@ fn a_deletion_that_comes_behind_the_look_at_the_blocks_is_not_ended_by_it() {
     );
     node.verify("after another look");
 }
+
+/// Story: without a bucket what was deleted stayed in the youngest blocks until the first merge of them, however often it was asked for.
+#[test]
+fn a_run_that_is_asked_for_takes_what_was_deleted_out_of_blocks_that_were_just_cut() {
+    let mut node = Node::new(1);
+    let now = 1_000 * HOUR_MS;
+    let mut samples = Content::new();
+    for (name, n) in [("a", 1), ("a", 2), ("b", 1)] {
+        let times = (0..20).map(|i| (now + i * 60_000, Told::Float(i as u64)));
+        samples.insert((tenant(name), labels("up", n)), times.collect());
+    }
+    node.cut(&samples);
+    node.cut(&samples);
+    let some = vec![Matcher::equal("n", "1")];
+    node.delete("a", some.clone(), (now, now + 5 * 60_000));
+    let done = node.compact().unwrap();
+    assert_eq!(done.files, 0, "a merge will come to them");
+    assert_ne!(seen(&node.catalog.list()), node.expected);
+    let done = node.clean().unwrap();
+    assert_eq!(done.files, 2, "one for each, of the one tenant");
+    assert_eq!(seen(&node.catalog.list()), node.expected, "on the disk");
+    assert_eq!(node.catalog.deletions().live_count(), 0);
+    assert_eq!(node.clean().unwrap().files, 0, "there is nothing to do");
+    // What is written behind that is not meant, and merges go on.
+    node.cut(&samples);
+    node.sim.advance(Duration::from_secs(7200));
+    node.compact().unwrap();
+    node.verify("merged");
+}
