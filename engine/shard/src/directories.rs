@@ -11,8 +11,11 @@
 //! 2. each directory is held against the manifest by what is in it, not by its path. One that holds cores and is not there, has lost its mark (its disk is not mounted) or is another
 //!    node's is an error;
 //! 3. the locks of all of them, and a second look, since another node may have looked at the same time;
-//! 4. new ones *join*: the manifest names them, then they are marked. They hold nothing until step 3 of a change (`recovery`);
-//! 5. where one joins, one that is to be left holds cores, or the number of cores is another, all cores are placed anew, core `n` in directory `n` modulo their number, by such a change.
+//! 4. those that hold cores were last used at the start that the manifest was written at: an old copy of a directory, or of the manifest, is an error (a note, with salvage);
+//! 5. new ones *join*: the manifest names them, then they are marked. They hold nothing until step 3 of a change (`recovery`);
+//! 6. this start gets its number: the manifest with it and a mark that it is being given, then each directory, then the manifest without the mark. With the mark a directory may have
+//!    the number before; the next start gives the same one then;
+//! 7. where one joins, one that is to be left holds cores, or the number of cores is another, all cores are placed anew, core `n` in directory `n` modulo their number, by such a change.
 //!
 //! Otherwise every core stays where the manifest has it, in whatever order directories are given.
 
@@ -73,8 +76,10 @@ pub(crate) fn open(reactor: &mut Reactor, options: &Options) -> Result<Layout, E
         one.owner = look(reactor, one.path)?;
     }
     let mut notes = Vec::new();
-    let before = manifest.spread.clone().unwrap_or_else(|| Spread {
+    let mut before = manifest.spread.clone().unwrap_or_else(|| Spread {
         node: block::fresh_id(0).max(1),
+        start: 0,
+        numbering: false,
         directories: Vec::new(),
         places: vec![None; usize::from(manifest.cores)],
     });
@@ -91,6 +96,28 @@ pub(crate) fn open(reactor: &mut Reactor, options: &Options) -> Result<Layout, E
     for (one, directory) in &directories {
         check_logs(reactor, &manifest, one.path, directory.id)?;
     }
+    for (one, directory) in &directories {
+        let holds = |place: &Option<u16>| {
+            let home = place.and_then(|place| before.directories.get(usize::from(place)));
+            home.is_some_and(|home| home.id == directory.id)
+        };
+        let at = one.owner.map_or(0, |owner| owner.start);
+        let Some(error) = old_copy(&before, at, one.path, options) else {
+            continue;
+        };
+        if before.places.iter().any(holds) {
+            match options.salvage {
+                true => notes.push(format!("salvage took it as it is: {error}")),
+                false => return Err(error),
+            }
+        }
+    }
+    // A start that did not come to its end has given this number to some.
+    before.start = match before.numbering {
+        true => before.start,
+        false => before.start.saturating_add(1),
+    };
+    before.numbering = true;
     // What a former start has left, or one that was to join. The manifest names it until it is empty.
     let is_home = |id: u128| {
         let home = |core| before.home(core).map(|home| home.id);
@@ -120,14 +147,20 @@ pub(crate) fn open(reactor: &mut Reactor, options: &Options) -> Result<Layout, E
         manifest.write(reactor, &root)?;
     }
     for (one, directory) in &directories {
-        if one.owner.is_none() {
-            let owner = Owner {
-                node: before.node,
-                directory: directory.id,
-            };
+        let owner = Owner {
+            node: before.node,
+            directory: directory.id,
+            start: before.start,
+        };
+        if one.owner != Some(owner) {
             owner.write(reactor, &wal::tree(one.path))?;
         }
     }
+    if let Some(spread) = &mut manifest.spread {
+        spread.numbering = false;
+        manifest.write(reactor, &root)?;
+    }
+    before.numbering = false;
     let next = next(&manifest, cores, &before, &directories);
     let homes = directories.iter().filter(|(one, _)| !one.leaves).count();
     if homes > usize::from(cores) {
@@ -304,6 +337,27 @@ fn check_logs(
     Ok(())
 }
 
+/// Why what was last used at start `at` does not go with the manifest.
+fn old_copy(known: &Spread, at: u64, path: &Path, options: &Options) -> Option<Error> {
+    let manifest = wal::tree(&options.data_dir).join("manifest");
+    let (manifest, start) = (manifest.display(), known.start);
+    let is_before = at.checked_add(1) == Some(start);
+    if start == 0 || at == start || known.numbering && is_before {
+        return None;
+    }
+    if at < start {
+        let reason = format!(
+            "it was last used at start {at} of this node, but {manifest} is of start {start}: it is an old copy (-wal.salvage takes it as it is)"
+        );
+        return Some(unfit(path, reason));
+    }
+    let reason = format!(
+        "{manifest} is of start {start}, but {} was last used at start {at}: the data directory is an old copy (-wal.salvage takes it as it is)",
+        path.display()
+    );
+    Some(unfit(&options.data_dir, reason))
+}
+
 fn joining(id: u128) -> Directory {
     Directory {
         id,
@@ -326,6 +380,8 @@ fn placed(
     let places = (0..before.places.len()).map(place).collect();
     (!directories.is_empty()).then_some(Spread {
         node: before.node,
+        start: before.start,
+        numbering: before.numbering,
         directories,
         places,
     })
@@ -353,6 +409,8 @@ fn next(
     let home = |core: u16| Some(*ids.get(usize::from(core).checked_rem(ids.len())?)?);
     let all = Spread {
         node: before.node,
+        start: before.start,
+        numbering: false,
         directories: Vec::new(),
         places: vec![None; usize::from(cores)],
     };

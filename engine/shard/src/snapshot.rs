@@ -216,6 +216,8 @@ fn in_parts(spread: &Spread, name: &str) -> (Option<Spread>, Vec<Part>) {
     let node = block::fresh_id(0).max(1);
     let mut of_parts = Spread {
         node,
+        start: 1,
+        numbering: false,
         directories: Vec::new(),
         places: Vec::new(),
     };
@@ -232,6 +234,7 @@ fn in_parts(spread: &Spread, name: &str) -> (Option<Spread>, Vec<Part>) {
                     owner: Owner {
                         node,
                         directory: id,
+                        start: 1,
                     },
                 });
                 of_parts.directories.push(Directory {

@@ -1,7 +1,7 @@
 //! Whose a directory is: the file that tells a directory of logs from an empty one, and one node's from another's.
 //!
-//! `<directory>/wal/owner` names the node and the directory by the numbers that stand in the node's manifest ([`crate::Spread`]). It is written before a log begins there and never
-//! changes; so a directory without it where the manifest wants one is a disk that is not mounted.
+//! `<directory>/wal/owner` names the node and the directory by the numbers that stand in the node's manifest ([`crate::Spread`]). It is written before a log begins there, so a
+//! directory without it where the manifest wants one is a disk that is not mounted; and it is replaced by every start, which has a number: so an old copy is known.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -26,6 +26,8 @@ pub struct Owner {
     pub node: u128,
     /// Of this directory.
     pub directory: u128,
+    /// The start of the node at which it was last used; 0: by a program that did not count.
+    pub start: u64,
 }
 
 impl Owner {
@@ -66,6 +68,7 @@ impl Owner {
         Ok(Some(Owner {
             node: number(24),
             directory: number(40),
+            start: u64_at(bytes, 56),
         }))
     }
 
@@ -76,6 +79,7 @@ impl Owner {
         bytes[16..18].copy_from_slice(&VERSION.to_le_bytes());
         bytes[24..40].copy_from_slice(&self.node.to_le_bytes());
         bytes[40..56].copy_from_slice(&self.directory.to_le_bytes());
+        bytes[56..64].copy_from_slice(&self.start.to_le_bytes());
         let checksum = xxh3_64(&bytes[8..BYTES]);
         bytes[..8].copy_from_slice(&checksum.to_le_bytes());
         Ok(reactor.replace_whole(&root.join(NAME), &bytes)?)

@@ -695,3 +695,120 @@ fn an_old_manifest_removes_no_newer_log() {
     run.start();
     run.verify();
 }
+
+impl Disks {
+    /// Puts what a directory was in place of what it is.
+    fn put_back(&self, path: &str, tree: &[(PathBuf, Option<Vec<u8>>)], aside: &str) {
+        self.rename(path, aside);
+        let mut reactor = Reactor::sim(&self.sim);
+        reactor.create_dirs(Path::new(path)).unwrap();
+        for (path, bytes) in tree {
+            match bytes {
+                // The lock.
+                Some(bytes) if bytes.is_empty() => {
+                    let (path, mode) = (path.clone(), OpenMode::create());
+                    drop(reactor.run(Op::Open { path, mode }).unwrap());
+                }
+                Some(bytes) => reactor.replace_whole(path, bytes).unwrap(),
+                None => reactor.create_dirs(path).unwrap(),
+            }
+        }
+    }
+}
+
+/// Story: yesterday's copy of one directory beside today's others was taken for it, and its cores went back to yesterday.
+#[test]
+fn an_old_copy_of_a_directory_or_of_the_manifest_is_told_from_the_real_one() {
+    let mut run = Disks::new(1, 3).on(&["disk0", "disk1"]);
+    run.start();
+    run.push();
+    run.end(false);
+    let places = ["data", "disk0", "disk1"];
+    let old = places.map(|place| run.tree(place));
+    run.start();
+    run.push();
+    run.end(false);
+    for (at, words) in [
+        (
+            2,
+            [
+                "disk1: it was last used at start 1 of",
+                "manifest is of start 2",
+            ],
+        ),
+        (
+            1,
+            [
+                "disk0: it was last used at start 1 of",
+                "manifest is of start 2",
+            ],
+        ),
+        (
+            0,
+            ["manifest is of start 1", "disk0 was last used at start 2"],
+        ),
+    ] {
+        run.put_back(places[at], &old[at], "aside");
+        run.refused(&words);
+        run.rename(places[at], &format!("seen{at}"));
+        run.rename("aside", places[at]);
+    }
+    run.start();
+    run.verify();
+    run.end(true);
+    // Who has nothing else takes it as it is.
+    run.put_back("disk1", &old[2], "aside");
+    run.options.salvage = true;
+    let notes = run.start().notes.clone();
+    assert!(
+        notes
+            .iter()
+            .any(|note| note.contains("disk1: it was last used")),
+        "{notes:?}"
+    );
+    run.options.salvage = false;
+    run.end(false);
+    assert!(run.start().notes.is_empty());
+    run.end(false);
+    // All of them are a node of its own time.
+    for (at, place) in places.iter().enumerate() {
+        run.put_back(place, &old[at], &format!("today{at}"));
+    }
+    assert!(run.start().notes.is_empty());
+    run.push();
+}
+
+/// A start that gives its number to directories ends behind every single operation: the next one takes them, and an old copy is known afterwards.
+#[test]
+fn a_start_that_is_being_numbered_may_end_at_any_moment() {
+    let mut under_way = 0;
+    for stop in 0.. {
+        let mut run = Disks::new(stop, 2).on(&["disk0", "disk1"]);
+        run.start();
+        run.push();
+        run.end(false);
+        let old = run.tree("disk1");
+        run.start();
+        run.end(false);
+        run.sim.stop_after(stop);
+        let _ = run.try_start();
+        let all_done = !run.sim.is_off();
+        run.end(stop.is_multiple_of(2));
+        // Twice, so that one that goes on with a number may end too.
+        run.sim.stop_after(stop / 2);
+        let _ = run.try_start();
+        run.end(stop.is_multiple_of(3));
+        let manifest = wal::Manifest::read(&mut Reactor::sim(&run.sim), Path::new("data/wal"));
+        let spread = manifest.unwrap().unwrap().spread.unwrap();
+        under_way += u32::from(spread.numbering);
+        assert!((2..5).contains(&spread.start), "{}", spread.start);
+        run.come_back(stop);
+        run.end(false);
+        run.put_back("disk1", &old, "aside");
+        run.refused(&["disk1: it was last used at start 1"]);
+        if all_done {
+            break;
+        }
+    }
+    assert!(under_way > 5, "{under_way}");
+}

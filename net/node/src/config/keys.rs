@@ -345,7 +345,7 @@ fn process() -> Vec<Key> {
             "wal.salvage",
             wal_salvage,
             "true",
-            "Start in spite of a corrupt segment: the rest of that segment is dropped, told and counted. Without it the node refuses to start, \
+            "Start in spite of a corrupt segment: the rest of that segment is dropped, told and counted. An old copy of a directory of cores is taken as it is. Without it the node refuses to start, \
              naming file and offset."
         ),
         key!(

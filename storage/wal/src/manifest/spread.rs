@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{BYTES, VERSION};
-use crate::frame::{u16_at, u32_at};
+use crate::frame::{u16_at, u32_at, u64_at};
 use crate::limits::{BLOCK_BYTES, DIRECTORIES_MAX, DIRECTORY_PATH_BYTES_MAX};
 
 /// Fixed part of it, behind what all versions have.
@@ -20,12 +20,19 @@ const HEAD_BYTES: usize = 32;
 const DIRECTORY_BYTES: usize = 20;
 /// The flag of a directory.
 const JOINING: u16 = 1;
+/// The flag of the whole.
+const NUMBERING: u16 = 1;
 
 /// Where the logs of a node are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spread {
     /// The number by which its directories know the node; not 0.
     pub node: u128,
+    /// Counts the starts of the node; 0: written by a program that did not. Each directory that holds cores has the same ([`crate::Owner::start`]), so that an old copy of one, or of the
+    /// manifest, is told from it.
+    pub start: u64,
+    /// Some directories may have the number before it: a start was under way.
+    pub numbering: bool,
     /// At most [`DIRECTORIES_MAX`], at least one.
     pub directories: Vec<Directory>,
     /// For each core the index of its directory; `None`: the log is beside the manifest.
@@ -78,6 +85,9 @@ impl Spread {
         let (body, count) = (bytes.len() - HEAD_BYTES, self.directories.len() as u16);
         bytes[..4].copy_from_slice(&(body as u32).to_le_bytes());
         bytes[4..6].copy_from_slice(&count.to_le_bytes());
+        let flags = if self.numbering { NUMBERING } else { 0 };
+        bytes[6..8].copy_from_slice(&flags.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.start.to_le_bytes());
         bytes[16..32].copy_from_slice(&self.node.to_le_bytes());
         let checksum = xxh3_64(&bytes);
         let read = decode(checksum, &bytes, cores);
@@ -117,6 +127,10 @@ pub(super) fn decode(checksum: u64, bytes: &[u8], cores: u16) -> Result<Spread, 
     if !(1..=DIRECTORIES_MAX).contains(&count) {
         return Err(format!("it names {count} directories"));
     }
+    let flags = u16_at(head, 6);
+    if flags & !NUMBERING != 0 {
+        return Err(format!("its flags are {flags:#x}"));
+    }
     let mut directories = Vec::new();
     let mut ids = HashSet::from([0]);
     for _ in 0..count {
@@ -152,6 +166,8 @@ pub(super) fn decode(checksum: u64, bytes: &[u8], cores: u16) -> Result<Spread, 
         0 => Err("the number of the node is zero".to_owned()),
         node => Ok(Spread {
             node,
+            start: u64_at(head, 8),
+            numbering: flags & NUMBERING != 0,
             directories,
             places,
         }),

@@ -23,6 +23,8 @@ fn spread(cores: u16, path_bytes: usize) -> Spread {
     };
     Spread {
         node: 0xfeed << 100,
+        start: 7 << 40,
+        numbering: cores.is_multiple_of(2),
         directories: [1, 2, 3].map(directory).into(),
         places: (0..cores)
             .map(|core| core.checked_sub(1).map(|c| c % 2))
@@ -296,6 +298,7 @@ fn an_owner_comes_back_and_every_bit_flip_is_corruption() {
     let owner = crate::Owner {
         node: 7 << 90,
         directory: 9 << 70,
+        start: 5 << 50,
     };
     owner.write(&mut reactor, root).unwrap();
     sim.crash();

@@ -124,7 +124,20 @@ fn of_manifest(
         let joining = if directory.joining { ", joining" } else { "" };
         found.push(Found::Heading(format!("  cores also in {shown}{joining}")));
         match Owner::read(reactor, &tree) {
-            Ok(owner) if is_it(owner) || directory.joining => {}
+            Ok(_) if directory.joining => {}
+            Ok(Some(owner)) if is_it(Some(owner)) => {
+                let spread = manifest
+                    .spread
+                    .as_ref()
+                    .filter(|s| s.start > 0 && !s.numbering);
+                let start = spread.map_or(owner.start, |spread| spread.start);
+                if owner.start != start {
+                    found.push(Found::Damage(format!(
+                        "{shown}: it was last used at start {} of the node, the manifest is of start {start}: one of them is an old copy",
+                        owner.start
+                    )));
+                }
+            }
             Ok(None) => found.push(Found::Damage(format!(
                 "{shown}: there is no file owner in it: is its disk mounted?"
             ))),

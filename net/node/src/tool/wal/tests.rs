@@ -214,6 +214,7 @@ fn cores_in_other_directories_are_found_and_missed() {
     let owner = ::wal::Owner {
         node: 5,
         directory: 6,
+        start: 3,
     };
     owner.write(&mut reactor, &away).unwrap();
     let manifest = ::wal::Manifest {
@@ -221,6 +222,8 @@ fn cores_in_other_directories_are_found_and_missed() {
         cores: 2,
         spread: Some(::wal::Spread {
             node: 5,
+            start: 3,
+            numbering: false,
             directories: vec![::wal::Directory {
                 id: 6,
                 path: other.clone(),
@@ -240,6 +243,16 @@ fn cores_in_other_directories_are_found_and_missed() {
         damage[0].contains("no log of core 1 is in it"),
         "{damage:?}"
     );
+    // An old copy of it.
+    ::wal::Owner { start: 2, ..owner }
+        .write(&mut reactor, &away)
+        .unwrap();
+    let (_, _, damage) = told(Want::Verify, &[&main]);
+    assert!(
+        damage[0].contains("last used at start 2 of the node, the manifest is of start 3"),
+        "{damage:?}"
+    );
+    owner.write(&mut reactor, &away).unwrap();
     // Mounted elsewhere, and given.
     let moved = place.path().join("moved");
     fs::rename(&other, &moved).unwrap();
