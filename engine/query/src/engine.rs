@@ -333,9 +333,12 @@ impl Engine {
         counts
     }
 
-    /// Asks all cores to copy what they hold into blocks, at once; the future tells when they have, or why one has not.
-    pub fn flush(&self) -> impl Future<Output = Result<(), String>> + Send + use<> {
-        fanout::flush(&*self.holders)
+    /// Asks all cores to copy what they hold of some tenants, or of all where none is named, into blocks, at once; the future tells when they have, or why one has not.
+    pub fn flush(
+        &self,
+        tenants: &[TenantId],
+    ) -> impl Future<Output = Result<(), String>> + Send + use<> {
+        fanout::flush(&*self.holders, tenants)
     }
 
     pub(crate) fn params(&self, query: &Query) -> Params {

@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use block::Catalog;
 use model::{CoreId, Matcher, Projection, TenantId, TenantLimits};
 use shard::{
-    Cardinality, CardinalityQuery, Changes, Estimate, EstimateQuery, History, Hold, LabelQuery,
-    Mailboxes, Message, ReadError, Refusal, Select, SelectedSeries, StatsQuery, TenantStats,
+    Cardinality, CardinalityQuery, Changes, Estimate, EstimateQuery, Flush, History, Hold,
+    LabelQuery, Mailboxes, Message, ReadError, Refusal, Select, SelectedSeries, StatsQuery,
+    TenantStats,
 };
 use tokio::sync::oneshot;
 
@@ -277,15 +278,17 @@ pub(crate) fn estimate(
     })
 }
 
-/// Has every core copy what it holds into blocks; the messages are sent by the call, not by the future.
+/// Has every core copy what it holds of some tenants, or of all where none is named, into blocks; the messages are sent by the call, not by the future.
 pub(crate) fn flush(
     holders: &dyn Holders,
+    tenants: &[TenantId],
 ) -> impl Future<Output = Result<(), String>> + Send + use<> {
     let ask_one = |holder| {
         let (sender, receiver) = oneshot::channel();
         // A receiver that is gone means that nobody wants the answer.
         let reply = Box::new(move |result| drop(sender.send(result)));
-        holders.send(holder, Message::Flush(reply));
+        let tenants = tenants.to_vec();
+        holders.send(holder, Message::Flush(Flush { tenants, reply }));
         receiver
     };
     let pending: Vec<_> = (0..holders.count()).map(ask_one).collect();

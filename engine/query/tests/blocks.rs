@@ -15,7 +15,7 @@ use query::{Caller, Engine, Lookup, Options, Query, ReadSelector, Times};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use shard::{Cores, Message};
+use shard::{Cores, Flush, Message};
 
 const HOUR: i64 = 3_600_000;
 
@@ -118,9 +118,8 @@ impl Node {
         for core in 0..self.cores.count() {
             let sender = sender.clone();
             let reply = Box::new(move |result| sender.send(result).unwrap());
-            self.cores
-                .mailboxes()
-                .send(CoreId(core), Message::Flush(reply));
+            let flush = Message::Flush(Flush::all(reply));
+            self.cores.mailboxes().send(CoreId(core), flush);
         }
         for _ in 0..self.cores.count() {
             receiver.recv().unwrap().unwrap();

@@ -309,9 +309,9 @@ impl Core {
                 Some(refusal) => reply(Err(refusal.to_string())),
                 None => self.checkpoints.request(reply),
             },
-            Message::Flush(reply) => match &self.poison {
-                Some(refusal) => reply(Err(refusal.to_string())),
-                None => self.request_flush(reply),
+            Message::Flush(flush) => match &self.poison {
+                Some(refusal) => (flush.reply)(Err(refusal.to_string())),
+                None => self.request_flush(flush),
             },
             Message::Purge(purge) => match &self.poison {
                 Some(refusal) => (purge.0.reply)(Err(refusal.to_string())),

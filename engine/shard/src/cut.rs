@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 
-use model::{CoreId, Lsn};
+use model::{CoreId, Lsn, TenantId};
 use reactor::Tick;
 
 use self::write::{Batch, Job, Order, Outcome};
@@ -40,7 +40,7 @@ use crate::limits::{
 };
 use crate::memtable::late::Late;
 use crate::memtable::{Memtable, NO_TENANT, Sealed, Tenant};
-use crate::message::{ChunkSlice, Delete, SelectedSeries};
+use crate::message::{ChunkSlice, Delete, Flush, SelectedSeries};
 use crate::snapshot::Snapshot;
 
 /// Answered when what was asked for is in blocks, or why it is not.
@@ -52,8 +52,8 @@ pub(crate) struct Cuts {
     stage: Stage,
     /// From the turn on until it is over.
     cut: Option<Cut>,
-    /// Whoever asked for everything to be in blocks.
-    requests: Vec<Reply>,
+    /// Whoever asked for what tenants have to be in blocks.
+    requests: Vec<Flush>,
     /// By time.
     due: bool,
     /// After a failure.
@@ -85,6 +85,22 @@ enum Stage {
     Drop(u32),
 }
 
+/// Of whom a cut copies what it does not move.
+enum Copies {
+    All,
+    /// By slot.
+    Of(HashSet<u32>),
+}
+
+impl Copies {
+    fn has(&self, tenant: u32) -> bool {
+        match self {
+            Copies::All => true,
+            Copies::Of(tenants) => tenants.contains(&tenant),
+        }
+    }
+}
+
 /// What one cut moves.
 pub(crate) struct Cut {
     /// By slot of the tenant: chunks that end at or behind the first time, the horizon (what is older leaves by itself), and before the second.
@@ -95,8 +111,8 @@ pub(crate) struct Cut {
     kept: HashSet<(u32, u32)>,
     /// Least sequence of the checkpoints that leave its chunks out.
     sequence: u32,
-    /// Everything else is copied too.
-    copies: bool,
+    /// Of whom everything else is copied too.
+    copies: Copies,
     batch: Batch,
     /// Where the log ended when the batch was complete.
     tail: Lsn,
@@ -201,9 +217,9 @@ impl Cuts {
 }
 
 impl Core {
-    /// Asks for everything to be in blocks: a cut, and copies of all that it does not move.
-    pub(crate) fn request_flush(&mut self, reply: Reply) {
-        self.cuts.requests.push(reply);
+    /// Asks for everything, of some or of all, to be in blocks: a cut, and copies of all that it does not move.
+    pub(crate) fn request_flush(&mut self, flush: Flush) {
+        self.cuts.requests.push(flush);
     }
 
     /// A minute has passed: looks whether a cut is due, and tells the keeper what its tenants keep.
@@ -317,14 +333,16 @@ impl Core {
             ),
             None => (i64::MIN, i64::MIN),
         };
-        let replies = take(&mut self.cuts.requests);
+        let requests = take(&mut self.cuts.requests);
+        let copies = self.copies(&requests);
+        let replies = requests.into_iter().map(|flush| flush.reply).collect();
         self.cuts.due = false;
         self.cuts.cut = Some(Cut {
             limits: (0..self.memtable.tenants.len()).map(limit).collect(),
             until: None,
             kept: HashSet::new(),
             sequence: self.log.next_checkpoint_sequence(),
-            copies: !replies.is_empty(),
+            copies,
             batch: Batch::default(),
             tail: Lsn(0),
             canceled: Arc::default(),
@@ -332,6 +350,20 @@ impl Core {
             replies,
         });
         self.cuts.stage = Stage::Close(0);
+    }
+
+    /// What those who asked want copied.
+    fn copies(&self, requests: &[Flush]) -> Copies {
+        if requests.iter().any(|flush| flush.tenants.is_empty()) {
+            return Copies::All;
+        }
+        let named: HashSet<&TenantId> = requests.iter().flat_map(|flush| &flush.tenants).collect();
+        let tenants = (0..).zip(&self.memtable.tenants);
+        let wanted = tenants.filter(|(_, tenant)| {
+            let tenant = tenant.as_ref();
+            tenant.is_some_and(|tenant| named.contains(&tenant.id))
+        });
+        Copies::Of(wanted.map(|(slot, _)| slot).collect())
     }
 
     fn close_chunks(&mut self, from: u32) {
@@ -458,8 +490,8 @@ impl Core {
 
     /// The core stops or is poisoned, or the cut has failed: what it wrote is removed, unless checkpoints may rely on it already.
     pub(crate) fn give_up_cut(&mut self, reason: &str) {
-        for reply in take(&mut self.cuts.requests) {
-            reply(Err(reason.to_owned()));
+        for flush in take(&mut self.cuts.requests) {
+            (flush.reply)(Err(reason.to_owned()));
         }
         if matches!(self.cuts.stage, Stage::Name(_) | Stage::Drop(_)) {
             let cut = self.cuts.cut.as_mut().expect("this stage has a cut");
@@ -489,10 +521,11 @@ fn list_series(memtable: &Memtable, cut: &mut Cut, series: u32) {
     if tenant == NO_TENANT {
         return;
     }
+    let copies = cut.copies.has(tenant);
     let sealed = &memtable.colds[series].sealed;
     let taken = sealed
         .iter()
-        .filter(|chunk| (cut.copies && !chunk.is_in_block()) || cut.moves(tenant, chunk));
+        .filter(|chunk| (copies && !chunk.is_in_block()) || cut.moves(tenant, chunk));
     let mut chunks = Vec::new();
     let mut places = Vec::new();
     for chunk in taken {
@@ -501,17 +534,17 @@ fn list_series(memtable: &Memtable, cut: &mut Cut, series: u32) {
     }
     let late = memtable.late(series);
     for (rank, chunk) in (1..).zip(late.map_or(&[][..], Late::sealed)) {
-        if cut.copies || cut.moves(tenant, chunk) {
+        if copies || cut.moves(tenant, chunk) {
             let mut slice = memtable.slice_of(chunk, i64::MAX);
             slice.bytes = slice.bytes.late(rank);
             chunks.push(slice);
             places.push(chunk.place());
         }
     }
-    if let (true, Some(late)) = (cut.copies, late) {
+    if let (true, Some(late)) = (copies, late) {
         late.pieces(&mut |piece| chunks.push(piece.slice(i64::MAX)));
     }
-    if cut.copies && !memtable.is_parked(series) {
+    if copies && !memtable.is_parked(series) {
         let open = memtable.open(series);
         chunks.push(ChunkSlice {
             min_time: open.first_time(),

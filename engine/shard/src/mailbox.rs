@@ -319,7 +319,8 @@ impl Message {
             Message::Stats(query) => (query.reply)(Err(ReadError::Refused(refusal))),
             Message::Cardinality(query) => (query.reply)(Err(ReadError::Refused(refusal))),
             Message::Estimate(query) => (query.reply)(Err(ReadError::Refused(refusal))),
-            Message::Checkpoint(reply) | Message::Flush(reply) => reply(Err(refusal.to_string())),
+            Message::Checkpoint(reply) => reply(Err(refusal.to_string())),
+            Message::Flush(flush) => (flush.reply)(Err(refusal.to_string())),
             Message::Purge(purge) => (purge.0.reply)(Err(refusal.to_string())),
             Message::Delete(delete) => {
                 let error = DeleteError::Unavailable(refusal.to_string());

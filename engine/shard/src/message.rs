@@ -34,8 +34,8 @@ pub enum Message {
     Estimate(EstimateQuery),
     /// A checkpoint now, for shutdown and tests; answered when it is durable.
     Checkpoint(Box<dyn FnOnce(Result<(), String>) + Send>),
-    /// Writes all that the core holds into blocks.
-    Flush(Box<dyn FnOnce(Result<(), String>) + Send>),
+    /// Writes what the core holds into blocks.
+    Flush(Flush),
     /// Deletes on all cores and in the blocks of the node, whichever core it is sent to.
     Delete(Delete),
     /// Makes a snapshot of the node, whichever core it is sent to.
@@ -50,6 +50,24 @@ pub enum Message {
     Blocks(BlockNews),
     /// Finish what is queued, sync, stop the loop. Answered last.
     Stop(Box<dyn FnOnce() + Send>),
+}
+
+/// See [`Message::Flush`].
+pub struct Flush {
+    /// Of whom; of all where nobody is named.
+    pub tenants: Vec<TenantId>,
+    /// Answered when it is done, or why it is not.
+    pub reply: Box<dyn FnOnce(Result<(), String>) + Send>,
+}
+
+impl Flush {
+    /// Of all tenants.
+    pub fn all(reply: Box<dyn FnOnce(Result<(), String>) + Send>) -> Flush {
+        Flush {
+            tenants: Vec::new(),
+            reply,
+        }
+    }
 }
 
 /// How long the samples of tenants are kept that differ from [`crate::Options::retention`], milliseconds.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Response, StatusCode};
+use model::TenantId;
 use prometheus::{Encoder, TextEncoder};
 use tokio::time::Instant;
 
@@ -43,15 +44,20 @@ fn why_not_ready(gateway: &Gateway) -> Option<String> {
         .err()
 }
 
-/// Copies all that is in memory into blocks. 204 at once, or, with `wait=true`, when it is done; 500 and why it was not. `tenant=` is taken and
-/// no restriction: a flush is of all tenants.
+/// Copies all that is in memory into blocks, of the tenants that `tenant=` names, if any. 204 at once, or, with `wait=true`, when it is done; 500 and why it was not.
 pub(crate) async fn flush(gateway: &Arc<Gateway>, request: Request<Received>) -> Response<Body> {
     let form = match crate::api::form::read(&gateway.options, request).await {
         Ok(form) => form,
         Err(error) => return reply::text(error.status, error.message + "\n"),
     };
+    let named = form.all("tenant");
+    let tenants = named.iter().map(|name| TenantId::new(name));
+    let tenants: Vec<TenantId> = match tenants.collect::<Result<_, _>>() {
+        Ok(tenants) => tenants,
+        Err(error) => return reply::text(StatusCode::BAD_REQUEST, format!("tenant: {error}\n")),
+    };
     match form.first("wait") {
-        Some("true") => return flushed(gateway).await,
+        Some("true") => return flushed(gateway, &tenants).await,
         None | Some("false") => {}
         Some(other) => {
             let reason = format!("wait is {other:?}, must be true or false\n");
@@ -59,7 +65,7 @@ pub(crate) async fn flush(gateway: &Arc<Gateway>, request: Request<Received>) ->
         }
     }
     let asked = match gateway.services() {
-        Ok(services) => services.engine.flush(),
+        Ok(services) => services.engine.flush(&tenants),
         Err(reason) => return reply::text(StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
     };
     // The cores have it; nobody waits for the answer.
@@ -71,7 +77,7 @@ pub(crate) async fn flush(gateway: &Arc<Gateway>, request: Request<Received>) ->
 pub(crate) async fn shutdown(gateway: &Arc<Gateway>) -> Response<Body> {
     gateway.mode.set(Mode::Shutdown).expect("it is the last");
     let begun = Instant::now();
-    let flushed = flushed(gateway).await;
+    let flushed = flushed(gateway, &[]).await;
     let is_done = flushed.status().is_success();
     gateway.metrics.shutdown(is_done, begun.elapsed());
     flushed
@@ -99,7 +105,7 @@ pub(crate) async fn mode(
                 tracing::info!(mode = mode.name(), "mode set by an operator");
                 if mode == Mode::Drain {
                     pushes_end(gateway).await;
-                    let flushed = flushed(gateway).await;
+                    let flushed = flushed(gateway, &[]).await;
                     if !flushed.status().is_success() {
                         return flushed;
                     }
@@ -209,9 +215,10 @@ fn shown(args: impl Iterator<Item = String>) -> Vec<String> {
     .collect()
 }
 
-async fn flushed(gateway: &Arc<Gateway>) -> Response<Body> {
+/// Copies what these tenants, or all where none is named, have in memory into blocks; answers when that is done.
+async fn flushed(gateway: &Arc<Gateway>, tenants: &[TenantId]) -> Response<Body> {
     let flush = match gateway.services() {
-        Ok(services) => services.engine.flush(),
+        Ok(services) => services.engine.flush(tenants),
         Err(reason) => return reply::text(StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
     };
     match flush.await {

@@ -8,8 +8,8 @@ use reactor::{Fault, Sim};
 
 use super::client::{Body, Client, Found, Ledger};
 use super::node::{TestNode, options};
-use crate::Options;
 use crate::limits::{CUT_MS, PARK_AFTER_S};
+use crate::{Flush, Options};
 
 /// A multiple of two hours near the clock of the simulated machine.
 pub(super) fn boundary(node: &TestNode) -> i64 {
@@ -418,7 +418,9 @@ fn a_flush_copies_everything_and_changes_nothing() {
     let (sender, receiver) = std::sync::mpsc::channel();
     for core in &mut run.node().cores {
         let sender = sender.clone();
-        core.request_flush(Box::new(move |result| sender.send(result).unwrap()));
+        core.request_flush(Flush::all(Box::new(move |result| {
+            sender.send(result).unwrap()
+        })));
     }
     let mut results = Vec::new();
     run.node().turn_until(1000, || {
@@ -434,6 +436,50 @@ fn a_flush_copies_everything_and_changes_nothing() {
     run.end();
     assert!(run.start());
     run.verify(&tenant);
+}
+
+#[test]
+fn a_flush_of_some_tenants_copies_nothing_of_others() {
+    let [a, b, c] = ["a", "b", "c"].map(|name| TenantId::new(name).unwrap());
+    let mut run = Cutting::new(3, 2);
+    assert!(run.start());
+    let from = boundary(run.node()) - CUT_MS;
+    for tenant in [&a, &b, &c] {
+        run.history(tenant, from, 20);
+    }
+    let flush = |run: &mut Cutting, names: &[&[&TenantId]]| {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        for core in &mut run.node().cores {
+            for &tenants in names {
+                let sender = sender.clone();
+                core.request_flush(Flush {
+                    tenants: tenants.iter().map(|&tenant| tenant.clone()).collect(),
+                    reply: Box::new(move |result| sender.send(result).unwrap()),
+                });
+            }
+        }
+        let mut results = Vec::new();
+        run.node().turn_until(1000, || {
+            results.extend(receiver.try_iter());
+            results.len() == 2 * names.len()
+        });
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
+        let list = run.node().mailboxes.blocks().list();
+        let parts = list.iter().flat_map(|block| block.parts());
+        let mut found: Vec<String> = parts.map(|part| part.tenant.as_str().to_owned()).collect();
+        found.sort();
+        found.dedup();
+        found
+    };
+    let stranger = TenantId::new("nobody").unwrap();
+    assert!(flush(&mut run, &[&[&stranger]]).is_empty());
+    assert_eq!(flush(&mut run, &[&[&b]]), ["b"]);
+    // Two who asked at once, for some each; then one of them for all.
+    assert_eq!(flush(&mut run, &[&[&a], &[&b, &stranger]]), ["a", "b"]);
+    assert_eq!(flush(&mut run, &[&[&a], &[]]), ["a", "b", "c"]);
+    for tenant in [&a, &b, &c] {
+        run.verify(tenant);
+    }
 }
 
 #[test]

@@ -199,7 +199,7 @@ fn deletions_that_wait_for_a_cut_are_answered_when_the_node_stops_and_the_keeper
     let series = [labels(&[("__name__", "up"), ("i", "x")])];
     one.push(|r| fresh("a", &series, now, unlimited(), r));
     let client = Client::new(one.node.mailboxes.clone());
-    let flush = Message::Flush(Box::new(drop));
+    let flush = Message::Flush(crate::Flush::all(Box::new(drop)));
     one.node.mailboxes.send(CoreId(0), flush);
     // It asks for its turn, and has it.
     one.node.turn(0);

@@ -154,7 +154,7 @@ impl Run {
         let all = self.rng.random_bool(0.3);
         for core in &mut self.node().cores {
             match all {
-                true => core.request_flush(Box::new(drop)),
+                true => core.request_flush(crate::Flush::all(Box::new(drop))),
                 false => core.tick_cuts(),
             }
         }

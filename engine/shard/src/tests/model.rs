@@ -204,7 +204,7 @@ fn force_cut(node: &mut TestNode, rng: &mut SmallRng) {
     for core in &mut node.cores {
         match rng.random_bool(0.7) {
             true => core.tick_cuts(),
-            false => core.request_flush(Box::new(drop)),
+            false => core.request_flush(crate::Flush::all(Box::new(drop))),
         }
     }
     let rounds = *[0, 5, 20, 200].choose(rng).unwrap();

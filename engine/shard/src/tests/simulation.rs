@@ -388,7 +388,7 @@ impl Run {
             return;
         }
         match all {
-            true => core.request_flush(Box::new(drop)),
+            true => core.request_flush(crate::Flush::all(Box::new(drop))),
             false => core.tick_cuts(),
         }
         CUTS.fetch_add(core.cuts.made, Ordering::Relaxed);

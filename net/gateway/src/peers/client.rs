@@ -12,7 +12,7 @@ use query::{Catalog, History, Holders, Told};
 use rpc::ingester::ingester_client::IngesterClient;
 use rpc::ingester::{self as proto, MetadataRequest, PushRequest, StatsRequest};
 use shard::{
-    Cardinality, Changes, DeleteError, Estimate, Message, NameCardinality, Push, ReadError,
+    Cardinality, Changes, DeleteError, Estimate, Flush, Message, NameCardinality, Push, ReadError,
     Refusal, Select, SelectedSeries, TenantStats,
 };
 use smallvec::SmallVec;
@@ -512,7 +512,7 @@ impl Holders for Peers {
                     let answer = node.stats(query.tenant.as_ref()).await;
                     (query.reply)(answer);
                 }
-                Message::Flush(reply) | Message::Checkpoint(reply) => {
+                Message::Flush(Flush { reply, .. }) | Message::Checkpoint(reply) => {
                     reply(Err("it is asked of the ingesters themselves".to_owned()));
                 }
                 Message::Push(push) => (push.reply)(convert::refused(&node.address, "no read")),

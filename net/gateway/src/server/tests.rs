@@ -439,7 +439,15 @@ fn a_flush_writes_blocks_and_a_shutdown_refuses_writes_and_goes_on_answering() {
     );
     let blocks = || node.cores.mailboxes().blocks().summary();
     assert_eq!(blocks().blocks, 0);
-    let flushed = get("/ingester/flush?wait=true&tenant=a");
+    let wrong = get("/ingester/flush?tenant=a%2Fb");
+    assert!(
+        wrong.starts_with("HTTP/1.1 400") && wrong.contains("tenant: "),
+        "{wrong}"
+    );
+    let other = get("/ingester/flush?wait=true&tenant=b&tenant=c");
+    assert!(other.starts_with("HTTP/1.1 204"), "{other}");
+    assert_eq!(blocks().blocks, 0, "it has nothing of them");
+    let flushed = get("/ingester/flush?wait=true&tenant=b&tenant=a");
     assert!(flushed.starts_with("HTTP/1.1 204"), "{flushed}");
     assert_eq!(blocks().samples, 20);
     node.expect_series(20);
