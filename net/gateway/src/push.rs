@@ -9,11 +9,10 @@
 //! | 200, 204 (version 2) | everything is stored and, unless the tenant relaxed it, synced |
 //! | 202 | it is all of an HA replica that is not elected, and was dropped |
 //! | 400 | undecodable, too large, or something in it was refused: the rest is stored, the first error is told |
-//! | 408 | the body did not come in time |
 //! | 415 | another media type or encoding |
 //! | 429 | the rate of the tenant; nothing is stored; `Retry-After`. Where the tenant wants it so, also a limit of its series: the rest is stored, and a repeat finds it there |
 //! | 500 | the store of HA elections has no answer; senders repeat it |
-//! | 503 | the state of the node: queues, bytes in work, disk, memory for new series (the known ones of the body are stored); `Retry-After`, senders repeat it |
+//! | 503 | the body did not come in time (senders drop what gets another 4xx than 429, and a slow network is not their fault); the state of the node: queues, bytes in work, disk, memory for new series (the known ones of the body are stored); `Retry-After`, senders repeat it |
 //!
 //! Answers to version 2 tell in headers how much was stored (`X-Prometheus-Remote-Write-Samples-Written` and so on), errors included.
 //!
@@ -160,7 +159,7 @@ pub struct PushOptions {
     pub secret: Secret,
     /// While it is tight no aliases are learned.
     pub memory: Memory,
-    /// Pushes in work on this node; 0: no bound.
+    /// Pushes in work on this node, of those whose bodies are there; 0: no bound.
     pub inflight_pushes_max: u64,
     /// Samples a second taken by this node, smoothed; 0: no bound.
     pub samples_per_second_max: f64,
@@ -253,6 +252,8 @@ struct Shared {
     wall: WallClock,
     started: Instant,
     inflight_bytes: AtomicU64,
+    /// Pushes that have begun, those included whose bodies have not come yet.
+    begun: AtomicU64,
     gate: Gate,
     /// Places for large bodies of OTLP that are decoded beside the gateway's threads.
     decoders: Arc<Semaphore>,
@@ -292,6 +293,7 @@ impl PushService {
             wall,
             started: Instant::now(),
             inflight_bytes: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
             gate: Gate::new(gauges),
             decoders: Arc::new(Semaphore::new(
                 std::thread::available_parallelism().map_or(1, usize::from),
@@ -350,9 +352,33 @@ impl PushService {
         }
     }
 
-    /// Pushes at work now.
-    pub fn inflight(&self) -> i64 {
-        self.shared.metrics.inflight_pushes.get()
+    /// Pushes that have begun and have no answer yet.
+    pub fn inflight(&self) -> u64 {
+        self.shared.begun.load(Ordering::Relaxed)
+    }
+
+    /// Counts a push until what is returned goes.
+    fn begin(&self) -> OnDrop<impl FnMut() + '_> {
+        let begun = &self.shared.begun;
+        begun.fetch_add(1, Ordering::Relaxed);
+        OnDrop(move || {
+            begun.fetch_sub(1, Ordering::Relaxed);
+        })
+    }
+
+    /// Counts a push whose body is there as in work, until what is returned goes: as Cortex, so that senders who promise bodies take no place from
+    /// others. Those bodies are bounded by their bytes, and by the number of connections.
+    fn work(&self) -> Result<OnDrop<impl FnMut() + '_>, PushError> {
+        let (max, gauge) = (
+            self.shared.options.inflight_pushes_max,
+            &self.shared.metrics.inflight_pushes,
+        );
+        gauge.inc();
+        let one = OnDrop(move || gauge.dec());
+        match max > 0 && gauge.get().unsigned_abs() > max {
+            true => Err(PushError::Instance(InstanceLimit::InflightPushes)),
+            false => Ok(one),
+        }
     }
 
     /// Samples a second of a tenant, lately.
@@ -376,8 +402,7 @@ impl PushService {
         B: http_body::Body<Data = Bytes>,
         B::Error: fmt::Display,
     {
-        self.shared.metrics.inflight_pushes.inc();
-        let _one = OnDrop(|| self.shared.metrics.inflight_pushes.dec());
+        let _one = self.begin();
         let bounded = self.check_instance();
         let protocol = media::protocol(headers).and_then(|protocol| match protocol {
             Protocol::V2 if !self.shared.options.remote_write_v2 => {
@@ -419,15 +444,9 @@ impl PushService {
         response
     }
 
-    /// Whether this one is within the bounds of the process.
+    /// Whether the process takes samples now, as fast as they come.
     fn check_instance(&self) -> Result<(), InstanceLimit> {
-        let (options, metrics) = (&self.shared.options, &self.shared.metrics);
-        let inflight = metrics.inflight_pushes.get();
-        if options.inflight_pushes_max > 0 && inflight.unsigned_abs() > options.inflight_pushes_max
-        {
-            return Err(InstanceLimit::InflightPushes);
-        }
-        let max = options.samples_per_second_max;
+        let max = self.shared.options.samples_per_second_max;
         if max > 0.0 && self.shared.rate.get() >= max {
             return Err(InstanceLimit::Rate);
         }
@@ -481,6 +500,7 @@ impl PushService {
         let (mut packed, mut unpacked) = self.lock().buffers();
         let max = options.recv_bytes_max;
         body::read(body, headers, options, max, &mut inflight, &mut packed).await?;
+        let _one = self.work()?;
         let len = snappy::unpacked_len(&packed, options.recv_bytes_max)?;
         let pass = self.shared.gate.enter(&tenant, len as u64);
         let _pass = pass.ok_or(PushError::Overload)?;
@@ -535,6 +555,7 @@ impl PushService {
                 now_ms,
                 decided: &[],
             }),
+            notes_refused: written.refused_at.is_some(),
         };
         let mut assembly = self.assemble(sent, &rules)?;
         let decided;
@@ -551,14 +572,17 @@ impl PushService {
         }
         let limited = self.take_histogram_rate(tenant, settings, &mut assembly);
         self.count(tenant, settings, &assembly);
-        let mut refused = refused_count(&assembly);
         self.pass_over(&assembly, written)?;
+        self.count_metadata(tenant, &assembly);
         self.take_rate(tenant, settings, &assembly)?;
         for accepted in [&tenant.accepted, &self.shared.accepted] {
             accepted.fetch_add(assembly.samples, Ordering::Relaxed);
         }
         self.keep_metadata(tenant, settings, now_ms, &mut assembly);
-        let mut verdict = Verdict::default();
+        let mut verdict = Verdict {
+            refused_at: assembly.refused_at,
+            ..Verdict::default()
+        };
         self.round(tenant, settings, body.len(), assembly.shares, &mut verdict)
             .await?;
         let dead = verdict.take_dead();
@@ -573,8 +597,10 @@ impl PushService {
             if limited.is_err() {
                 again.leave_out_histograms();
             }
-            refused += refused_count(&again);
-            assembly.error = assembly.error.or(again.error);
+            assembly.error = earlier(assembly.error, again.error);
+            if let (Some(records), Some(more)) = (&mut verdict.refused_at, again.refused_at) {
+                records.extend(more);
+            }
             self.round(tenant, settings, body.len(), again.shares, &mut verdict)
                 .await?;
             assert!(
@@ -588,21 +614,18 @@ impl PushService {
         tenant
             .refusals
             .note(verdict.refused_series, verdict.taken_series, minute);
-        *written = Written {
-            samples: written.samples + verdict.stored + verdict.repeated
-                - verdict.histograms_repeated,
-            histograms: written.histograms + verdict.histograms + verdict.histograms_repeated,
-            exemplars: written.exemplars + verdict.exemplars,
-            refused: refused + verdict.rejected.iter().map(|(_, count)| count).sum::<u64>(),
-        };
+        written.samples += verdict.stored + verdict.repeated - verdict.histograms_repeated;
+        written.histograms += verdict.histograms + verdict.histograms_repeated;
+        written.exemplars += verdict.exemplars;
+        written.refused_at = verdict.refused_at.take();
         self.count_rejected(tenant, &verdict);
         if verdict.no_memory > 0 {
             // The rest is stored; a repeat finds it there. What is wrong with the body is told when there is memory.
             return Err(Refusal::NoMemory.into());
         }
         limited?;
-        let error = verdict.error.map(|(_, text)| text);
-        match error.or(assembly.error).or(assembly.metadata_error) {
+        let error = earlier(verdict.error, assembly.error).map(|(_, text)| text);
+        match error.or(assembly.metadata_error) {
             None => Ok(()),
             Some(text) if beyond && as_429 => Err(PushError::SeriesLimit(text)),
             Some(text) => Err(PushError::Invalid(text)),
@@ -633,12 +656,9 @@ impl PushService {
     /// Errors: there is nothing else in the body, not even what was refused or dropped for another reason.
     fn pass_over(&self, assembly: &Assembly, written: &mut Written) -> Result<(), PushError> {
         let passive = &assembly.passive;
-        *written = Written {
-            samples: passive.samples,
-            histograms: passive.histograms,
-            exemplars: passive.exemplars,
-            refused: 0,
-        };
+        written.samples = passive.samples;
+        written.histograms = passive.histograms;
+        written.exemplars = passive.exemplars;
         let nothing_else = assembly.samples_in == passive.samples + passive.histograms
             && assembly.exemplars == 0
             && assembly.error.is_none();
@@ -694,9 +714,6 @@ impl PushService {
         counters.samples_in.inc_by(assembly.samples_in);
         counters.received_samples.inc_by(assembly.samples);
         counters.metadata_in.inc_by(assembly.metadata_in);
-        counters
-            .received_metadata
-            .inc_by(assembly.metadata.len() as u64);
         let newest = assembly.newest as f64 / 1000.0;
         if assembly.newest != i64::MIN && newest > counters.latest_seen.get() {
             counters.latest_seen.set(newest);
@@ -751,11 +768,16 @@ impl PushService {
                     .inc_by(refused);
             }
         }
+    }
+
+    /// Of a body that is not passed over: nobody looks at the metadata of one that is.
+    fn count_metadata(&self, tenant: &Tenant, assembly: &Assembly) {
+        let received = assembly.metadata.len() as u64;
+        tenant.counters.received_metadata.inc_by(received);
         for (reason, refused) in &assembly.metadata_refused {
-            metrics
-                .discarded_metadata
-                .with_label_values(&[reason, user])
-                .inc_by(*refused);
+            let labels = [*reason, tenant.id.as_str()];
+            let discarded = &self.shared.metrics.discarded_metadata;
+            discarded.with_label_values(&labels).inc_by(*refused);
         }
     }
 
@@ -1013,11 +1035,12 @@ impl fmt::Debug for PushService {
     }
 }
 
-/// Samples of a body that were refused, apart from those that the tenant wants to be.
-fn refused_count(assembly: &Assembly) -> u64 {
-    let told = Reason::ALL.iter().filter(|reason| !reason.is_wanted());
-    let by_reason: u64 = told.map(|reason| assembly.refused[*reason as usize]).sum();
-    by_reason + assembly.over_limit.iter().sum::<u64>()
+/// Of two errors that of the earlier record.
+fn earlier(one: Option<(u32, String)>, other: Option<(u32, String)>) -> Option<(u32, String)> {
+    match (one, other) {
+        (Some(one), Some(other)) if other.0 < one.0 => Some(other),
+        (one, other) => one.or(other),
+    }
 }
 
 /// An unpacked body.
@@ -1029,17 +1052,18 @@ struct Sent<'a> {
     metadata: &'a [u8],
 }
 
-/// What an answer to version 2 tells, and how many samples are refused for good.
-#[derive(Debug, Default, Clone, Copy)]
+/// What an answer to version 2 tells, and where samples were refused for good.
+#[derive(Debug, Default)]
 struct Written {
     samples: u64,
     histograms: u64,
     exemplars: u64,
-    refused: u64,
+    /// Offsets of records, for those who ask by an empty list.
+    refused_at: Option<Vec<u32>>,
 }
 
 impl Written {
-    fn tell(self, headers: &mut HeaderMap) {
+    fn tell(&self, headers: &mut HeaderMap) {
         let counts = [self.samples, self.histograms, self.exemplars];
         for (header, count) in media::WRITTEN_HEADERS.into_iter().zip(counts) {
             headers.insert(header, count.into());

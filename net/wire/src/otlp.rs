@@ -74,6 +74,8 @@ pub struct Translated {
     pub metadata: Vec<u8>,
     /// Points in the request.
     pub points: u64,
+    /// Of each point that is translated, where in `request` the records of its series begin and end, ascending.
+    pub taken: Vec<(u32, u32)>,
     /// Points that cannot be translated.
     pub refused: u64,
     /// Why the first of them cannot.

@@ -22,7 +22,7 @@ use wire::remote_write::v1::{self, RawMetadata, Record};
 use wire::remote_write::{Error, Protocol, v2};
 
 use super::metadata::check_metadata;
-use super::names::{Names, Other, Rest, Series, SymbolTable};
+use super::names::{Names, Other, Rest, Series, SymbolTable, Told};
 use super::others::{self, placed};
 use super::outcome;
 use super::passive::Passive;
@@ -59,6 +59,8 @@ pub(crate) struct Rules<'a> {
     pub(crate) relabel: &'a Relabel,
     /// Who is elected, where replicas are told apart.
     pub(crate) ha: Option<Ha<'a>>,
+    /// Whether it is asked which records are refused.
+    pub(crate) notes_refused: bool,
 }
 
 /// What decides which replicas are taken.
@@ -86,8 +88,8 @@ pub(crate) struct Scratch {
     gathered: Vec<u8>,
     fold: Vec<u8>,
     symbols: SymbolTable,
-    /// Metric names whose metadata this request has told already, by symbol.
-    told: Vec<bool>,
+    /// Metadata that this request has told already.
+    told: Told,
     /// Known samples per core of the last body: what to make room for in the next.
     room: Vec<usize>,
     /// Starts of counters that the cores know.
@@ -203,10 +205,12 @@ pub(crate) struct Assembly {
     pub(crate) undecided: Vec<Pair>,
     /// Series refused because they were refused before.
     pub(crate) refused_again: u64,
-    /// The first error among the series.
-    pub(crate) error: Option<String>,
+    /// The first error among the series: offset of its record, and its words.
+    pub(crate) error: Option<(u32, String)>,
     /// The first error in the metadata.
     pub(crate) metadata_error: Option<String>,
+    /// Offsets of the records of which samples were refused, where that is asked for.
+    pub(crate) refused_at: Option<Vec<u32>>,
     /// Newest accepted sample time; `i64::MIN` without one.
     pub(crate) newest: i64,
     /// Labels, and bytes of them, of every series that was looked at with its labels and taken: none of one that an alias knows.
@@ -230,8 +234,8 @@ enum Prepared<'n> {
 }
 
 impl Assembly {
-    fn new(core_count: u16, room: &mut Vec<usize>) -> Assembly {
-        room.resize(usize::from(core_count), 0);
+    fn new(rules: &Rules<'_>, room: &mut Vec<usize>) -> Assembly {
+        room.resize(usize::from(rules.spread.count()), 0);
         let share = |&room: &usize| Share {
             known: KnownSamples {
                 keys: Vec::with_capacity(room),
@@ -264,6 +268,7 @@ impl Assembly {
             refused_again: 0,
             error: None,
             metadata_error: None,
+            refused_at: rules.notes_refused.then(Vec::new),
             newest: i64::MIN,
             shapes: Vec::new(),
         }
@@ -287,14 +292,22 @@ impl Assembly {
         self.histograms = 0;
     }
 
-    fn refuse_exemplar(&mut self, (reason, text): others::ExemplarRefused) {
+    fn refuse_exemplar(&mut self, at: u32, (reason, text): others::ExemplarRefused) {
         count_reason(&mut self.exemplars_refused, reason);
-        self.error.get_or_insert(text);
+        self.error.get_or_insert((at, text));
     }
 
-    fn refuse(&mut self, invalid: Invalid, count: u64) {
+    fn refuse(&mut self, at: u32, invalid: Invalid, count: u64) {
         self.refused[invalid.reason as usize] += count;
-        self.error.get_or_insert(invalid.text);
+        self.error.get_or_insert((at, invalid.text));
+        self.note_refused(at);
+    }
+
+    /// Something of the record at this offset was refused.
+    fn note_refused(&mut self, at: u32) {
+        if let Some(records) = &mut self.refused_at {
+            records.push(at);
+        }
     }
 }
 
@@ -314,7 +327,7 @@ pub(crate) fn assemble(
     aliases: &mut AliasTable,
     scratch: &mut Scratch,
 ) -> Result<Assembly, Error> {
-    let out = Assembly::new(rules.spread.count(), &mut scratch.room);
+    let out = Assembly::new(rules, &mut scratch.room);
     let out = with_names(
         body,
         rules,
@@ -363,7 +376,7 @@ pub(crate) fn assemble_again(
     aliases: &mut AliasTable,
     scratch: &mut Scratch,
 ) -> Result<Assembly, Error> {
-    let out = Assembly::new(rules.spread.count(), &mut vec![]);
+    let out = Assembly::new(rules, &mut vec![]);
     with_names(body, rules, aliases, scratch, out, |assembler| {
         for &at in offsets {
             assembler.take_again(body, at)?;
@@ -387,8 +400,7 @@ fn with_names(
             Protocol::V1 => Names::V1,
             Protocol::V2 => {
                 symbols.read(body, rules.secret)?;
-                scratch.told.clear();
-                scratch.told.resize(symbols.count(), false);
+                scratch.told.begin(symbols.count());
                 Names::V2 {
                     body,
                     table: &symbols,
@@ -783,7 +795,7 @@ impl<'a> Assembler<'a, '_> {
         self.out.newest = newest;
         if let Some(time) = refused {
             let names = gathered.unwrap_or(series.name_bytes());
-            self.refuse_time(names, time, refused_count);
+            self.refuse_time(names, at, time, refused_count);
         }
         if rest.is_nothing() {
             return Ok(());
@@ -807,7 +819,7 @@ impl<'a> Assembler<'a, '_> {
         target: Target,
         begin: usize,
     ) -> Result<(), Malformed> {
-        let mut taken = self.read_others(series, names)?;
+        let mut taken = self.read_others(series, names, at)?;
         taken.retain(|(_, other)| match other {
             OtherValue::Start(counter) => !self.scratch.started.is_known(target, counter.start),
             _ => true,
@@ -834,6 +846,7 @@ impl<'a> Assembler<'a, '_> {
         &mut self,
         series: &S,
         names: &[u8],
+        at: u32,
     ) -> Result<Vec<(i64, OtherValue)>, Malformed> {
         let labels = self.names.labels(names);
         let mut taken = Vec::new();
@@ -844,11 +857,12 @@ impl<'a> Assembler<'a, '_> {
                     self.out.samples_in += 1;
                     if !self.rules.limits.enable_native_histograms {
                         self.out.refused[Reason::HistogramsOff as usize] += 1;
+                        self.out.note_refused(at);
                         return Ok(());
                     }
                     match others::histogram(message, labels.clone(), self.rules.limits) {
                         Ok((time, _)) if !self.rules.times.hold(time) => {
-                            self.refuse_time(names, time, 1);
+                            self.refuse_time(names, at, time, 1);
                         }
                         Ok((time, histogram)) => {
                             self.out.samples += 1;
@@ -861,7 +875,7 @@ impl<'a> Assembler<'a, '_> {
                             }
                             taken.push((time, OtherValue::Histogram(Box::new(histogram))));
                         }
-                        Err(Unusable::Invalid(invalid)) => self.out.refuse(invalid, 1),
+                        Err(Unusable::Invalid(invalid)) => self.out.refuse(at, invalid, 1),
                         Err(Unusable::Malformed(what)) => return Err(what),
                     }
                 }
@@ -881,7 +895,7 @@ impl<'a> Assembler<'a, '_> {
                             let time = exemplar.time.0;
                             taken.push((time, OtherValue::Exemplar(Box::new(exemplar))));
                         }
-                        Err(refused) => self.out.refuse_exemplar(refused),
+                        Err(refused) => self.out.refuse_exemplar(at, refused),
                     }
                 }
             }
@@ -939,7 +953,7 @@ impl<'a> Assembler<'a, '_> {
                 }
                 Ok(Prepared::Taken(pairs)) => {
                     let others = match rest.has_others() || rest.start != 0 {
-                        true => self.read_others(series, names)?,
+                        true => self.read_others(series, names, at)?,
                         false => Vec::new(),
                     };
                     self.append_fresh(&pairs, (at, hash, source), names, others);
@@ -947,7 +961,7 @@ impl<'a> Assembler<'a, '_> {
                 Err(Unusable::Invalid(invalid)) => {
                     self.learn_refused(hash, invalid.reason, source);
                     self.out.samples_in += rest.histograms;
-                    self.out.refuse(invalid, count + rest.histograms);
+                    self.out.refuse(at, invalid, count + rest.histograms);
                 }
                 Err(Unusable::Malformed(what)) => return Err(what),
             }
@@ -995,8 +1009,11 @@ impl<'a> Assembler<'a, '_> {
                 Cause::PerMetric => self.out.over_limit[1] += count,
             }
             let wanted = matches!(cause, Cause::Labels(reason) if reason.is_wanted());
-            if self.out.error.is_none() && !wanted {
-                self.tell_again(cause, names)?;
+            if !wanted {
+                self.out.note_refused(at);
+                if self.out.error.is_none() {
+                    self.tell_again(cause, names, at)?;
+                }
             }
         }
         if rest.is_nothing() {
@@ -1007,7 +1024,7 @@ impl<'a> Assembler<'a, '_> {
 
     /// The words for a refusal that is only remembered, as they were the first time.
     #[cold]
-    fn tell_again(&mut self, cause: Cause, names: &[u8]) -> Result<(), Malformed> {
+    fn tell_again(&mut self, cause: Cause, names: &[u8], at: u32) -> Result<(), Malformed> {
         let limits = self.rules.limits;
         let (mut owned, mut source) = (relabel::Labels::new(), sources::NONE);
         let text = match self.prepare(names, &mut owned, &mut source) {
@@ -1036,7 +1053,7 @@ impl<'a> Assembler<'a, '_> {
             Err(Unusable::Invalid(invalid)) => invalid.text,
             Err(Unusable::Malformed(what)) => return Err(what),
         };
-        self.out.error = Some(text);
+        self.out.error = Some((at, text));
         Ok(())
     }
 
@@ -1053,7 +1070,7 @@ impl<'a> Assembler<'a, '_> {
         if let Some(&(time, _)) = samples.iter().find(|(time, _)| !times.hold(*time)) {
             samples.retain(|(time, _)| times.hold(*time));
             let refused = (sent - samples.len()) as u64;
-            self.refuse_time(names, time, refused);
+            self.refuse_time(names, origin.0, time, refused);
         }
         let Scratch {
             samples,
@@ -1137,11 +1154,12 @@ impl<'a> Assembler<'a, '_> {
     }
 
     #[cold]
-    fn refuse_time(&mut self, names: &[u8], time: i64, count: u64) {
+    fn refuse_time(&mut self, names: &[u8], at: u32, time: i64, count: u64) {
         let mut labels = self.names.labels(names).flatten();
         let name = labels.find(|(name, _)| *name == model::METRIC_NAME.as_bytes());
         let name = String::from_utf8_lossy(name.map(|(_, value)| value).unwrap_or_default());
-        self.out.refuse(self.rules.times.refuse(time, &name), count);
+        let invalid = self.rules.times.refuse(time, &name);
+        self.out.refuse(at, invalid, count);
     }
 
     fn take_rest(&mut self, rest: &Rest, names: &[u8]) -> Result<(), Malformed> {

@@ -5,6 +5,8 @@
 //! request, so each symbol is hashed once per request and the alias hash is that of the symbols' hashes in reference order: at some 20
 //! references a series and a few hundred symbols shared by all of them, fewer bytes than the labels themselves.
 
+use std::collections::HashSet;
+
 use wire::Malformed;
 use wire::remote_write::v1::{self, RawMetadata};
 use wire::remote_write::{Error, histogram, v2};
@@ -122,15 +124,15 @@ impl SymbolTable {
         })
     }
 
-    /// Metadata of a series, unless this request has told that of its metric before (`told`, by symbol), or it says nothing.
+    /// Metadata of a series, unless this request has told the same of its metric before, or it says nothing.
     ///
-    /// Cost for all but the first series of a metric: two references read.
+    /// Cost for a series that says what the first one of its metric did: two references read.
     pub(crate) fn metadata<'b>(
         &self,
         body: &'b [u8],
         reference_bytes: &[u8],
         raw: &v2::RawMetadata,
-        told: &mut [bool],
+        told: &mut Told,
     ) -> Result<Option<RawMetadata<'b>>, Malformed> {
         let (Some(metric_name), false) = (self.metric_name, raw.is_empty()) else {
             return Ok(None);
@@ -142,7 +144,7 @@ impl SymbolTable {
                 continue;
             }
             let metric = self.symbols.get(body, value)?;
-            if std::mem::replace(&mut told[value as usize], true) {
+            if !told.is_news(value, raw) {
                 return Ok(None);
             }
             let help = self.symbols.get(body, raw.help)?;
@@ -155,6 +157,38 @@ impl SymbolTable {
             }));
         }
         Ok(None)
+    }
+}
+
+/// What a version 2 request has told of its metrics. Used again for the next.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    /// The first record of each metric, by the symbol of its name: a place in `records` and one more, or 0.
+    first: Vec<u32>,
+    records: Vec<v2::RawMetadata>,
+    /// Records that say something else than the first of their metric.
+    others: HashSet<(u64, [u64; 3])>,
+}
+
+impl Told {
+    /// Forgets all, for a request with so many symbols.
+    pub(crate) fn begin(&mut self, symbols: usize) {
+        self.first.clear();
+        self.first.resize(symbols, 0);
+        self.records.clear();
+        self.others.clear();
+    }
+
+    /// Whether the request has not told this of the metric; it has now. The same texts as other symbols are news.
+    fn is_news(&mut self, metric: u64, raw: &v2::RawMetadata) -> bool {
+        let first = &mut self.first[metric as usize];
+        if let Some(place) = first.checked_sub(1) {
+            let record = [raw.kind, raw.help, raw.unit];
+            return self.records[place as usize] != *raw && self.others.insert((metric, record));
+        }
+        self.records.push(*raw);
+        *first = u32::try_from(self.records.len()).expect("there are fewer than bytes of a body");
+        true
     }
 }
 

@@ -37,6 +37,8 @@ pub(crate) struct Verdict {
     pub(crate) taken_series: bool,
     /// Samples of series that a core had no memory for.
     pub(crate) no_memory: u64,
+    /// Offsets of the records of which samples were refused, where that is asked for: as far as cores tell, see [`note`].
+    pub(crate) refused_at: Option<Vec<u32>>,
 }
 
 impl Verdict {
@@ -98,6 +100,9 @@ impl Verdict {
             if self.error.as_ref().is_none_or(|(first, _)| at < *first) {
                 self.error = Some((at, text(tenant, limits, rejection)));
             }
+            if let Some(records) = &mut self.refused_at {
+                note(records, origins, outcome, rejection);
+            }
         }
         self.dead_samples += (outcome.dead.len() + outcome.dead_others.len()) as u64;
         for &index in &outcome.dead {
@@ -130,6 +135,35 @@ impl Origins {
         };
         found.unwrap_or(u32::MAX)
     }
+}
+
+/// Notes the records that a rejection means. Series that are refused as such are told one by one. Of samples that are refused for their times
+/// a core tells the first and how many, since more would cost it something for each that it takes: the others are taken for those that follow.
+#[cold]
+fn note(records: &mut Vec<u32>, origins: &Origins, outcome: &PushOutcome, rejection: &Rejection) {
+    let series = outcome.refused_series.iter();
+    let series = series.filter(|(_, reason)| *reason == rejection.reason);
+    let before = records.len();
+    records.extend(series.map(|(index, _)| origins.fresh[*index as usize].0));
+    let left = (rejection.count as usize).saturating_sub(records.len() - before);
+    if Cause::of_core(rejection.reason).is_some() {
+        return;
+    }
+    let first = rejection.first_index as usize;
+    let fresh = origins.fresh.iter().map(|(at, ..)| *at);
+    let mut others = origins.others.clone();
+    others.dedup();
+    // Of what is no float a record may have several entries.
+    let skipped = match first.checked_sub(origins.known.len() + origins.fresh.len()) {
+        Some(_) => {
+            let at = origins.offset(first);
+            let place = others.iter().position(|other| *other == at);
+            origins.known.len() + origins.fresh.len() + place.unwrap_or(others.len())
+        }
+        None => first,
+    };
+    let all = origins.known.iter().copied().chain(fresh).chain(others);
+    records.extend(all.skip(skipped).take(left));
 }
 
 /// The words of a core's refusal, as Cortex' ingesters say them.
@@ -279,5 +313,34 @@ mod tests {
         assert!(text.contains("series limit"));
         assert_eq!(verdict.take_dead(), [60, 80]);
         assert_eq!(aliases.count(), 1);
+    }
+
+    #[test]
+    fn records_that_are_refused_for_their_times_follow_the_first() {
+        let origins = Origins {
+            known: vec![10, 20, 30],
+            fresh: vec![(5, AliasHash(1), 0), (40, AliasHash(2), 0)],
+            others: vec![50, 50, 60],
+            starts: Vec::new(),
+        };
+        let noted = |reason, count, first_index, refused_series: &[(u32, RejectReason)]| {
+            let rejection = Rejection {
+                count,
+                ..rejection(reason, first_index)
+            };
+            let outcome = PushOutcome {
+                refused_series: refused_series.to_vec(),
+                ..PushOutcome::default()
+            };
+            let mut records = Vec::new();
+            note(&mut records, &origins, &outcome, &rejection);
+            records
+        };
+        let late = RejectReason::OutOfOrder;
+        assert_eq!(noted(late, 2, 1, &[]), [20, 30]);
+        assert_eq!(noted(late, 7, 0, &[]), [10, 20, 30, 5, 40, 50, 60]);
+        assert_eq!(noted(late, 1, 7, &[]), [60]);
+        let limit = RejectReason::PerUserSeriesLimit;
+        assert_eq!(noted(limit, 3, 4, &[(1, limit), (0, late)]), [40]);
     }
 }

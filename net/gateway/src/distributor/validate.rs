@@ -170,7 +170,7 @@ pub(crate) fn read(sent: LabelIter<'_>) -> Result<Pairs<'_>, Unusable> {
     let mut pairs = Pairs::new();
     for label in sent.clone() {
         let (name, value) = label?;
-        if value.is_empty() && !name.is_empty() {
+        if value.is_empty() {
             continue;
         }
         let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) else {

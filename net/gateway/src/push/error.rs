@@ -108,9 +108,9 @@ impl PushError {
             | PushError::Body(_)
             | PushError::NotElected { .. }
             | PushError::MediaType(_) => Class::Client,
-            PushError::Slow(_) => Class::Timeout,
             PushError::RateLimited { .. } | PushError::SeriesLimit(_) => Class::Limit,
-            PushError::Inflight { .. }
+            PushError::Slow(_)
+            | PushError::Inflight { .. }
             | PushError::Instance(_)
             | PushError::Overload
             | PushError::Refused(_) => Class::Overload,
@@ -129,12 +129,13 @@ impl PushError {
             | PushError::ContentType(_)
             | PushError::Body(_) => StatusCode::BAD_REQUEST,
             PushError::NotElected { .. } => StatusCode::ACCEPTED,
-            PushError::Slow(_) => StatusCode::REQUEST_TIMEOUT,
             PushError::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             PushError::RateLimited { .. } | PushError::SeriesLimit(_) => {
                 StatusCode::TOO_MANY_REQUESTS
             }
-            PushError::Inflight { .. }
+            // Not 408: Prometheus drops what gets that.
+            PushError::Slow(_)
+            | PushError::Inflight { .. }
             | PushError::Instance(_)
             | PushError::Overload
             | PushError::Refused(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -147,7 +148,8 @@ impl PushError {
         match self {
             PushError::RateLimited { wait, .. } => Some(wait.as_secs_f64().ceil().max(1.0) as u64),
             PushError::SeriesLimit(_) => Some(SERIES_LIMIT_RETRY_S),
-            PushError::Inflight { .. }
+            PushError::Slow(_)
+            | PushError::Inflight { .. }
             | PushError::Instance(_)
             | PushError::Overload
             | PushError::Refused(Refusal::QueueFull(_)) => Some(1),
@@ -166,6 +168,7 @@ impl PushError {
             }
             PushError::Instance(InstanceLimit::Rate) => Some("instance_ingestion_rate"),
             PushError::Overload => Some("overload"),
+            PushError::Slow(_) => Some("slow_body"),
             PushError::Refused(Refusal::QueueFull(_)) => Some("queue"),
             PushError::Refused(Refusal::NoSpace(_)) => Some("no_space"),
             PushError::Refused(Refusal::NoMemory) => Some("memory"),

@@ -11,7 +11,8 @@
 //! | 415 | another encoding than gzip and zstd |
 //! | others | as for remote write, as a `google.rpc.Status` |
 //!
-//! Refused points are counted in the samples that they became, a classic histogram has several; never more than there are points.
+//! A point is refused when any series that was made of it is; `target_info` counts for nothing. Of what cores refuse for its time they tell the
+//! first and how many: where that is not all of their share, the points are taken for those that follow the first.
 //!
 //! Bytes held at once: the body packed and unpacked, then unpacked and as protobuf, then that and the translation; each is on the
 //! account of bodies in work.
@@ -29,7 +30,7 @@ use wire::snappy;
 
 use super::inflight::Inflight;
 use super::unpack::{Packing, unpack};
-use super::{OnDrop, PushError, PushService, Sent, Written, body, media};
+use super::{PushError, PushService, Sent, Written, body, media};
 
 /// Label of the points that cannot be translated, in the metric of discarded samples. Source: Mimir.
 const UNTRANSLATABLE: &str = "otlp_parse_error";
@@ -52,15 +53,13 @@ impl PushService {
         B: http_body::Body<Data = Bytes>,
         B::Error: fmt::Display,
     {
-        let metrics = &self.shared.metrics;
-        metrics.inflight_pushes.inc();
-        let _one = OnDrop(|| metrics.inflight_pushes.dec());
+        let _one = self.begin();
         let bounded = self.check_instance();
         let (encoding, packing) = match media::otlp(headers) {
             Ok(media) => media,
             Err(error) => return self.refuse_otlp(media::otlp_encoding(headers), &error),
         };
-        metrics.pushes_otlp.inc();
+        self.shared.metrics.pushes_otlp.inc();
         let received = match bounded {
             Ok(()) => {
                 self.receive_otlp(tenant, (encoding, packing), headers, body)
@@ -113,6 +112,7 @@ impl PushService {
         let mut inflight = Inflight::new(&self.shared, tenant.clone());
         let mut received = Vec::new();
         body::read(body, headers, options, max, &mut inflight, &mut received).await?;
+        let _one = self.work()?;
         if packing != Packing::None {
             let packed = std::mem::take(&mut received);
             let is_small = packed.len().saturating_mul(UNPACKED) < BESIDE_BYTES_MIN;
@@ -154,6 +154,7 @@ impl PushService {
             request,
             metadata,
             points,
+            taken,
             refused,
             refusal,
         } = translated;
@@ -169,7 +170,10 @@ impl PushService {
                 None => Ok(Outcome::default()),
             };
         }
-        let mut written = Written::default();
+        let mut written = Written {
+            refused_at: Some(Vec::new()),
+            ..Written::default()
+        };
         let sent = Sent {
             protocol: Protocol::V2,
             body: &request,
@@ -181,10 +185,11 @@ impl PushService {
         let (rejected, error) = match stored {
             Ok(()) => (0, None),
             Err(PushError::Invalid(text)) => {
-                if written.refused > 0 && written.samples + written.histograms == 0 {
-                    return Err(PushError::Invalid(text));
+                let rejected = points_at(&taken, written.refused_at.unwrap_or_default());
+                if refused + rejected == points {
+                    return Err(PushError::Invalid(refusal.unwrap_or(text)));
                 }
-                (written.refused.min(points - refused), Some(text))
+                (rejected, Some(text))
             }
             Err(error) => return Err(error),
         };
@@ -218,6 +223,22 @@ impl PushService {
     }
 }
 
+/// How many points have one of these records.
+fn points_at(taken: &[(u32, u32)], mut records: Vec<u32>) -> u64 {
+    let of = |record: u32| {
+        let point = taken.partition_point(|(_, end)| *end <= record);
+        let is_within = |(begin, _): &(u32, u32)| *begin <= record;
+        taken
+            .get(point)
+            .filter(|span| is_within(span))
+            .map(|_| point)
+    };
+    records.sort_unstable();
+    let mut points: Vec<usize> = records.into_iter().filter_map(of).collect();
+    points.dedup();
+    points.len() as u64
+}
+
 /// Translates a request. Bytes of what comes out are on the account when this returns.
 fn translate(
     request: &[u8],
@@ -227,7 +248,8 @@ fn translate(
     let reserved = request.len().min(options.bytes_max) as u64;
     inflight.add(reserved)?;
     let translated = otlp::translate(request, options)?;
-    let bytes = (translated.request.len() + translated.metadata.len()) as u64;
+    let bytes = translated.request.len() + translated.metadata.len();
+    let bytes = (bytes + size_of_val(&translated.taken[..])) as u64;
     match bytes.checked_sub(reserved) {
         Some(more) => inflight.add(more)?,
         None => inflight.sub(reserved - bytes),

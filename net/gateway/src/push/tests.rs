@@ -780,3 +780,29 @@ proptest! {
         }
     }
 }
+
+/// Story: what cores refuse was told before what the gateway refuses, wherever in the body it stood.
+#[tokio::test]
+async fn the_error_told_is_the_first_of_the_body_whoever_refuses() {
+    let limits = TenantLimits {
+        max_label_value_length: 12,
+        ..TenantLimits::cortex()
+    };
+    let rig = Rig::with(limits, PushOptions::default());
+    assert_eq!(rig.push(&[(UP, 1, 1.0)]).await.0, 200);
+    let long: Pairs<'_> = &[("__name__", "x"), ("l", "longer than twelve")];
+    for _ in 0..2 {
+        let (status, text) = rig.push(&[(long, 1, 1.0), (UP, 1, 2.0)]).await;
+        assert_eq!(
+            (status, text.contains("longer than twelve")),
+            (400, true),
+            "{text}"
+        );
+        let (status, text) = rig.push(&[(UP, 1, 2.0), (long, 1, 1.0)]).await;
+        assert_eq!(
+            (status, text.contains("duplicate sample")),
+            (400, true),
+            "{text}"
+        );
+    }
+}

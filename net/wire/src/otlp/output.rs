@@ -51,6 +51,8 @@ pub(super) struct Output {
     symbols: Vec<u8>,
     series: Vec<u8>,
     pub(super) metadata: Vec<u8>,
+    /// Where the series of each point begin and end.
+    points: Vec<(u32, u32)>,
     /// Bytes counted that are not written: text that was made and came to a known symbol.
     counted: usize,
     bytes_max: usize,
@@ -69,6 +71,7 @@ impl Output {
             symbols: Vec::new(),
             series: Vec::new(),
             metadata: Vec::new(),
+            points: Vec::new(),
             counted: 0,
             // Places in it are counted in 32 bits.
             bytes_max: bytes_max.min(u32::MAX as usize),
@@ -121,11 +124,28 @@ impl Output {
     /// Whether so many bytes more are within the bound.
     fn take(&self, more: usize) -> Result<(), Malformed> {
         let now = self.symbols.len() + self.series.len() + self.metadata.len();
-        let beside = self.spans.len() * SYMBOL_BYTES + self.counted;
+        let beside = self.spans.len() * SYMBOL_BYTES + self.points.len() * 8 + self.counted;
         let max = self.bytes_max;
         match now.saturating_add(beside).saturating_add(more) > max {
             true => Err(Malformed::TooMuchText { max }),
             false => Ok(()),
+        }
+    }
+
+    /// Where the series of the next point begin.
+    pub(super) fn begin_point(&self) -> usize {
+        self.series.len()
+    }
+
+    /// Ends a point, of which nothing stays if it is refused.
+    pub(super) fn end_point(&mut self, begin: usize, is_taken: bool) {
+        match is_taken {
+            true => self.points.push((begin as u32, self.series.len() as u32)),
+            false => {
+                // It was work all the same.
+                self.counted = self.counted.saturating_add(self.series.len() - begin);
+                self.series.truncate(begin);
+            }
         }
     }
 
@@ -197,10 +217,20 @@ impl Output {
         Ok(())
     }
 
-    /// The request, and the metadata.
-    pub(super) fn finish(mut self) -> (Vec<u8>, Vec<u8>) {
+    /// The request, the metadata, and where in the request the series of each point are.
+    pub(super) fn finish(mut self) -> (Vec<u8>, Vec<u8>, Vec<(u32, u32)>) {
+        let before = self.symbols.len() as u32;
+        for (begin, end) in &mut self.points {
+            (*begin, *end) = (*begin + before, *end + before);
+        }
+        // Whoever walks the request finds its first record where the symbols begin.
+        if let Some((begin, _)) = self.points.first_mut()
+            && *begin == before
+        {
+            *begin = 0;
+        }
         self.symbols.append(&mut self.series);
-        (self.symbols, self.metadata)
+        (self.symbols, self.metadata, self.points)
     }
 }
 

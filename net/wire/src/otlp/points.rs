@@ -82,11 +82,12 @@ pub(super) fn translate(body: &[u8], options: &Options) -> Result<Translated, Ma
         },
     };
     children(body, 1, |resource| translation.resource(resource))?;
-    let (request, metadata) = translation.out.finish();
+    let (request, metadata, taken) = translation.out.finish();
     Ok(Translated {
         request,
         metadata,
         points: translation.points,
+        taken,
         refused: translation.refused,
         refusal: translation.refusal,
     })
@@ -400,12 +401,14 @@ impl<'a> Translation<'a, '_> {
             symbols: RefCell::default(),
         };
         children(data, 1, |point| {
+            let begin = self.out.begin_point();
             let taken = match kind {
                 GAUGE | SUM => self.number(point, &metric, layers, range),
                 HISTOGRAM => self.histogram(point, &metric, layers, range),
                 EXPONENTIAL => self.exponential(point, &metric, layers, range),
                 _ => self.summary(point, &metric, layers, range),
             };
+            self.out.end_point(begin, taken.is_ok());
             match taken {
                 Ok(()) => Ok(()),
                 Err(Unusable::Malformed(what)) => Err(what),

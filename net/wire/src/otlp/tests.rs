@@ -659,3 +659,41 @@ fn what_is_held_of_a_point_is_bounded() {
         );
     }
 }
+
+/// Story: a histogram with an exemplar that is none left `_sum` and `_count` behind and was told as refused.
+#[test]
+fn each_point_is_told_by_the_records_of_its_series_and_leaves_nothing_when_it_is_refused() {
+    let gauge = json!({"name": "g", "gauge": {"dataPoints": [
+        {"asInt": 1, "timeUnixNano": "1000000000"}, {"timeUnixNano": "1000000000"}]}});
+    let bad = json!({"exemplars": [{"timeUnixNano": "1"}]});
+    let histograms = [histogram_request(bad), histogram_request(json!({}))];
+    let mut resources: Vec<Value> = vec![request(json!([gauge]))["resourceMetrics"][0].clone()];
+    resources.extend(histograms.map(|request| request["resourceMetrics"][0].clone()));
+    resources.rotate_left(1);
+    let translated = translated(&json!({"resourceMetrics": resources}), &Options::default());
+    assert_eq!((translated.points, translated.refused), (4, 2));
+    let mut walk = v2::Walk::new(&translated.request);
+    let mut counts = vec![0; translated.taken.len()];
+    let (mut at, mut outside) = (walk.offset() as u32, 0);
+    while walk.next_series().unwrap().is_some() {
+        let within = |(begin, end): &(u32, u32)| (*begin..*end).contains(&at);
+        match translated.taken.iter().position(within) {
+            Some(point) => counts[point] += 1,
+            None => outside += 1,
+        }
+        at = walk.offset() as u32;
+    }
+    let labels = labels_of(&json!({"resourceMetrics": resources}), &Options::default());
+    let infos = labels
+        .iter()
+        .filter(|labels| labels.contains("target_info"))
+        .count();
+    assert_eq!(outside, infos, "{labels:?}");
+    assert_eq!(counts.iter().sum::<usize>(), labels.len() - infos);
+    let buckets = labels
+        .iter()
+        .filter(|labels| labels.contains("_bucket"))
+        .count();
+    assert!(counts.contains(&(buckets + 2)), "{counts:?} {labels:?}");
+    assert!(counts.contains(&1));
+}

@@ -72,6 +72,7 @@ fn labels_are_sorted_and_empty_values_and_dropped_labels_removed() {
             ("replica", "a"),
             ("__name__", "up"),
             ("gone", ""),
+            ("", ""),
             ("a", "2"),
         ],
         &limits,

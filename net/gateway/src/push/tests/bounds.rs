@@ -86,7 +86,8 @@ async fn a_body_that_does_not_come_is_given_up() {
         .service
         .handle(&tenant, &HeaderMap::new(), StreamBody::new(slow))
         .await;
-    assert_eq!(answer.status(), 408);
+    assert_eq!(answer.status(), 503, "Prometheus drops what gets 408");
+    assert_eq!(answer.headers()[http::header::RETRY_AFTER], "1");
     rig.assert_nothing_held();
 }
 
@@ -210,5 +211,46 @@ async fn metadata_records_are_counted_not_listed_and_have_a_bound() {
     assert_eq!(status, 400);
     assert!(text.contains("more than 100000 bytes"), "{text}");
     assert_eq!(rig.send(snappy::pack(&named.repeat(500))).await.0, 200);
+    rig.assert_nothing_held();
+}
+
+/// Story: two uploads that stood still took both places of `max_inflight_push_requests`, and all others got 503.
+#[tokio::test]
+async fn bodies_that_do_not_come_take_no_place_of_others() {
+    let options = PushOptions {
+        inflight_pushes_max: 1,
+        ..PushOptions::default()
+    };
+    let rig = Rig::with(TenantLimits::cortex(), options);
+    let never =
+        || StreamBody::new(stream::pending::<Result<http_body::Frame<Bytes>, Infallible>>());
+    let (slow, headers) = (TenantId::new("slow").unwrap(), HeaderMap::new());
+    let mut stalled = [
+        Box::pin(rig.service.handle(&slow, &headers, never())),
+        Box::pin(rig.service.handle(&slow, &headers, never())),
+    ];
+    for push in &mut stalled {
+        let soon = tokio::time::timeout(Duration::from_millis(5), push);
+        assert!(soon.await.is_err());
+    }
+    assert_eq!(rig.service.inflight(), 2, "a drain waits for them");
+    assert_eq!(rig.push(&[(UP, 1, 1.0)]).await.0, 200);
+    // One that is there takes its place.
+    rig.cores.hold_next();
+    let body = Full::new(Bytes::from(snappy::pack(&request(&[(UP, 2, 1.0)]))));
+    let a = TenantId::new("a").unwrap();
+    let mut held = Box::pin(rig.service.handle(&a, &headers, body));
+    let soon = tokio::time::timeout(Duration::from_millis(5), &mut held);
+    assert!(soon.await.is_err());
+    let (status, text) = rig.push(&[(UP, 3, 1.0)]).await;
+    assert_eq!(
+        (status, text.as_str()),
+        (503, "too many inflight push requests in distributor")
+    );
+    rig.cores.release();
+    assert_eq!(held.await.status(), 200);
+    assert_eq!(rig.push(&[(UP, 3, 1.0)]).await.0, 200);
+    drop(stalled);
+    assert_eq!(rig.service.inflight(), 0);
     rig.assert_nothing_held();
 }

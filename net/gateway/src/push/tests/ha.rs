@@ -519,3 +519,30 @@ async fn nothing_but_passive_samples_is_202() {
     let passive = rig.push(&[(&passive, 7, 1.0)]).await;
     assert_eq!(passive, not_elected("r2", "r1"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn metadata_of_a_passive_replica_is_not_counted_as_received() {
+    let pair = Pair::new(limits());
+    assert_eq!(pair.scrape(["c", "r1"], 0).await.0, 200);
+    let help = Metadata {
+        kind: MetricType::Gauge,
+        help: "h".into(),
+        unit: String::new(),
+    };
+    let passive = [("__name__", "up"), ("__replica__", "r2"), ("cluster", "c")];
+    let mut body = request(&[(&passive, 1, 1.0)]);
+    encode::put_metadata(&mut body, "up", &help);
+    encode::put_metadata(&mut body, "", &help);
+    let count = |what: &str| pair.rig.metric(what, "a");
+    assert_eq!(
+        pair.rig.send(snappy::pack(&body)).await,
+        not_elected("r2", "r1")
+    );
+    assert_eq!(count("cortex_distributor_metadata_in_total"), 2.0);
+    assert_eq!(count("cortex_distributor_received_metadata_total"), 0.0);
+    let discarded = pair.rig.registry.gather();
+    let discarded = discarded
+        .iter()
+        .find(|f| f.name() == "cortex_discarded_metadata_total");
+    assert!(discarded.is_none_or(|family| family.get_metric().is_empty()));
+}

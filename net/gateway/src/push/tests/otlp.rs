@@ -266,3 +266,60 @@ async fn others_have_their_turns_while_a_large_body_is_decoded() {
     // On the thread itself there are a handful, one for each time that something is waited for.
     assert!(turns > 200, "{turns} turns");
 }
+
+fn histogram(name: &str, time_ms: i64, value: u8, label: &str) -> String {
+    format!(
+        r#"{{"name":"{name}","histogram":{{"aggregationTemporality":2,"dataPoints":[{{"count":"{value}","sum":{value},
+            "bucketCounts":["{value}","0","0"],"explicitBounds":[1,2],"timeUnixNano":"{}",
+            "attributes":[{{"key":"l","value":{{"stringValue":"{label}"}}}}]}}]}}}}"#,
+        time_ms * 1_000_000
+    )
+}
+
+/// Story: samples were counted, those of `target_info` too, and never more than there were points; one point of two was told as two, and the
+/// only one as stored because its resource was.
+#[tokio::test]
+async fn points_are_counted_not_what_was_made_of_them() {
+    let limits = TenantLimits {
+        max_label_value_length: 12,
+        ..TenantLimits::cortex()
+    };
+    let rig = Rig::with(limits, PushOptions::default());
+    let rejected = |text: &str| {
+        let (_, rest) = text.split_once(r#""rejectedDataPoints":""#)?;
+        rest.split_once('"').map(|(count, _)| count.to_owned())
+    };
+    let long = "longer than twelve";
+    // Refused by the gateway, twice: the second time it remembers that.
+    for time in [NOW, NOW + 1] {
+        let metrics = [
+            histogram("h", time, 1, long),
+            gauge("up", &point(time, 1.0)),
+        ];
+        let (status, text) = send_json(&rig, &request(&metrics.join(","))).await;
+        assert_eq!((status, rejected(&text)), (200, Some("1".into())), "{text}");
+        let (status, text) = send_json(&rig, &request(&histogram("h", time, 1, long))).await;
+        assert_eq!(status, 400, "whatever became of target_info: {text}");
+    }
+    assert_eq!(rig.stored("a")[TARGET_INFO].len(), 2);
+    // Refused by cores: six samples of a point.
+    assert_eq!(
+        send_json(&rig, &request(&histogram("h", NOW, 1, "l")))
+            .await
+            .0,
+        200
+    );
+    let metrics = [
+        histogram("h", NOW, 2, "l"),
+        gauge("up", &point(NOW + 2, 1.0)),
+    ];
+    let (status, text) = send_json(&rig, &request(&metrics.join(","))).await;
+    assert_eq!((status, rejected(&text)), (200, Some("1".into())), "{text}");
+    let (status, text) = send_json(&rig, &request(&histogram("h", NOW, 2, "l"))).await;
+    assert_eq!(status, 400, "{text}");
+    // Only the resource is too late: its newest time is three milliseconds on.
+    let (status, text) = send_json(&rig, &request(&gauge("new", &point(NOW - 5, 1.0)))).await;
+    assert_eq!((status, rejected(&text)), (200, Some("0".into())), "{text}");
+    assert!(text.contains("target_info"), "{text}");
+    rig.assert_nothing_held();
+}

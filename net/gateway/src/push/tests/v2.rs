@@ -310,3 +310,31 @@ async fn zeros_are_wanted_by_the_tenant_and_for_histograms_are_histograms() {
     ];
     assert_eq!(rig.others(), others);
 }
+
+/// Story: only the first record of a metric in a request was looked at; over version 1 all are kept.
+#[tokio::test]
+async fn metadata_that_differs_is_all_kept() {
+    let rig = Rig::new();
+    let say = |kind, help: &str| Metadata {
+        kind,
+        help: help.into(),
+        unit: "s".into(),
+    };
+    let said = [
+        say(MetricType::Counter, "how many"),
+        say(MetricType::Gauge, "how many"),
+        say(MetricType::Gauge, "other"),
+    ];
+    let mut request = RequestV2::default();
+    for (i, of) in ["1", "2", "3", "4", "5", "6"]
+        .into_iter()
+        .zip(said.iter().cycle())
+    {
+        let pairs = [("i", i), ("__name__", "m")];
+        request.put_series(pairs.into_iter(), &[(1, 1.0)], Some(of));
+    }
+    assert_eq!(send(&rig, &request.finish()).await.0, 204);
+    let kept = rig.metadata.list(&TenantId::new("a").unwrap(), None, 0, 0);
+    assert_eq!(kept, [("m".to_owned(), said.to_vec())]);
+    assert_eq!(rig.metric("cortex_distributor_metadata_in_total", "a"), 3.0);
+}
