@@ -25,7 +25,7 @@ pub(crate) use tenants::{all_user_stats, user_limits, user_overrides, user_stats
 /// 200 `ready`, or 503 and why not.
 pub(crate) fn ready(gateway: &Gateway) -> Response<Body> {
     match why_not_ready(gateway) {
-        None => reply::text(StatusCode::OK, "ready\n"),
+        None => reply::text(StatusCode::OK, "ready"),
         Some(reason) => reply::text(StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
     }
 }

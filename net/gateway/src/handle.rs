@@ -206,8 +206,11 @@ fn share(headers: &mut HeaderMap) {
 }
 
 /// Where Cortex has something that is not here.
-const NOT_BUILT: [(&str, &str); 10] = [
+const NOT_BUILT: [(&str, &str); 21] = [
     ("/ring", "ring"),
+    ("/ruler_ring", "ring"),
+    ("/parquet-converter/ring", "ring"),
+    ("/ingester/renewTokens", "ring"),
     ("/ingester/ring", "ring"),
     ("/distributor/ring", "ring"),
     ("/compactor/ring", "ring"),
@@ -216,7 +219,15 @@ const NOT_BUILT: [(&str, &str); 10] = [
     ("/ruler", "ruler"),
     ("/api/v1/rules", "ruler"),
     ("/api/v1/alerts", "Alertmanager"),
+    ("/api/prom/rules", "ruler"),
     ("/multitenant_alertmanager", "Alertmanager"),
+    ("/alertmanager", "Alertmanager"),
+    ("/api/prom/configs", "store of configurations"),
+    ("/private", "store of configurations"),
+    ("/api/v1/chunks", "download of chunks"),
+    ("/ingester/push", "push past the distributor"),
+    ("/push", "push past the distributor"),
+    ("/debug/fgprof", "fgprof"),
 ];
 
 fn not_found(path: &str) -> String {
@@ -270,10 +281,12 @@ fn refusal(route: &Route, method: &Method, path: &str) -> Option<Response<Body>>
 /// 404 for what another part of a cluster does.
 fn elsewhere(roles: Roles, route: &Route) -> Option<Response<Body>> {
     let (here, whose) = match route {
-        Route::Push | Route::Otlp => (roles.distributor || roles.ingester, "a distributor"),
-        Route::HaTracker => (roles.distributor, "a distributor"),
-        // All that know ingesters ask them; a frontend has a querier do it.
-        Route::DeleteTenant | Route::DeleteTenantStatus => (
+        Route::Push | Route::Otlp | Route::HaTracker => (roles.distributor, "a distributor"),
+        // All that know ingesters ask them; a frontend knows none.
+        Route::DeleteTenant
+        | Route::DeleteTenantStatus
+        | Route::UserStats
+        | Route::AllUserStats => (
             roles.ingester || roles.distributor || roles.querier,
             "a distributor, querier or ingester",
         ),
@@ -473,7 +486,7 @@ async fn in_api(
             let limits = api::limits_of(overrides, &tenant);
             let waiting_max = limits.max_outstanding_requests_per_tenant;
             frontend
-                .answer(options, &tenant, waiting_max, request)
+                .answer(options, &tenant, waiting_max, &endpoint, request)
                 .await
         }
         _ => api::answer(gateway, tenant, endpoint, request).await,
@@ -481,5 +494,86 @@ async fn in_api(
     match answered {
         Ok(response) => response,
         Err(error) => error.response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONE: Roles = Roles {
+        distributor: false,
+        ingester: false,
+        querier: false,
+        frontend: false,
+    };
+
+    /// Story: a query-frontend, which knows no ingesters, told everybody zeros with 200; an ingester took pushes past all distributors.
+    #[test]
+    fn who_cannot_answer_tells_who_can() {
+        let frontend = Roles {
+            frontend: true,
+            ..NONE
+        };
+        for route in [Route::UserStats, Route::AllUserStats] {
+            let refused = elsewhere(frontend, &route).expect("it knows no ingesters");
+            assert_eq!(refused.status(), StatusCode::NOT_FOUND);
+            let text = refused.body().beginning();
+            assert!(
+                text.contains("not a distributor, querier or ingester"),
+                "{text}"
+            );
+            for (distributor, querier, ingester) in [
+                (true, false, false),
+                (false, true, false),
+                (false, false, true),
+            ] {
+                let roles = Roles {
+                    distributor,
+                    querier,
+                    ingester,
+                    frontend: true,
+                };
+                assert!(elsewhere(roles, &route).is_none());
+            }
+        }
+        let ingester = Roles {
+            ingester: true,
+            ..NONE
+        };
+        for route in [Route::Push, Route::Otlp] {
+            let refused = elsewhere(ingester, &route).expect("it is written to by gRPC");
+            assert_eq!(refused.status(), StatusCode::NOT_FOUND);
+            assert!(elsewhere(Roles::ALL, &route).is_none());
+        }
+    }
+
+    #[test]
+    fn routes_of_cortex_that_are_not_here_say_so() {
+        for path in [
+            "/api/prom/rules",
+            "/api/prom/rules/a/b",
+            "/alertmanager",
+            "/alertmanager/api/v2/alerts",
+            "/ruler_ring",
+            "/api/prom/configs/rules",
+            "/private/api/prom/configs/rules",
+            "/api/v1/chunks",
+            "/push",
+            "/ingester/push",
+            "/ingester/renewTokens",
+            "/parquet-converter/ring",
+            "/debug/fgprof",
+            "/ring",
+        ] {
+            let text = not_found(path);
+            assert!(
+                text.starts_with("not found: Myelin has no "),
+                "{path}: {text}"
+            );
+        }
+        for path in ["/pushes", "/nope", "/api/v1/chunk"] {
+            assert_eq!(not_found(path), "not found\n", "{path}");
+        }
     }
 }

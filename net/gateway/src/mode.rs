@@ -44,10 +44,11 @@ impl Mode {
         matches!(self, Mode::Drain | Mode::Shutdown)
     }
 
-    /// A mode that can be asked for by name.
+    /// A mode that can be asked for by name, in any case.
     pub(crate) fn named(name: &str) -> Result<Mode, String> {
         let can_be_asked = [Mode::Active, Mode::ReadOnly, Mode::Drain];
-        let found = can_be_asked.into_iter().find(|mode| mode.name() == name);
+        let is_it = |mode: &Mode| mode.name().eq_ignore_ascii_case(name);
+        let found = can_be_asked.into_iter().find(is_it);
         found.ok_or_else(|| format!("mode is {name:?}, must be ACTIVE, READONLY or DRAIN"))
     }
 }
@@ -98,6 +99,7 @@ mod tests {
         assert!(switch.set(Mode::Active).is_err() && switch.now() == Mode::Shutdown);
         assert!(switch.set(Mode::Shutdown).is_ok(), "once more is no error");
         assert_eq!(Mode::named("READONLY"), Ok(Mode::ReadOnly));
-        assert!(Mode::named("SHUTDOWN").is_err() && Mode::named("readonly").is_err());
+        assert_eq!(Mode::named("readonly"), Ok(Mode::ReadOnly));
+        assert!(Mode::named("SHUTDOWN").is_err() && Mode::named("read").is_err());
     }
 }

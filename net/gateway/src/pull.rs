@@ -6,7 +6,7 @@
 //!
 //! - The line of a tenant has `max_outstanding_requests_per_tenant` places; beyond that it is answered 429. All lines have `querier.max_waiting`; beyond that 503.
 //! - A query whose querier has gone goes to another one (to the same only if there is no other), at most [`FrontendOptions::retries_max`] times.
-//! - When the client has gone its stream ends, and with that the work on the querier.
+//! - When the client has gone its stream ends, and with that the work on the querier. The same when the time of the query is over, waiting included.
 //! - Without a querier nothing is answered, and the frontend is not ready.
 
 pub(crate) mod queue;
@@ -17,15 +17,18 @@ pub mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use model::TenantId;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
 use rpc::frontend as proto;
 use tokio::time::Instant;
 
+use crate::api::form::is_form;
 use crate::connection::{BodyError, Received, TimedBody};
+use crate::params::Form;
 use crate::reply::{ApiError, Body};
+use crate::router::Endpoint;
 use crate::state::Options;
 use crate::tenant::TENANT_HEADER;
 use queue::{Bounds, Full, Lost, Queue};
@@ -143,21 +146,41 @@ impl Frontend {
         options: &Options,
         tenant: &TenantId,
         outstanding_max: usize,
+        endpoint: &Endpoint,
         request: Request<Received>,
     ) -> Result<Response<Body>, ApiError> {
+        let posts_form = request.method() == Method::POST && is_form(request.headers());
         let request = self.message(options, tenant, request).await?;
-        let deadline = Instant::now() + self.options.timeout;
-        let answered = self.ask(tenant, outstanding_max, &request);
-        let answered = tokio::time::timeout_at(deadline, answered).await;
-        let response = answered.map_err(|_| ApiError {
+        let asked = match endpoint {
+            Endpoint::Query | Endpoint::QueryRange | Endpoint::Explain => {
+                timeout_of(&request, posts_form)
+            }
+            _ => None,
+        };
+        let response = self
+            .within(asked, tenant, outstanding_max, &request)
+            .await?;
+        Ok(answer_of(response))
+    }
+
+    /// The answer, if it comes in the time that the query may take: that which was asked for, if it is less.
+    async fn within(
+        &self,
+        asked: Option<Duration>,
+        tenant: &TenantId,
+        outstanding_max: usize,
+        request: &proto::HttpRequest,
+    ) -> Result<proto::HttpResponse, ApiError> {
+        let timeout = asked.map_or(self.options.timeout, |asked| {
+            asked.min(self.options.timeout)
+        });
+        let answered = self.ask(tenant, outstanding_max, request);
+        let answered = tokio::time::timeout_at(Instant::now() + timeout, answered).await;
+        answered.map_err(|_| ApiError {
             status: StatusCode::GATEWAY_TIMEOUT,
             kind: "timeout",
-            message: format!(
-                "no querier has answered within {} s",
-                self.options.timeout.as_secs_f64()
-            ),
-        })??;
-        Ok(answer_of(response))
+            message: format!("no querier has answered within {} s", timeout.as_secs_f64()),
+        })?
     }
 
     async fn ask(
@@ -252,6 +275,13 @@ impl Frontend {
     }
 }
 
+/// The parameter `timeout` of a query. What it cannot be is for a querier to tell.
+fn timeout_of(request: &proto::HttpRequest, posts_form: bool) -> Option<Duration> {
+    let query = request.url.split_once('?').map_or("", |(_, query)| query);
+    let body: &[u8] = if posts_form { &request.body } else { &[] };
+    Form::parse(query, body).ok()?.timeout().ok()?
+}
+
 /// Shows the length of a line again when somebody goes, with an answer or without.
 struct Shown<'a>(&'a Frontend, &'a TenantId);
 
@@ -309,4 +339,45 @@ fn answer_of(response: proto::HttpResponse) -> Response<Body> {
     *answer.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     *answer.headers_mut() = headers_of(response.headers);
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Story: only `querier.timeout` was looked at, so a query of a second waited for two minutes where no querier had time.
+    #[tokio::test(start_paused = true)]
+    async fn a_query_waits_no_longer_than_it_may_take() {
+        let options = FrontendOptions {
+            body_bytes_max: 1000,
+            waiting_max: 10,
+            retries_max: 1,
+            timeout: Duration::from_secs(120),
+        };
+        let frontend = Frontend::new(options, &Registry::new()).unwrap();
+        let tenant = TenantId::fake();
+        let form = |url: &str, body: &'static str| proto::HttpRequest {
+            url: url.to_owned(),
+            body: body.into(),
+            ..proto::HttpRequest::default()
+        };
+        for (request, seconds) in [
+            (form("/q?query=1&timeout=1s", ""), 1),
+            (form("/q", "query=1&timeout=2"), 2),
+            (form("/q?timeout=5s", "timeout=3s"), 3),
+            (form("/q?timeout=1h", ""), 120),
+            (form("/q?timeout=no", ""), 120),
+            (form("/q", ""), 120),
+        ] {
+            let begun = Instant::now();
+            let asked = timeout_of(&request, true);
+            let answered = frontend.within(asked, &tenant, 10, &request);
+            let error = answered.await.unwrap_err();
+            assert_eq!((error.status.as_u16(), error.kind), (504, "timeout"));
+            assert_eq!(begun.elapsed().as_secs(), seconds, "{request:?}");
+            assert_eq!(frontend.queue.waiting(&tenant), 0);
+        }
+        let read = form("/read", "timeout=1s");
+        assert_eq!(timeout_of(&read, false), None, "a body that is no form");
+    }
 }

@@ -34,7 +34,7 @@ pub(crate) async fn read(options: &Options, request: Request<Received>) -> Resul
 }
 
 /// Media types are written in any case, and may have parameters.
-fn is_form(headers: &HeaderMap) -> bool {
+pub(crate) fn is_form(headers: &HeaderMap) -> bool {
     let value = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
     let media = value.and_then(|value| value.split(';').next());
     media.is_some_and(|media| {

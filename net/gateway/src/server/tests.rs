@@ -452,7 +452,11 @@ fn a_flush_writes_blocks_and_a_shutdown_refuses_writes_and_goes_on_answering() {
     assert_eq!(blocks().samples, 20);
     node.expect_series(20);
     assert!(get("/flush").starts_with("HTTP/1.1 204"));
-    assert!(get("/ready").starts_with("HTTP/1.1 200"));
+    let ready = get("/ready");
+    assert!(
+        ready.starts_with("HTTP/1.1 200") && ready.ends_with("\r\n\r\nready"),
+        "{ready}"
+    );
     let down = get("/ingester/shutdown");
     assert!(down.starts_with("HTTP/1.1 204"), "{down}");
     let refused = node.send(1_700_000_001_000);
