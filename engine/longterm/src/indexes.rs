@@ -123,17 +123,21 @@ impl Indexes {
     /// Reads the index of a tenant.
     pub(crate) fn load(&self, tenant: &TenantId, now_ms: i64) -> Result<Arc<Known>, Error> {
         let writes = self.cache().writes;
+        // What was known before the bucket is asked: the first index of the tenant may be written meanwhile.
+        let was_there = self
+            .cached(tenant)
+            .is_some_and(|known| known.etag.is_some());
         let key = keys::index(tenant);
         let (index, etag) = match self.bucket.get(&key)? {
             // Nobody deletes one. To begin anew would make orphans of all that it named.
-            None if self
-                .cached(tenant)
-                .is_some_and(|known| known.etag.is_some()) =>
-            {
+            None if was_there => {
                 let reason = "was there and is gone".to_owned();
                 return Err(Error::Index { key, reason });
             }
-            None => (TenantIndex::new(tenant), None),
+            None => match self.cached(tenant) {
+                Some(written) if written.etag.is_some() => return Ok(written),
+                _ => (TenantIndex::new(tenant), None),
+            },
             Some(object) => {
                 let index = TenantIndex::decode(tenant, &key, &object.bytes)?;
                 (index, Some(object.etag))

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use block::FileKind;
 use cache::{Key, Value};
-use objstore::{Bucket, Condition, Filesystem, list_all};
+use objstore::{Body, Bucket, Condition, Filesystem, Listing, Object, Piece, Stat, list_all};
 use reactor::Reactor;
 
 use super::{HOUR_MS, Life, Place, options, read, tenant};
-use crate::{Caches, Error, Pages, Tally};
+use crate::{Caches, Error, Indexes, Pages, Tally};
 
 /// A directory of headers on the disk of the place, and a hand on it.
 fn headers(place: &Place) -> Arc<dyn Bucket> {
@@ -320,4 +320,79 @@ fn times_and_tenants_that_have_nothing_cost_nothing() {
         before,
         "that there is nothing is known too"
     );
+}
+
+/// A bucket whose first answer is late: something happens after it was found and before it is known.
+struct Late {
+    store: objstore::Sim,
+    meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl std::fmt::Debug for Late {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Late")
+    }
+}
+
+impl Bucket for Late {
+    fn name(&self) -> &str {
+        self.store.name()
+    }
+
+    fn head(&self, key: &str) -> Result<Option<Stat>, objstore::Error> {
+        self.store.head(key)
+    }
+
+    fn get(&self, key: &str) -> Result<Option<Object>, objstore::Error> {
+        let found = self.store.get(key);
+        let meanwhile = self.meanwhile.lock().unwrap().take();
+        meanwhile.into_iter().for_each(|happens| happens());
+        found
+    }
+
+    fn read(&self, pieces: &[Piece]) -> Result<Vec<Vec<u8>>, objstore::Error> {
+        self.store.read(pieces)
+    }
+
+    fn put(&self, key: &str, bytes: &[u8], when: &Condition) -> Result<Stat, objstore::Error> {
+        self.store.put(key, bytes, when)
+    }
+
+    fn put_large(&self, key: &str, body: &mut dyn Body) -> Result<Stat, objstore::Error> {
+        self.store.put_large(key, body)
+    }
+
+    fn list(&self, prefix: &str, after: &str) -> Result<Listing, objstore::Error> {
+        self.store.list(prefix, after)
+    }
+
+    fn delete(&self, key: &str) -> Result<(), objstore::Error> {
+        self.store.delete(key)
+    }
+
+    fn sweep(&self, prefix: &str, begun_before_ms: i64) -> Result<u64, objstore::Error> {
+        self.store.sweep(prefix, begun_before_ms)
+    }
+}
+
+/// A query found no index, then the uploader wrote the first one of the tenant and kept it in memory, where the query looked whether there had been one before: 503, "was there and is gone".
+#[test]
+fn a_first_index_that_is_written_while_a_reader_looks_was_never_gone() {
+    let bucket = Arc::new(Late {
+        store: objstore::Sim::new(1),
+        meanwhile: Mutex::default(),
+    });
+    let indexes = Arc::new(Indexes::new(bucket.clone(), 1 << 20));
+    let uploader = Arc::clone(&indexes);
+    let first = move || assert!(uploader.change(&tenant("one"), 1, &mut |_| true).unwrap());
+    *bucket.meanwhile.lock().unwrap() = Some(Box::new(first));
+    let known = indexes.load(&tenant("one"), 2).unwrap();
+    assert!(known.etag.is_some(), "the newer of the two is known");
+    // One that was there before the look is missed all the same.
+    bucket
+        .store
+        .delete(&crate::keys::index(&tenant("one")))
+        .unwrap();
+    let error = indexes.load(&tenant("one"), 3).unwrap_err();
+    assert!(error.to_string().contains("is gone"), "{error}");
 }
