@@ -6,7 +6,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, ServerSideEncryption};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use md5::{Digest, Md5};
-use objstore::{Body, Condition, Error, Etag, Stat};
+use objstore::{Body, Bucket, Condition, Error, Etag, Stat};
 
 use crate::client::{Inner, S3};
 use crate::failure::told;
@@ -106,12 +106,27 @@ impl Upload<'_> {
                 .upload_id(id);
             let sent = request.multipart_upload(parts).send().await;
             sent.map_err(|e| told(&key, e))
-        })?;
+        });
+        let whole = match whole {
+            Ok(whole) => whole,
+            Err(error) => return self.look(len).ok_or(error),
+        };
         let etag = whole.e_tag().map(|etag| Etag(etag.to_owned()));
         let suffix = format!("-{}", self.parts.len());
         let inner = &self.s3.inner;
         inner.compare(&self.key, etag.as_ref(), &md5(&self.digests), &suffix)?;
         Ok(Stat { len, etag })
+    }
+
+    /// The object, if what is there under the key is beyond doubt what was sent.
+    ///
+    /// A store may have made it whole although its answer was lost (a second try is told that there is no such upload) or is not what the SDK can read (moto 5.2 names
+    /// the answer differently). Nothing else says so: the upload would begin anew for ever.
+    fn look(&self, len: u64) -> Option<Stat> {
+        let stat = self.s3.head(&self.key).ok()??;
+        let expected = format!("{}-{}", hex(&md5(&self.digests)), self.parts.len());
+        let found = stat.etag.as_ref()?.0.trim_matches('"');
+        (stat.len == len && found.eq_ignore_ascii_case(&expected)).then_some(stat)
     }
 }
 
@@ -147,6 +162,10 @@ fn md5(bytes: &[u8]) -> [u8; 16] {
     Md5::digest(bytes).into()
 }
 
+fn hex(digest: &[u8; 16]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 impl Inner {
     /// Compares an etag with an MD5 where the store makes it one; with keys of the key service it is something else.
     fn compare(
@@ -158,13 +177,13 @@ impl Inner {
     ) -> Result<(), Error> {
         let Some(etag) = etag else { return Ok(()) };
         let found = etag.0.trim_matches('"');
-        let Some(hex) = found.strip_suffix(suffix) else {
+        let Some(shown) = found.strip_suffix(suffix) else {
             return Ok(());
         };
-        let is_digest = hex.len() == 32 && hex.bytes().all(|b| b.is_ascii_hexdigit());
+        let is_digest = shown.len() == 32 && shown.bytes().all(|b| b.is_ascii_hexdigit());
         let is_kms = matches!(self.options.encryption, Encryption::Kms { .. });
-        let expected: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        if !is_digest || is_kms || hex.eq_ignore_ascii_case(&expected) {
+        let expected = hex(digest);
+        if !is_digest || is_kms || shown.eq_ignore_ascii_case(&expected) {
             return Ok(());
         }
         Err(Error::Corrupt {

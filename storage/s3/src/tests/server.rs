@@ -30,6 +30,8 @@ pub(super) enum Fault {
     Cut,
     /// A bit of what is stored flips.
     Flip,
+    /// It happens, and the answer is one that nobody asked for.
+    Strange,
 }
 
 pub(super) const KEY: &str = "AKIDEXAMPLE";
@@ -127,6 +129,10 @@ impl Server {
                         let answer = service.call(request).await;
                         match fault {
                             Fault::Lost => Err(std::io::Error::other("lost")),
+                            Fault::Strange => {
+                                let body = "<SomethingElse/>".to_owned();
+                                Ok(hyper::Response::new(s3s::Body::from(body)))
+                            }
                             _ => answer.map_err(|e| std::io::Error::other(format!("{e:?}"))),
                         }
                     }
