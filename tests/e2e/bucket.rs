@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 use serde_json::Value;
 use tests::{Child, Server, ServerOptions, component, free_port, unix_now, wait_until};
 
@@ -16,6 +18,7 @@ pub(super) const SCRAPE: i64 = 60_000;
 /// Scrapes of six hours: the older ones are cut, and leave the head.
 pub(super) const SCRAPES: i64 = 360;
 const SERIES: usize = 20;
+const HOUR: i64 = 3_600_000;
 
 /// An S3 server with one bucket, in memory.
 pub(crate) struct Store {
@@ -208,6 +211,68 @@ fn what_left_the_disk_is_answered_from_s3_as_it_was_before() {
         SERIES.to_string(),
         "{result}"
     );
+}
+
+/// Values that nothing compresses make a block of more than the sixteen megabytes that are put whole.
+#[test]
+fn a_block_that_is_sent_in_parts_comes_back_whole() {
+    const WIDE: i64 = 100;
+    const LONG: i64 = 24_000;
+    let folder = tempfile::tempdir().unwrap();
+    let Some(store) = Store::start(folder.path(), free_port()) else {
+        return;
+    };
+    let mut args = args(store.port);
+    args.retain(|arg| !arg.starts_with("-cores") && !arg.contains("request-timeout"));
+    let more = [
+        "-cores=1",
+        "-blocks-storage.s3.http.request-timeout=60s",
+        "-distributor.ingestion-rate-limit=0",
+    ];
+    args.extend(more.map(str::to_owned));
+    let Some(server) = Server::start(ServerOptions {
+        args,
+        ..Default::default()
+    }) else {
+        return;
+    };
+    let start = (unix_now() as i64 * 1000 - 4 * HOUR) / (2 * HOUR) * 2 * HOUR;
+    let mut chance = SmallRng::seed_from_u64(1);
+    let names: Vec<String> = (0..WIDE).map(|series| series.to_string()).collect();
+    let labels: Vec<[(&str, &str); 2]> = names
+        .iter()
+        .map(|name| [("__name__", "noise"), ("series", name.as_str())])
+        .collect();
+    let mut first = Vec::new();
+    for from in (0..LONG).step_by(240) {
+        let mut sent: Vec<One<'_>> = Vec::new();
+        for at in from..from + 240 {
+            for labels in &labels {
+                // Any float that is a number.
+                let value = f64::from_bits(chance.random::<u64>() & !(1 << 62));
+                sent.push((&labels[..], start + at * 250, value));
+            }
+            first.push(sent[sent.len() - WIDE as usize].2);
+        }
+        let response = push(&server, None, &body(&sent));
+        assert!(response.status < 300, "{}", response.text());
+    }
+    flush(&server);
+    wait_for_the_disk_to_be_free(&server);
+    let written = metric(&server, "myelin_bucket_written_bytes_total");
+    assert!(written > f64::from(16 << 20), "{written} bytes are no parts");
+    let end = ((start + LONG * 250) / 1000).to_string();
+    let ask = |query: &str| {
+        let params = [("query", query), ("time", end.as_str())];
+        server.api(None).data("/api/v1/query", &params)["result"].clone()
+    };
+    let count = ask("sum(count_over_time(noise[2h]))");
+    assert_eq!(count[0]["value"][1], (WIDE * LONG).to_string());
+    let found = ask("noise{series=\"0\"}[2h]");
+    let found = found[0]["values"].as_array().expect("samples").iter();
+    let found = found.map(|sample| sample[1].as_str().expect("a value").parse::<f64>());
+    let found: Vec<f64> = found.map(|value| value.expect("a number")).collect();
+    assert!(found == first, "the values are those that were sent");
 }
 
 #[test]
