@@ -260,7 +260,10 @@ fn a_block_that_is_sent_in_parts_comes_back_whole() {
     flush(&server);
     wait_for_the_disk_to_be_free(&server);
     let written = metric(&server, "myelin_bucket_written_bytes_total");
-    assert!(written > f64::from(16 << 20), "{written} bytes are no parts");
+    assert!(
+        written > f64::from(16 << 20),
+        "{written} bytes are no parts"
+    );
     let end = ((start + LONG * 250) / 1000).to_string();
     let ask = |query: &str| {
         let params = [("query", query), ("time", end.as_str())];

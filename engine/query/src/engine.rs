@@ -388,7 +388,7 @@ impl Engine {
         let mut of_selector = Vec::new();
         for selector in plan.selectors() {
             let min_time = selector.min_time.max(floor);
-            check_length(min_time, selector.max_time, caller.limits.max_query_length)?;
+            check_selector(plan, selector, floor, caller.limits.max_query_length)?;
             let reach = Reach {
                 matchers: selector.matchers.clone(),
                 min_time,
@@ -478,8 +478,7 @@ impl Engine {
         let parts: Vec<(usize, Part)> = reaches.iter().enumerate().flat_map(parts).collect();
         for some in parts.chunks(SELECTORS_AT_ONCE) {
             let select = |(_, Part { caller, reach, .. }): &(usize, Part)| {
-                // An absurd offset, or data behind the floor: nothing can be of use.
-                (reach.min_time <= reach.max_time).then(|| {
+                (!reach.is_empty()).then(|| {
                     fanout::select(
                         &*self.holders,
                         caller,
@@ -930,6 +929,22 @@ fn told(error: Error, turn: &Turn) -> Error {
 }
 
 /// Both ends belong to the range: `m[2h]` reaches over the milliseconds after the one two hours ago.
+/// Whether a selector looks at more time than the tenant may. How far back the newest sample of a series may lie is not counted: nobody has asked for it, and a range query of
+/// just the length that is allowed would be refused.
+pub(crate) fn check_selector(
+    plan: &Plan,
+    selector: &promql::Selector,
+    floor: i64,
+    limit: Duration,
+) -> Result<(), Error> {
+    let unasked = match selector.range_ms {
+        0 => plan.params().lookback_ms,
+        _ => 0,
+    };
+    let first = selector.min_time.saturating_add(unasked).max(floor);
+    check_length(first, selector.max_time, limit)
+}
+
 pub(crate) fn check_length(min: i64, max: i64, limit: Duration) -> Result<(), Error> {
     let length = max.saturating_sub(min).saturating_add(1).max(0);
     let length = Duration::from_millis(length as u64);

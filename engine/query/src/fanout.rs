@@ -76,6 +76,13 @@ pub(crate) struct Reach {
     pub(crate) newest: bool,
 }
 
+impl Reach {
+    /// Whether nothing can lie in it: an absurd offset, or all of it is older than may be looked at.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.min_time > self.max_time
+    }
+}
+
 /// What a query may fetch; 0 is unlimited.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Allowance {

@@ -95,9 +95,9 @@ impl Part {
         }
     }
 
-    /// Names of labels as the whole has them.
+    /// Names of labels as the whole has them: that of the tenant is one of them, also where it has no series.
     pub(crate) fn outer_names(&self, names: &mut Vec<String>) {
-        if self.marked.is_none() || names.is_empty() {
+        if self.marked.is_none() {
             return;
         }
         for name in names.iter_mut().filter(|name| *name == TENANT_LABEL) {

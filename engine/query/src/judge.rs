@@ -1,6 +1,6 @@
 //! What is decided about a request before it waits for its turn: whether it may be asked at all, and which priority it has.
 //!
-//! In this order: a range query that asks for a longer time than `max_query_length`, rules of `query_rejection`, `query_priority`. Rules that look at
+//! In this order, once it is a query at all: a range query that asks for a longer time than `max_query_length`, rules of `query_rejection`, `query_priority`. Rules that look at
 //! the times of the data have the query parsed and planned for that, on a worker; without such rules nothing is.
 
 use std::time::Duration;
@@ -77,6 +77,22 @@ fn api_type(query: &Query) -> &'static str {
 impl Engine {
     /// The priority of a request. Errors: it may not be asked.
     pub(crate) async fn judge(&self, caller: &Caller, subject: &Subject<'_>) -> Result<i64, Error> {
+        let judged = self.judge_query(caller, subject).await;
+        let (Err(refusal), Subject::Query(query)) = (&judged, subject) else {
+            return judged;
+        };
+        if !matches!(refusal, Error::RangeTooLong { .. } | Error::Rejected) {
+            return judged;
+        }
+        // What is no query is told so whatever else is wrong with it; who is not refused is parsed later anyway.
+        let text = query.text.clone();
+        match self.run(move || promql::parse(&text).err()).await? {
+            Some(wrong) => Err(promql::Error::from(wrong).into()),
+            None => judged,
+        }
+    }
+
+    async fn judge_query(&self, caller: &Caller, subject: &Subject<'_>) -> Result<i64, Error> {
         if let Subject::Query(query) = subject {
             self.check_range(caller, query)?;
         }

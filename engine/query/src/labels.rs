@@ -94,17 +94,22 @@ impl Engine {
             for some in parts.chunks(SELECTORS_AT_ONCE) {
                 let select = |part: &Part| {
                     let Part { caller, reach, .. } = part;
-                    fanout::select(
-                        self.holders(),
-                        caller,
-                        reach,
-                        Wanted::Labels,
-                        allowance,
-                        turn,
-                    )
+                    (!reach.is_empty()).then(|| {
+                        fanout::select(
+                            self.holders(),
+                            caller,
+                            reach,
+                            Wanted::Labels,
+                            allowance,
+                            turn,
+                        )
+                    })
                 };
                 let pending: Vec<_> = some.iter().map(select).collect();
                 for (part, answers) in some.iter().zip(pending) {
+                    let Some(answers) = answers else {
+                        continue;
+                    };
                     let mut answers = answers.all(turn).await?;
                     let select = move |look: &Look<'_>| look.select(false, allowance);
                     let blocks = self.in_blocks(&part.caller, &part.reach, turn, select);
@@ -159,31 +164,29 @@ impl Engine {
                 .flat_map(|reach| caller.parts(reach))
                 .collect();
             for some in parts.chunks(SELECTORS_AT_ONCE) {
-                // Of the tenant itself: whether it has any series that match is asked by the names of their labels.
-                let inner = |part: &Part| {
-                    name.and_then(|name| part.inner_name(name))
-                        .map(str::to_owned)
-                };
+                let inner = |part: &Part| name.and_then(|name| part.inner_name(name));
+                // The tenants that are asked, of whom nothing has to be asked.
+                let of_tenant = |part: &Part| name.is_some() && inner(part).is_none();
                 let labels = |part: &Part| {
                     let Part { caller, reach, .. } = part;
-                    let name = inner(part);
-                    fanout::labels(self.holders(), caller, name.as_deref(), reach, turn)
+                    let asked = !reach.is_empty() && !of_tenant(part);
+                    asked.then(|| fanout::labels(self.holders(), caller, inner(part), reach, turn))
                 };
                 let pending: Vec<_> = some.iter().map(labels).collect();
                 for (part, answers) in some.iter().zip(pending) {
-                    let answers = answers.all(turn).await?;
-                    let mut found: Vec<String> = answers.into_iter().flatten().collect();
-                    let inner = inner(part);
-                    let of_tenant = name.is_some() && inner.is_none();
-                    let labels = move |look: &Look<'_>| look.labels(inner.as_deref());
-                    let blocks = self.in_blocks(&part.caller, &part.reach, turn, labels);
-                    found.extend(blocks.await?);
-                    match name {
-                        None => part.outer_names(&mut found),
-                        Some(_) if of_tenant && !found.is_empty() => {
-                            found = vec![part.caller.tenant.as_str().to_owned()];
-                        }
-                        Some(_) => {}
+                    let mut found: Vec<String> = Vec::new();
+                    if let Some(answers) = answers {
+                        let answers = answers.all(turn).await?;
+                        found.extend(answers.into_iter().flatten());
+                        let inner = inner(part).map(str::to_owned);
+                        let labels = move |look: &Look<'_>| look.labels(inner.as_deref());
+                        let blocks = self.in_blocks(&part.caller, &part.reach, turn, labels);
+                        found.extend(blocks.await?);
+                    }
+                    if name.is_none() {
+                        part.outer_names(&mut found);
+                    } else if of_tenant(part) {
+                        found.push(part.caller.tenant.as_str().to_owned());
                     }
                     all.extend(found);
                 }

@@ -6,7 +6,7 @@ use model::QueryValue;
 use promql::{Evaluated, Plan, Stats};
 use tokio::time::Instant;
 
-use crate::engine::{Caller, Engine, Query, Times, Turn, check_length, millis};
+use crate::engine::{Caller, Engine, Query, Times, Turn, check_selector, millis};
 use crate::error::Error;
 use crate::memory::value_bytes;
 use crate::results::{Asked, Piece, Request, Session, add_new, join, split};
@@ -113,8 +113,8 @@ impl Engine {
     ) -> Result<Ran, Error> {
         // Of the whole, as without parts.
         for selector in plan.selectors() {
-            let (min, max) = (selector.min_time.max(self.floor(caller)), selector.max_time);
-            check_length(min, max, caller.limits.max_query_length)?;
+            let limit = caller.limits.max_query_length;
+            check_selector(&plan, selector, self.floor(caller), limit)?;
         }
         let known = session.as_ref().map_or(0, Session::steps_known);
         let (from_cache, evaluated) = (known, plan.steps().count as u64 - known);

@@ -170,6 +170,8 @@ async fn data_behind_the_lookback_limit_is_not_seen() {
         ..TenantLimits::unlimited()
     };
     let caller = limited(limits); // now is 1,000 s: nothing before 100 s
+    let wide = [(10_000, 1.0), (600_000, 2.0)];
+    node.push(&caller.tenant, &[("__name__", "wide")], &wide);
     assert!(scalar(&node, &caller, "m", 60_000).await.is_empty());
     assert_eq!(scalar(&node, &caller, "other", 500_000).await, [7.0]);
     let names = node
@@ -177,7 +179,17 @@ async fn data_behind_the_lookback_limit_is_not_seen() {
         .label_values(&caller, "__name__", lookup(&[]))
         .await
         .unwrap();
-    assert_eq!(names.texts, ["other"]);
+    assert_eq!(names.texts, ["other", "wide"]);
+    // A time that lies behind it whole has nothing, also where a chunk reaches over it.
+    let behind = |selectors: &[&str]| Lookup {
+        start: 0,
+        end: 60_000,
+        ..lookup(selectors)
+    };
+    let labels = node.engine.label_names(&caller, behind(&[])).await.unwrap();
+    assert!(labels.texts.is_empty(), "{labels:?}");
+    let series = node.engine.series(&caller, behind(&["{__name__=~\".+\"}"]));
+    assert!(series.await.unwrap().sets.is_empty());
     node.cores.stop();
 }
 
@@ -424,6 +436,16 @@ async fn a_range_query_that_is_too_long_is_the_clients_fault_and_a_selector_meet
     let error = engine.query(&caller, range(-3_600_000)).await.unwrap_err();
     assert_eq!(error.class(), model::Class::Client, "{error}");
     assert!(error.to_string().contains("time range exceeds the limit"));
+    // Just as long as it may be: that the newest sample before its start is looked for counts for nothing.
+    let just = engine
+        .query(&caller, range(caller.now_ms - 3_600_000))
+        .await;
+    assert!(just.is_ok(), "{just:?}");
+    // What is no query is told so first.
+    let mut no_query = range(-3_600_000);
+    no_query.text = "m{".to_owned();
+    let error = engine.query(&caller, no_query).await.unwrap_err();
+    assert!(error.to_string().contains("parse error"), "{error}");
     let long = engine.query(&caller, at("count_over_time(m[2h])", 60_000));
     let error = long.await.unwrap_err();
     assert_eq!(error.class(), model::Class::Limit, "{error}");
