@@ -23,7 +23,7 @@ mod plan;
 mod run;
 mod thread;
 
-pub use options::{Options, Policy};
+pub use options::{Options, Place, Policy};
 pub use run::{Compactor, Done, Error};
 pub use thread::Compaction;
 

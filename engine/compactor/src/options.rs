@@ -92,4 +92,10 @@ pub trait Policy: Send {
 
     /// Bytes that are free where the blocks are, if that is known.
     fn free_bytes(&self) -> Option<u64>;
+
+    /// The blocks of a tenant that a bucket has, whether they are on the disk or not; none where there is no bucket. `None`: it cannot be told now, so nothing of the tenant is merged.
+    fn stored(&self, tenant: &TenantId) -> Option<Vec<Place>>;
 }
+
+/// Id of a block, its place in the order of logging, and the first and last time of a tenant in it.
+pub type Place = (u128, u64, (i64, i64));

@@ -4,19 +4,21 @@
 //! of one tenant, with what it has in shared files; and shared ones, with the rest of their tenants. What is made of them is a file for each tenant with bytes enough, and
 //! shared files for the others.
 //!
-//! **Order.** Of two samples of a series and time that of the greater order counts. A merged file has the greatest order of its sources; so
-//! where a file that is not merged lies between two that are, in order and in time, these must not become one ([`runs`]).
+//! **Order.** Of two samples of a series and time that of the greater order counts. A merged file has the greatest order of its sources, of whatever tenant; so
+//! where a block that is not merged, on the disk or in the bucket, lies between two that are, in order and in time, these must not become one ([`runs`]), and a tenant over one of
+//! whose blocks the others of a file would lift it has a file of its own ([`is_lifted`]).
 //!
 //! **What a merged file hides.** It names its sources, and hides in them the parts of all tenants that it has. So a tenant may be in a file only if
-//! that file has all that the sources still show of it ([`Output`]).
+//! that file has all that the sources still show of it ([`Output`]). What a source was made of and has left the disk is in the bucket's indexes until they know of
+//! that source. Whose parts of it the source has is not known, so a file of one tenant names it, and one of several is not made of that source until then ([`waiting`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use block::{FileKind, Part, StoredBlock};
+use block::{Catalog, FileKind, Info, Part, StoredBlock};
 use model::TenantId;
 
-use crate::options::Options;
+use crate::options::{Options, Place, Policy};
 
 /// Files that are merged at once, since the indexes of all are in memory: those of two cuts of many cores. The rest comes next.
 pub(crate) const FILES_MAX: usize = 64;
@@ -33,6 +35,30 @@ const QUIET_MS: i64 = 3_600_000;
 
 /// Parts of files that cannot be read: they stay where they are.
 pub(crate) type Damaged = HashSet<(u128, TenantId)>;
+
+/// What is known beside the list.
+pub(crate) struct Known<'a> {
+    pub(crate) damaged: &'a Damaged,
+    /// Which blocks are settled.
+    pub(crate) catalog: &'a Catalog,
+    /// What the bucket has.
+    pub(crate) policy: &'a dyn Policy,
+}
+
+/// Those of some blocks that were made of others that have left the disk, and that an index of the bucket may still name.
+fn waiting<'b>(
+    blocks: impl Iterator<Item = &'b Arc<StoredBlock>>,
+    list: &[Arc<StoredBlock>],
+    known: &Known<'_>,
+) -> HashSet<u128> {
+    let here: HashSet<u128> = list.iter().map(|block| block.meta().info.id).collect();
+    let of_each: BTreeMap<u128, _> = blocks.map(|b| (b.meta().info.id, &b.meta().info)).collect();
+    let waits = |info: &&Info| {
+        !info.sources.iter().all(|id| here.contains(id)) && !known.catalog.is_settled(info.id)
+    };
+    let some = of_each.into_values().filter(waits);
+    some.map(|info| info.id).collect()
+}
 
 /// A tenant's parts that become one.
 #[derive(Debug, Clone)]
@@ -70,7 +96,7 @@ impl Output {
     }
 
     /// The ids that the file names: its sources, and what they have been made of. Of that, whatever has not gone yet has to be named, so that a start
-    /// finds it hidden; what has left the disk is named as far as there is room, since a bucket may still have it.
+    /// finds it hidden; what has left the disk is named by a file of one tenant as far as there is room, since a bucket may still have it.
     pub(crate) fn sources(&self, list: &[Arc<StoredBlock>]) -> BTreeSet<u128> {
         let listed: HashMap<u128, &Arc<StoredBlock>> =
             list.iter().map(|b| (b.meta().info.id, b)).collect();
@@ -92,9 +118,18 @@ impl Output {
                 }
             }
         }
-        let room = block::SOURCES_MAX.saturating_sub(ids.len());
-        ids.extend(left.into_iter().take(room));
+        // Of another tenant it may be all that there is: its part of it was never merged into what names it.
+        if self.tenants.len() == 1 {
+            let room = block::SOURCES_MAX.saturating_sub(ids.len());
+            ids.extend(left.into_iter().take(room));
+        }
         ids
+    }
+
+    /// Whether it is a file of several tenants, and one of its sources is [`waiting`].
+    pub(crate) fn waits(&self, list: &[Arc<StoredBlock>], known: &Known<'_>) -> bool {
+        let sources = self.tenants.iter().flat_map(|merging| &merging.sources);
+        self.tenants.len() > 1 && !waiting(sources, list, known).is_empty()
     }
 }
 
@@ -112,7 +147,7 @@ pub(crate) fn plan(
     options: &Options,
     stage: usize,
     now_ms: i64,
-    damaged: &Damaged,
+    known: &Known<'_>,
 ) -> Vec<Output> {
     let range = options.range_ms(stage);
     let level = stage as u8 + 1;
@@ -135,7 +170,7 @@ pub(crate) fn plan(
         let id = block.meta().info.id;
         let mut last = None;
         for part in block.parts() {
-            let sound = !damaged.contains(&(id, part.tenant.clone()));
+            let sound = !known.damaged.contains(&(id, part.tenant.clone()));
             match own.get_mut(&(&part.tenant, window(part))) {
                 Some(group) => group.push(block),
                 None if sound => last = last.max(Some(part.max_time)),
@@ -161,14 +196,14 @@ pub(crate) fn plan(
         let mut group = group.clone();
         if let Some(group) = due(&mut group, stage, now_ms, is_over, interval) {
             let wanted = |part: &Part| part.tenant == *tenant;
-            outputs.extend(split(list, group, level, options, damaged, &wanted));
+            outputs.extend(split(list, group, level, options, known, &wanted));
         }
     }
     for (window, mut group) in shared {
         let is_over = is_over(None, window);
         if let Some(group) = due(&mut group, stage, now_ms, is_over, interval) {
             let wanted = |part: &Part| !is_own(part);
-            outputs.extend(split(list, group, level, options, damaged, &wanted));
+            outputs.extend(split(list, group, level, options, known, &wanted));
         }
     }
     outputs
@@ -244,7 +279,7 @@ fn split(
     group: &[&Arc<StoredBlock>],
     level: u8,
     options: &Options,
-    damaged: &Damaged,
+    known: &Known<'_>,
     wanted: &dyn Fn(&Part) -> bool,
 ) -> Vec<Output> {
     let mut parts: BTreeMap<&TenantId, Vec<&Arc<StoredBlock>>> = BTreeMap::new();
@@ -254,11 +289,16 @@ fn split(
         }
     }
     let (mut own, mut shared) = (Vec::new(), Vec::new());
+    let mut others = HashMap::new();
     for (tenant, blocks) in parts {
         let count = blocks.len();
         let mut sound = blocks;
-        sound.retain(|b| !damaged.contains(&(b.meta().info.id, tenant.clone())));
-        for run in runs(list, tenant, &sound) {
+        sound.retain(|b| !known.damaged.contains(&(b.meta().info.id, tenant.clone())));
+        let Some(stored) = known.policy.stored(tenant) else {
+            continue;
+        };
+        let of_tenant = places(list, tenant, stored);
+        for run in runs(&of_tenant, tenant, &sound) {
             let is_whole = run.len() == count;
             let merging = Merging {
                 tenant: tenant.clone(),
@@ -275,14 +315,22 @@ fn split(
                 false => own.push(alone(merging, level)),
             }
         }
+        others.insert(tenant.clone(), of_tenant);
     }
+    // Their time comes when the bucket knows of what they are made of.
+    let waiting = waiting(group.iter().copied(), list, known);
+    shared.retain(|merging| {
+        let mut sources = merging.sources.iter();
+        !sources.any(|block| waiting.contains(&block.meta().info.id))
+    });
     // What the group was made of, as far as it is not gone: a merged file names that too.
     let made_of: HashSet<u128> = (group.iter())
         .flat_map(|block| block.meta().info.sources.iter().copied())
         .collect();
     let of_group = list.iter().filter(|b| made_of.contains(&b.meta().info.id));
     let named: Vec<&Arc<StoredBlock>> = group.iter().copied().chain(of_group).collect();
-    own.extend(share(&named, shared, level, options.shared_file_bytes));
+    let bytes_max = options.shared_file_bytes;
+    own.extend(share(&named, &others, shared, level, bytes_max));
     own
 }
 
@@ -297,6 +345,7 @@ fn alone(merging: Merging, level: u8) -> Output {
 /// Puts small tenants together, into files that may name all of `named`.
 fn share(
     named: &[&Arc<StoredBlock>],
+    others: &HashMap<TenantId, Vec<Place>>,
     small: Vec<Merging>,
     level: u8,
     bytes_max: u64,
@@ -317,11 +366,14 @@ fn share(
         let last = outputs.last_mut().expect("one has been begun");
         last.tenants.push(merging);
     }
-    // What would hide too much gets a file of its own.
+    // What would hide too much, or come to lie above what is newer, gets a file of its own.
     let mut apart = Vec::new();
     for output in &mut outputs {
+        let order = output.order();
         let all = std::mem::take(&mut output.tenants);
-        let (too_much, fit) = all.into_iter().partition(|m| hides_too_much(m, named));
+        let is_apart =
+            |m: &Merging| hides_too_much(m, named) || is_lifted(m, order, &others[&m.tenant]);
+        let (too_much, fit) = all.into_iter().partition(is_apart);
         output.tenants = fit;
         let too_much: Vec<Merging> = too_much;
         apart.extend(too_much.into_iter().map(|merging| alone(merging, level)));
@@ -331,39 +383,58 @@ fn share(
     outputs
 }
 
+/// The blocks that have something of a tenant, wherever they are.
+fn places(list: &[Arc<StoredBlock>], tenant: &TenantId, stored: Vec<Place>) -> Vec<Place> {
+    let here = |block: &Arc<StoredBlock>| Some((block.meta().info.id, place(block, tenant)?));
+    let mut places: Vec<Place> = (list.iter().filter_map(here))
+        .map(|(id, (order, times))| (id, order, times))
+        .collect();
+    // What is on the disk, and what something on the disk was made of, is as the disk has it.
+    let with_tenant = list.iter().map(|block| block.meta());
+    let known: HashSet<u128> = (with_tenant.filter(|meta| meta.part(tenant).is_some()))
+        .flat_map(|meta| std::iter::once(meta.info.id).chain(meta.info.sources.iter().copied()))
+        .collect();
+    places.extend(stored.into_iter().filter(|(id, ..)| !known.contains(id)));
+    places
+}
+
+/// Place in the order of logging and times of what a block shows of a tenant.
+fn place(block: &StoredBlock, tenant: &TenantId) -> Option<(u64, (i64, i64))> {
+    let part = block.part(tenant)?;
+    Some((block.meta().info.order, (part.min_time, part.max_time)))
+}
+
+fn meet((a_min, a_max): (i64, i64), (b_min, b_max): (i64, i64)) -> bool {
+    a_min <= b_max && b_min <= a_max
+}
+
+/// Whether a tenant's merged part, with the order of a file, would come to lie above a block of the tenant that lies above it now, and meets it in time.
+fn is_lifted(merging: &Merging, order: u64, others: &[Place]) -> bool {
+    let of = |block: &Arc<StoredBlock>| place(block, &merging.tenant);
+    let sources: Vec<_> = merging.sources.iter().filter_map(of).collect();
+    let own = sources.iter().map(|(order, _)| *order).max().unwrap_or(0);
+    let mut above = (others.iter()).filter(|(_, other, _)| own < *other && *other <= order);
+    above.any(|(.., times)| sources.iter().any(|(_, source)| meet(*source, *times)))
+}
+
 /// Cuts a tenant's blocks, ascending by order, into runs that may each become one: no other block with samples of the tenant lies between the members of a run
-/// in order and meets one of the earlier ones in time.
+/// in order and meets one of the earlier ones in time. `places`: of all blocks of the tenant.
 fn runs<'l>(
-    list: &'l [Arc<StoredBlock>],
+    places: &[Place],
     tenant: &TenantId,
     blocks: &[&'l Arc<StoredBlock>],
 ) -> Vec<Vec<&'l Arc<StoredBlock>>> {
-    let order = |block: &Arc<StoredBlock>| block.meta().info.order;
-    let (Some(first), Some(last)) = (blocks.first(), blocks.last()) else {
-        return Vec::new();
-    };
-    let between = |block: &&Arc<StoredBlock>| {
-        (order(first)..=order(last)).contains(&order(block))
-            && !blocks.iter().any(|b| Arc::ptr_eq(b, block))
-            && block.part(tenant).is_some()
-    };
-    let others: Vec<&Arc<StoredBlock>> = list.iter().filter(between).collect();
-    let meet = |a: &Arc<StoredBlock>, b: &Arc<StoredBlock>| {
-        let times = |block: &Arc<StoredBlock>| {
-            let part = block.part(tenant);
-            part.map_or((0, -1), |part| (part.min_time, part.max_time))
-        };
-        let ((a_min, a_max), (b_min, b_max)) = (times(a), times(b));
-        a_min <= b_max && b_min <= a_max
-    };
+    let is_member = |id: u128| blocks.iter().any(|b| b.meta().info.id == id);
+    let others: Vec<&Place> = places.iter().filter(|(id, ..)| !is_member(*id)).collect();
     let mut runs: Vec<Vec<&Arc<StoredBlock>>> = Vec::new();
     for &block in blocks {
+        let to = block.meta().info.order;
         let joins = runs.last().is_some_and(|run| {
-            !others.iter().any(|other| {
-                order(other) <= order(block)
-                    && run
-                        .iter()
-                        .any(|member| order(member) <= order(other) && meet(member, other))
+            let members = run.iter().filter_map(|member| place(member, tenant));
+            let members: Vec<_> = members.collect();
+            !others.iter().any(|(_, other, times)| {
+                *other <= to
+                    && (members.iter()).any(|(from, of)| from <= other && meet(*of, *times))
             })
         });
         match runs.last_mut() {

@@ -20,7 +20,7 @@ use reactor::{Op, Reactor};
 
 use crate::metrics::Metrics;
 use crate::options::{Options, Policy};
-use crate::plan::{self, Damaged, Merging, Output};
+use crate::plan::{self, Damaged, Known, Merging, Output};
 
 /// Free space that a merge leaves to the log, beside what it writes itself.
 const FREE_BYTES_MIN: u64 = 256 << 20;
@@ -170,7 +170,9 @@ impl Compactor {
         for stage in 0..self.options.ranges.len() {
             let list = self.catalog.list();
             let now_ms = reactor.wall_ms();
-            for output in plan::plan(&list, &self.options, stage, now_ms, &self.damaged) {
+            let known = self.known();
+            let outputs = plan::plan(&list, &self.options, stage, now_ms, &known);
+            for output in outputs {
                 self.make(reactor, output, stop, &mut done)?;
                 if done.stopped {
                     return Ok(done);
@@ -180,6 +182,14 @@ impl Compactor {
         self.apply_deletions(reactor, stop, clean, &mut done)?;
         self.metrics.damaged.set(self.damaged.len() as i64);
         Ok(done)
+    }
+
+    fn known(&self) -> Known<'_> {
+        Known {
+            damaged: &self.damaged,
+            catalog: &self.catalog,
+            policy: &*self.policy,
+        }
     }
 
     fn remove_spent(&self, reactor: &mut Reactor, done: &mut Done) -> Result<(), Error> {
@@ -198,6 +208,10 @@ impl Compactor {
         done: &mut Done,
     ) -> Result<(), Error> {
         while !output.tenants.is_empty() {
+            // A source's sources may have left the disk since it was planned.
+            if output.waits(&self.catalog.list(), &self.known()) {
+                return Ok(());
+            }
             match self.write(reactor, &output, stop) {
                 Ok(merged) => {
                     done.files += 1;

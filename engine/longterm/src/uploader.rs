@@ -141,6 +141,7 @@ impl Uploader {
         let list = self.catalog.list();
         let ids: HashSet<u128> = list.iter().map(|block| block.meta().info.id).collect();
         self.settled.retain(|id, _| ids.contains(id));
+        self.catalog.keep_settled(&ids);
         if now_ms >= self.next_cleanup_ms {
             // Those of the bucket alone are tried again.
             self.unreadable.retain(|id| ids.contains(id));
@@ -279,6 +280,7 @@ impl Uploader {
         }
         let etag = uploaded.as_ref().and_then(|stat| stat.etag.clone());
         self.settled.insert(meta.info.id, etag);
+        self.catalog.set_settled(meta.info.id, true);
         Ok(uploaded.is_some())
     }
 
@@ -363,12 +365,12 @@ impl Uploader {
                     return Err(error);
                 }
                 if self.forget(block, now_ms)? {
-                    self.settled.remove(&info.id);
+                    self.unsettle(info.id);
                     return Err(error);
                 }
             }
             if !self.is_entered(block, now_ms)? {
-                self.settled.remove(&info.id);
+                self.unsettle(info.id);
                 continue;
             }
             self.catalog.remove(block);
@@ -387,6 +389,11 @@ impl Uploader {
             self.metrics.removed_local.inc_by(removed);
         }
         Ok(removed)
+    }
+
+    fn unsettle(&mut self, id: u128) {
+        self.settled.remove(&id);
+        self.catalog.set_settled(id, false);
     }
 
     /// Whether the index of every tenant of a block, as readers have it, names the block or what took its place.

@@ -1,10 +1,11 @@
-//! What the compactor asks of the node: limits of tenants, and space on the disk.
+//! What the compactor asks of the node: limits of tenants, space on the disk, and what the bucket has.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use compactor::Policy;
+use compactor::{Place, Policy};
 use gateway::overrides::Overrides;
+use longterm::Longterm;
 use model::TenantId;
 
 /// See the module.
@@ -13,6 +14,8 @@ pub(crate) struct TenantPolicy {
     pub(crate) overrides: Arc<Overrides>,
     /// Where the data is.
     pub(crate) dir: PathBuf,
+    /// Where there is a bucket.
+    pub(crate) longterm: Option<Longterm>,
 }
 
 impl Policy for TenantPolicy {
@@ -23,6 +26,13 @@ impl Policy for TenantPolicy {
     fn free_bytes(&self) -> Option<u64> {
         let found = rustix::fs::statvfs(&self.dir).ok()?;
         found.f_bavail.checked_mul(found.f_frsize)
+    }
+
+    fn stored(&self, tenant: &TenantId) -> Option<Vec<Place>> {
+        match &self.longterm {
+            None => Some(Vec::new()),
+            Some(longterm) => longterm.entries(tenant).ok(),
+        }
     }
 }
 
@@ -43,6 +53,7 @@ mod tests {
                 ..TenantLimits::unlimited()
             })),
             dir: PathBuf::from("."),
+            longterm: None,
         };
         let ms = |retention| policy(retention).retention_ms(&TenantId::fake());
         assert_eq!(ms(Duration::ZERO), i64::MAX);

@@ -147,8 +147,13 @@ async fn live(config: &Config) -> anyhow::Result<()> {
     let bucket = (overrides.clone(), caches.bucket);
     let storage = start_storage(config, &registry, series.cores(), bucket)?;
     let longterm = storage.as_ref().map(|storage| storage.longterm.clone());
+    let policy = TenantPolicy {
+        overrides: overrides.clone(),
+        dir: config.data_dir.clone(),
+        longterm: longterm.clone(),
+    };
     let made = (&series, &overrides, (longterm, caches.results));
-    let compaction = start_compaction(config, &registry, series.cores(), overrides.clone())?;
+    let compaction = start_compaction(config, &registry, series.cores(), policy)?;
     let compact: Box<dyn Fn() + Send + Sync> = match &compaction {
         Some(compaction) => Box::new(compaction.waker()),
         None => Box::new(|| ()),
@@ -318,7 +323,7 @@ fn start_compaction(
     config: &Config,
     registry: &Registry,
     cores: Option<&Cores>,
-    overrides: Arc<Overrides>,
+    policy: TenantPolicy,
 ) -> anyhow::Result<Option<Compaction>> {
     let Some(cores) = cores else {
         return Ok(None);
@@ -328,10 +333,6 @@ fn start_compaction(
         interval: config.compactor.compaction_interval,
         io: io(config),
         ..compactor::Options::new(shard::blocks_directory(&config.data_dir))
-    };
-    let policy = TenantPolicy {
-        overrides,
-        dir: config.data_dir.clone(),
     };
     let catalog = cores.mailboxes().blocks().clone();
     let compactor = Compactor::new(options, catalog, Box::new(policy), registry)

@@ -169,6 +169,8 @@ pub struct Catalog {
     damaged: AtomicU64,
     cache: Mutex<Cache>,
     deletions: Deletions,
+    /// See [`Catalog::is_settled`].
+    settled: Mutex<HashSet<u128>>,
 }
 
 /// An index that several readers share; empty until one of them has loaded it.
@@ -244,9 +246,11 @@ impl Catalog {
             ));
         }
         for block in &found {
-            self.order
-                .fetch_max(block.meta().info.order, Ordering::Relaxed);
+            self.note_order(block.meta().info.order);
         }
+        // The bucket may have blocks that were given a place in an earlier life and have left the disk, and may not be asked for a while. No life gives out a place each
+        // millisecond, so this one is behind all of them.
+        self.note_order(u64::try_from(reactor.wall_ms()).unwrap_or(0));
         self.change(|list| {
             list.append(&mut found);
             let all = list.clone();
@@ -300,6 +304,29 @@ impl Catalog {
         self.order.fetch_max(order, Ordering::Relaxed);
     }
 
+    /// Whether nothing that a block was made of is in an index of the bucket any more; also where there is no bucket.
+    pub fn is_settled(&self, id: u128) -> bool {
+        !self.deletions.has_bucket() || self.settled().contains(&id)
+    }
+
+    /// Every index of the bucket knows of a block, or does not any more.
+    pub fn set_settled(&self, id: u128, is_settled: bool) {
+        let mut settled = self.settled();
+        match is_settled {
+            true => settled.insert(id),
+            false => settled.remove(&id),
+        };
+    }
+
+    /// Of what is not there any more nothing is settled.
+    pub fn keep_settled(&self, ids: &HashSet<u128>) {
+        self.settled().retain(|id| ids.contains(id));
+    }
+
+    fn settled(&self) -> MutexGuard<'_, HashSet<u128>> {
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Opens a block that has been written and shows it to readers, and of its sources only what it has not.
     pub fn add(&self, reactor: &mut Reactor, path: &Path) -> Result<(), Error> {
         let block = Arc::new(open_block(reactor, path)?);
@@ -328,6 +355,7 @@ impl Catalog {
     pub fn remove(&self, block: &StoredBlock) {
         let id = block.meta().info.id;
         self.change(|list| list.retain(|other| other.meta().info.id != id));
+        self.set_settled(id, false);
         let mut cache = self.cache();
         let cache = &mut *cache;
         cache.entries.retain(|(other, _), cached| {

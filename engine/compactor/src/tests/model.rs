@@ -124,6 +124,7 @@ fn what_is_deleted_or_too_old_is_left_out_and_a_tenant_of_whom_nothing_is_left_g
     node.keep = Keep {
         retention_ms: Some(24 * HOUR_MS),
         free: None,
+        ..Keep::default()
     };
     node.sim.set_wall_ms(now + 3 * HOUR_MS);
     // Written behind the deletion.

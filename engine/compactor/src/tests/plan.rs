@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use ::model::{MatchOp, Matcher};
 use block::FileKind;
+use reactor::{Op, Reactor};
 
 use super::{Content, HOUR_MS, Node, Told, labels, tenant};
 use crate::Options;
@@ -194,4 +196,131 @@ fn ranges_that_do_not_fit_are_refused() {
     for wrong in [&[][..], &[2, 3], &[12, 2], &[2, 2], &[0, 2]] {
         assert!(with(wrong).validate().is_err(), "{wrong:?}");
     }
+}
+
+/// Small tenants share files.
+fn sharing() -> Node {
+    let mut node = Node::new(1);
+    node.options = Options {
+        own_file_bytes: 1 << 20,
+        shared_file_bytes: 1 << 20,
+        ..node.options.clone()
+    };
+    node
+}
+
+fn joined(all: impl IntoIterator<Item = Content>) -> Content {
+    all.into_iter().flatten().collect()
+}
+
+fn merge(node: &mut Node) {
+    node.sim.advance(Duration::from_secs(4 * 3600));
+    node.compact().unwrap();
+}
+
+/// The same times as [`samples`], with other values.
+fn changed(name: &str, from: i64, count: i64) -> Content {
+    let mut all = samples(name, from, count);
+    for told in all.values_mut().flat_map(|samples| samples.values_mut()) {
+        *told = Told::Float(2.0f64.to_bits());
+    }
+    all
+}
+
+/// Story: the file of a window got the order of the last one that came, which was another tenant's, and so an old part of the first tenant came to lie above a newer
+/// block of its own that ends in another window. Values that had been replaced came back, for good.
+#[test]
+fn nobody_is_lifted_over_its_own_newer_block_by_the_order_of_another() {
+    let mut node = sharing();
+    node.cut(&samples("a", 0, 60));
+    // Replaces them, and ends a day later.
+    let mut newer = changed("a", 0, 60);
+    for (series, of) in samples("a", 24 * HOUR_MS, 60) {
+        newer.entry(series).or_default().extend(of);
+    }
+    node.cut(&newer);
+    node.cut(&samples("b", 0, 60));
+    merge(&mut node);
+    node.verify("merged with another tenant's old samples, which came last");
+    assert!(
+        levels(&node).iter().all(|level| *level > 0),
+        "it was merged"
+    );
+}
+
+/// Story: a part of a shared block was written again for itself, the block left the disk, and the next merge, of this tenant and others, named it as something that
+/// its sources were made of. To the others it had never been merged: they lost their parts of it, on the disk and in the bucket.
+#[test]
+fn what_has_left_the_disk_is_hidden_of_those_alone_who_have_it_in_what_names_it() {
+    let mut node = sharing();
+    node.catalog.deletions().set_bucket("not yet");
+    let settle = |node: &Node| {
+        for block in node.catalog.list().iter() {
+            node.catalog.set_settled(block.meta().info.id, true);
+        }
+    };
+    let with_gone = |name: &str| {
+        let gone = samples(name, 0, 60);
+        let gone = gone
+            .into_iter()
+            .map(|((tenant, _), of)| ((tenant, labels("gone", 1)), of));
+        joined([samples(name, 0, 60), gone.collect()])
+    };
+    node.cut(&joined([with_gone("a"), with_gone("b")]));
+    merge(&mut node);
+    let shared = node.catalog.list()[0].clone();
+    settle(&node);
+    let matcher = Matcher::new(MatchOp::Equal, "__name__", "gone").unwrap();
+    node.delete("a", vec![matcher], (0, HOUR_MS));
+    merge(&mut node);
+    node.verify("a part was written again");
+    // As the uploader does: what the bucket has of the other tenant is not here any more.
+    let path = shared.path().to_owned();
+    Reactor::sim(&node.sim).run(Op::Remove { path }).unwrap();
+    node.catalog.remove(&shared);
+    node.expected.retain(|(owner, _), _| *owner == tenant("a"));
+    let id = shared.meta().info.id;
+    for late in 1..=3 {
+        let from = 60_000 * 60 * late;
+        node.cut(&joined([
+            samples("c", from, 10),
+            samples("a", from, 10),
+            samples("b", from, 10),
+        ]));
+        for _ in 0..2 {
+            merge(&mut node);
+            for block in node.catalog.list().iter() {
+                let meta = block.meta();
+                let hides = meta.info.sources.contains(&id);
+                let of_b = meta.part(&tenant("b")).is_some();
+                assert!(!hides || !of_b, "round {late}: {:?}", block.path());
+            }
+        }
+        if late == 2 {
+            settle(&node);
+        }
+    }
+    node.verify("late ones were merged");
+    assert!(node.files().len() <= 3, "{:?}", node.files());
+}
+
+/// Story: of three blocks of a time the middle one had gone to the bucket; the other two were merged, and the oldest one's samples won over those of the middle.
+#[test]
+fn a_block_in_the_bucket_lies_between_as_one_on_the_disk_does() {
+    let node_with = |stored: bool, out: bool| {
+        let mut node = sharing();
+        node.cut(&samples("a", 0, 60));
+        let between = node.catalog.next_order();
+        node.cut(&samples("a", 30 * 60_000, 60));
+        if stored {
+            node.keep.stored = vec![(99, between, (60_000, 120_000))];
+        }
+        node.keep.out = out;
+        merge(&mut node);
+        node.verify("merged");
+        levels(&node)
+    };
+    assert_eq!(node_with(false, false), [1]);
+    assert_eq!(node_with(true, false), [1, 1], "each for itself");
+    assert_eq!(node_with(false, true), [0, 0], "it cannot be told");
 }

@@ -183,3 +183,20 @@ fn a_link_to_nothing_is_left_out() {
     );
     assert_eq!(catalog.summary().damaged, 1);
 }
+
+/// Story: all blocks had left the disk for the bucket, which was out when the node started. What was cut then got a place in the order of logging that the bucket's blocks had
+/// had before, and lost against them.
+#[test]
+fn a_life_gives_out_places_behind_all_of_the_lives_before_it_whatever_is_on_the_disk() {
+    let sim = Sim::new(1);
+    let place = || {
+        let catalog = Catalog::default();
+        let mut reactor = Reactor::sim(&sim);
+        catalog.open(&mut reactor, &dir(), &|_| false).unwrap();
+        catalog.next_order();
+        catalog.next_order()
+    };
+    let before = place();
+    sim.advance(std::time::Duration::from_millis(3));
+    assert!(place() > before, "nothing was left on the disk");
+}
