@@ -202,6 +202,9 @@ impl Executor for Pool {
         let next = AtomicUsize::new(0);
         let take = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&n| n < count);
         let left = || count.saturating_sub(next.load(Ordering::Relaxed));
+        // Those that are being done are somebody's too: a helper that has begun its shard at once does not stand for the next one.
+        let done = AtomicUsize::new(0);
+        let unfinished = || count.saturating_sub(done.load(Ordering::Relaxed));
         let lane = Lane {
             pool: self,
             at_work: AtomicUsize::new(1),
@@ -211,6 +214,7 @@ impl Executor for Pool {
         let help = |hired: Hired<'_>| {
             while let Some(n) = take() {
                 shard(n, lane);
+                done.fetch_add(1, Ordering::Relaxed);
                 if hired.0.are_wanted() {
                     break;
                 }
@@ -222,7 +226,7 @@ impl Executor for Pool {
             let mut alone = None;
             while let Some(n) = take() {
                 let at_work = || lane.at_work.load(Ordering::Relaxed);
-                while left() + 1 > at_work()
+                while unfinished() > at_work()
                     && let Some(hired) = self.helpers.hire()
                 {
                     lane.at_work.fetch_add(1, Ordering::Relaxed);
@@ -239,6 +243,7 @@ impl Executor for Pool {
                     _ => None,
                 };
                 shard(n, lane);
+                done.fetch_add(1, Ordering::Relaxed);
             }
             drop(alone);
         });
@@ -346,6 +351,7 @@ mod tests {
         seen.into_iter().map(|(_, thread)| thread).collect()
     }
 
+    /// Story: a helper that took its shard before the driver had looked for the next one was counted as free for it, so one helper did where two could; here all waited for it.
     #[test]
     fn shards_take_helpers_that_are_free_and_wait_for_none() {
         let pool = workers().executor();
