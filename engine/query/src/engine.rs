@@ -325,9 +325,11 @@ impl Engine {
         let mut counts = HashMap::new();
         let list = self.holders.blocks().map(|catalog| catalog.list());
         for block in list.iter().flat_map(|list| list.iter()) {
-            let parts = block.parts().map(|part| &part.tenant);
-            for of in parts.filter(|of| tenant.is_none_or(|wanted| wanted == *of)) {
-                *counts.entry(of.clone()).or_default() += 1;
+            // One tenant is looked up, for all each part is looked at.
+            let one = tenant.and_then(|tenant| block.part(tenant));
+            let all = tenant.is_none().then(|| block.parts());
+            for part in one.into_iter().chain(all.into_iter().flatten()) {
+                *counts.entry(part.tenant.clone()).or_default() += 1;
             }
         }
         counts
@@ -928,7 +930,6 @@ fn told(error: Error, turn: &Turn) -> Error {
     }
 }
 
-/// Both ends belong to the range: `m[2h]` reaches over the milliseconds after the one two hours ago.
 /// Whether a selector looks at more time than the tenant may. How far back the newest sample of a series may lie is not counted: nobody has asked for it, and a range query of
 /// just the length that is allowed would be refused.
 pub(crate) fn check_selector(
@@ -945,6 +946,7 @@ pub(crate) fn check_selector(
     check_length(first, selector.max_time, limit)
 }
 
+/// Both ends belong to the range: `m[2h]` reaches over the milliseconds after the one two hours ago.
 pub(crate) fn check_length(min: i64, max: i64, limit: Duration) -> Result<(), Error> {
     let length = max.saturating_sub(min).saturating_add(1).max(0);
     let length = Duration::from_millis(length as u64);

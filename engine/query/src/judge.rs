@@ -1,7 +1,7 @@
 //! What is decided about a request before it waits for its turn: whether it may be asked at all, and which priority it has.
 //!
 //! In this order, once it is a query at all: a range query that asks for a longer time than `max_query_length`, rules of `query_rejection`, `query_priority`. Rules that look at
-//! the times of the data have the query parsed and planned for that, on a worker; without such rules nothing is.
+//! the times of the data have the query parsed and planned for that, on a worker; so has a short one without regular expressions that is refused, since what is no query is told first.
 
 use std::time::Duration;
 
@@ -10,6 +10,9 @@ use model::Asked;
 use crate::engine::{Caller, Engine, Query, Times};
 use crate::error::Error;
 use crate::labels::Lookup;
+
+/// Texts up to this are parsed for the words of a refusal.
+const PARSED_BYTES_MAX: usize = 16 << 10;
 
 /// A request on its way to a place.
 #[derive(Debug)]
@@ -81,7 +84,9 @@ impl Engine {
         let (Err(refusal), Subject::Query(query)) = (&judged, subject) else {
             return judged;
         };
-        if !matches!(refusal, Error::RangeTooLong { .. } | Error::Rejected) {
+        // It has no turn, so it has to be little work: an expression of a matcher may take long to compile.
+        let is_soon_parsed = query.text.len() <= PARSED_BYTES_MAX && !query.text.contains('~');
+        if !is_soon_parsed || !matches!(refusal, Error::RangeTooLong { .. } | Error::Rejected) {
             return judged;
         }
         // What is no query is told so whatever else is wrong with it; who is not refused is parsed later anyway.

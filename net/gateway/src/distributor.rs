@@ -55,12 +55,14 @@ impl Distributor {
         }
     }
 
-    /// Buffers for a body: as it comes, and unpacked.
-    pub(crate) fn buffers(&mut self) -> (Vec<u8>, snappy::Buffer) {
-        (
-            self.packed.pop().unwrap_or_default(),
-            self.unpacked.pop().unwrap_or_default(),
-        )
+    /// A buffer for a body as it comes.
+    pub(crate) fn packed(&mut self) -> Vec<u8> {
+        self.packed.pop().unwrap_or_default()
+    }
+
+    /// A buffer for an unpacked body: for one that is there, since its memory is on no account before.
+    pub(crate) fn unpacked(&mut self) -> snappy::Buffer {
+        self.unpacked.pop().unwrap_or_default()
     }
 
     /// Takes a buffer back.

@@ -497,7 +497,7 @@ impl PushService {
             return Err(PushError::Overload);
         }
         let mut inflight = Inflight::new(&self.shared, tenant.clone());
-        let (mut packed, mut unpacked) = self.lock().buffers();
+        let mut packed = self.lock().packed();
         let max = options.recv_bytes_max;
         body::read(body, headers, options, max, &mut inflight, &mut packed).await?;
         let _one = self.work()?;
@@ -505,6 +505,7 @@ impl PushService {
         let pass = self.shared.gate.enter(&tenant, len as u64);
         let _pass = pass.ok_or(PushError::Overload)?;
         inflight.add(len as u64)?;
+        let mut unpacked = self.lock().unpacked();
         snappy::unpack(&packed, options.recv_bytes_max, &mut unpacked)?;
         inflight.sub(packed.len() as u64);
         self.lock().recycle_packed(packed);

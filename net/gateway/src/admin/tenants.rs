@@ -68,7 +68,10 @@ pub(crate) async fn user_stats(services: &Services, tenant: &TenantId) -> Respon
             ..Stats::default()
         },
         Some(peers) => match elsewhere(services, peers, Some(tenant)).await {
-            Ok(stats) => stats.get(tenant).copied().unwrap_or_default(),
+            Ok(stats) => Stats {
+                nodes: peers.node_count(),
+                ..stats.get(tenant).copied().unwrap_or_default()
+            },
             Err(error) => return reply::text(StatusCode::SERVICE_UNAVAILABLE, error),
         },
     };

@@ -79,6 +79,9 @@ const UNDECIDED_MAX: usize = 1000;
 /// What a metadata record takes beside its text: a vector entry of four strings and a kind, and their allocations.
 const METADATA_BYTES: usize = 160;
 
+/// Memory of a record of metadata that a version 2 request has told.
+const TOLD_BYTES: usize = 80;
+
 /// Memory that is used for one body after another.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
@@ -1166,6 +1169,8 @@ impl<'a> Assembler<'a, '_> {
         if let (Some(raw), Names::V2 { body, table }) = (&rest.metadata, self.names)
             && let Some(metadata) = table.metadata(body, names, raw, &mut self.scratch.told)?
         {
+            // It is remembered as told, also where it is refused.
+            self.take_text(TOLD_BYTES)?;
             self.take_metadata(&metadata)?;
         }
         Ok(())

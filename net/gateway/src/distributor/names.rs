@@ -176,7 +176,8 @@ impl Told {
         self.first.clear();
         self.first.resize(symbols, 0);
         self.records.clear();
-        self.others.clear();
+        // Hardly a request has any; one with many shall not keep their memory.
+        self.others = HashSet::new();
     }
 
     /// Whether the request has not told this of the metric; it has now. The same texts as other symbols are news.

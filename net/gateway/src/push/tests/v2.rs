@@ -338,3 +338,34 @@ async fn metadata_that_differs_is_all_kept() {
     assert_eq!(kept, [("m".to_owned(), said.to_vec())]);
     assert_eq!(rig.metric("cortex_distributor_metadata_in_total", "a"), 3.0);
 }
+
+/// Story: all that was said of a metric was remembered, also what is refused: 33 bytes for 11 of the body, on nobody's account.
+#[tokio::test]
+async fn what_is_remembered_of_metadata_has_a_bound() {
+    let options = PushOptions {
+        recv_bytes_max: 100_000,
+        ..PushOptions::default()
+    };
+    let rig = Rig::with(TenantLimits::cortex(), options);
+    let body = |records: u64| {
+        let mut body = Vec::new();
+        for symbol in ["", "__name__"] {
+            field(&mut body, 4, symbol.as_bytes());
+        }
+        for kind in 1..=records {
+            let mut metadata = vec![8];
+            model::varint::put_u64(&mut metadata, kind);
+            let mut series = Vec::new();
+            field(&mut series, 1, &[1, 0]);
+            field(&mut series, 5, &metadata);
+            field(&mut body, 5, &series);
+        }
+        body
+    };
+    let (status, text, _) = send(&rig, &body(100)).await;
+    assert_eq!(status, 400);
+    assert!(text.contains("metadata missing metric name"), "{text}");
+    let (status, text, _) = send(&rig, &body(5_000)).await;
+    assert_eq!(status, 400);
+    assert!(text.contains("more than 100000 bytes"), "{text}");
+}
