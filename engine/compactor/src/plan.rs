@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use block::{Catalog, FileKind, Info, Part, StoredBlock};
 use model::TenantId;
@@ -43,6 +44,8 @@ pub(crate) struct Known<'a> {
     pub(crate) catalog: &'a Catalog,
     /// What the bucket has.
     pub(crate) policy: &'a dyn Policy,
+    /// Set when nobody waits for a plan any more.
+    pub(crate) stop: &'a AtomicBool,
 }
 
 /// Those of some blocks that were made of others that have left the disk, and that an index of the bucket may still name.
@@ -291,6 +294,10 @@ fn split(
     let (mut own, mut shared) = (Vec::new(), Vec::new());
     let mut others = HashMap::new();
     for (tenant, blocks) in parts {
+        // The bucket may be asked for each of them.
+        if known.stop.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
         let count = blocks.len();
         let mut sound = blocks;
         sound.retain(|b| !known.damaged.contains(&(b.meta().info.id, tenant.clone())));

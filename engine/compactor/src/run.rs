@@ -13,7 +13,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use block::{Catalog, Drops, FileKind, FileWriter, Info, Input, Merge, Merged, SharedFile};
+use block::{
+    Catalog, Drops, FileKind, FileWriter, Info, Input, Merge, Merged, SharedFile, StoredBlock,
+};
 use model::TenantId;
 use prometheus::Registry;
 use reactor::{Op, Reactor};
@@ -170,7 +172,7 @@ impl Compactor {
         for stage in 0..self.options.ranges.len() {
             let list = self.catalog.list();
             let now_ms = reactor.wall_ms();
-            let known = self.known();
+            let known = self.known(stop);
             let outputs = plan::plan(&list, &self.options, stage, now_ms, &known);
             for output in outputs {
                 self.make(reactor, output, stop, &mut done)?;
@@ -184,11 +186,12 @@ impl Compactor {
         Ok(done)
     }
 
-    fn known(&self) -> Known<'_> {
+    fn known<'a>(&'a self, stop: &'a AtomicBool) -> Known<'a> {
         Known {
             damaged: &self.damaged,
             catalog: &self.catalog,
             policy: &*self.policy,
+            stop,
         }
     }
 
@@ -209,10 +212,11 @@ impl Compactor {
     ) -> Result<(), Error> {
         while !output.tenants.is_empty() {
             // A source's sources may have left the disk since it was planned.
-            if output.waits(&self.catalog.list(), &self.known()) {
+            let list = self.catalog.list();
+            if output.waits(&list, &self.known(stop)) {
                 return Ok(());
             }
-            match self.write(reactor, &output, stop) {
+            match self.write(reactor, &output, &list, stop) {
                 Ok(merged) => {
                     done.files += 1;
                     add(&mut done.merged, &merged);
@@ -243,6 +247,7 @@ impl Compactor {
         &self,
         reactor: &mut Reactor,
         output: &Output,
+        list: &[Arc<StoredBlock>],
         stop: &AtomicBool,
     ) -> Result<Merged, Failure> {
         let bytes = output.bytes();
@@ -251,7 +256,6 @@ impl Compactor {
         {
             return Err(Failure::Run(Box::new(Error::NoSpace { bytes, free })));
         }
-        let list = self.catalog.list();
         let id = block::fresh_id(output.order());
         let info = Info {
             id,
@@ -261,7 +265,7 @@ impl Compactor {
             created_ms: reactor.wall_ms(),
             origin: String::new(),
             core: 0,
-            sources: output.sources(&list).into_iter().collect(),
+            sources: output.sources(list).into_iter().collect(),
         };
         let name = format!("merged-{}-{id:032x}.{}", output.level, block::EXTENSION);
         let path = self.options.dir.join(&name);

@@ -14,6 +14,10 @@ use crate::run::Compactor;
 /// Nicer than the keeper that writes cuts: a cut holds back checkpoints, a merge holds back nothing.
 const NICENESS: i32 = 15;
 
+/// How often a stop looks whether the thread has ended, and how many times: ten seconds, longer than it takes to drop what is being written.
+const STOP_POLL: Duration = Duration::from_millis(10);
+const STOP_POLLS: u32 = 1000;
+
 /// A running compactor.
 #[derive(Debug)]
 pub struct Compaction {
@@ -60,8 +64,16 @@ impl Compaction {
         stop.store(true, Ordering::Relaxed);
         // Others may hold its like.
         let _ = wake.send(());
-        // A panic of a run has been met.
-        let _ = thread.join();
+        // An answer of the bucket, which it may wait for, may take minutes; whatever ends it, the next life goes on.
+        let mut polls = STOP_POLLS;
+        while !thread.is_finished() && polls > 0 {
+            std::thread::park_timeout(STOP_POLL);
+            polls -= 1;
+        }
+        if thread.is_finished() {
+            // A panic of a run has been met.
+            let _ = thread.join();
+        }
     }
 }
 

@@ -31,9 +31,7 @@ impl Uploader {
             deleted += self.delete(now_ms, stop)?;
             let interval = millis(self.options.cleanup_interval);
             self.next_cleanup_ms = now_ms.saturating_add(interval);
-            if !stop.load(Ordering::Relaxed) {
-                self.show_indexes(now_ms);
-            }
+            self.show_indexes(now_ms, stop)?;
         }
         if now_ms >= self.next_sweep_ms && !stop.load(Ordering::Relaxed) {
             deleted += self.sweep(now_ms)?;
@@ -73,20 +71,25 @@ impl Uploader {
     }
 
     /// Numbers of the indexes, as they were looked at just now. One that cannot be read keeps the time at which it could, and then nothing has been deleted.
-    fn show_indexes(&mut self, now_ms: i64) {
+    fn show_indexes(&mut self, now_ms: i64, stop: &AtomicBool) -> Result<(), Error> {
         let mut all = true;
         for tenant in self.all_tenants() {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(());
+            }
             match self.indexes.get(&tenant, now_ms, i64::MAX) {
                 Ok(known) => {
                     let (metrics, shown) = (&self.metrics, &mut self.shown);
                     metrics.show_index(shown, &tenant, &known.index, now_ms);
                 }
-                Err(_) => all = false,
+                Err(Error::Index { .. }) => all = false,
+                Err(error) => return Err(error),
             }
         }
         if all {
             self.metrics.cleaned.set(now_ms as f64 / 1000.0);
         }
+        Ok(())
     }
 
     /// Changes an index where that changes anything; an index that cannot be read is another's concern.

@@ -390,7 +390,8 @@ impl Engine {
         let mut of_selector = Vec::new();
         for selector in plan.selectors() {
             let min_time = selector.min_time.max(floor);
-            check_selector(plan, selector, floor, caller.limits.max_query_length)?;
+            let bounds = (floor, self.options.lookback);
+            check_selector(plan, selector, bounds, caller.limits.max_query_length)?;
             let reach = Reach {
                 matchers: selector.matchers.clone(),
                 min_time,
@@ -935,11 +936,12 @@ fn told(error: Error, turn: &Turn) -> Error {
 pub(crate) fn check_selector(
     plan: &Plan,
     selector: &promql::Selector,
-    floor: i64,
+    (floor, lookback): (i64, Duration),
     limit: Duration,
 ) -> Result<(), Error> {
     let unasked = match selector.range_ms {
-        0 => plan.params().lookback_ms,
+        // What a request asks for beyond the usual counts.
+        0 => plan.params().lookback_ms.min(millis(lookback)),
         _ => 0,
     };
     let first = selector.min_time.saturating_add(unasked).max(floor);

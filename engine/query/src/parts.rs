@@ -114,7 +114,8 @@ impl Engine {
         // Of the whole, as without parts.
         for selector in plan.selectors() {
             let limit = caller.limits.max_query_length;
-            check_selector(&plan, selector, self.floor(caller), limit)?;
+            let bounds = (self.floor(caller), self.options.lookback);
+            check_selector(&plan, selector, bounds, limit)?;
         }
         let known = session.as_ref().map_or(0, Session::steps_known);
         let (from_cache, evaluated) = (known, plan.steps().count as u64 - known);

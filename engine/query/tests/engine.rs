@@ -449,6 +449,10 @@ async fn a_range_query_that_is_too_long_is_the_clients_fault_and_a_selector_meet
     let long = engine.query(&caller, at("count_over_time(m[2h])", 60_000));
     let error = long.await.unwrap_err();
     assert_eq!(error.class(), model::Class::Limit, "{error}");
+    let mut far = at("m", 60_000);
+    far.lookback = Some(Duration::from_secs(7200));
+    let error = engine.query(&caller, far).await.unwrap_err();
+    assert_eq!(error.class(), model::Class::Limit, "{error}");
     // A start that is moved counts from where it is moved to.
     let moved = limited(TenantLimits {
         max_query_lookback: Duration::from_secs(1800),

@@ -112,8 +112,9 @@ pub(crate) fn open(reactor: &mut Reactor, options: &Options) -> Result<Layout, E
             }
         }
     }
-    // A start that did not come to its end has given this number to some.
-    before.start = match before.numbering {
+    // A start that did not come to its end has given this number to some, perhaps not durably.
+    let resumes = before.numbering;
+    before.start = match resumes {
         true => before.start,
         false => before.start.saturating_add(1),
     };
@@ -152,7 +153,7 @@ pub(crate) fn open(reactor: &mut Reactor, options: &Options) -> Result<Layout, E
             directory: directory.id,
             start: before.start,
         };
-        if one.owner != Some(owner) {
+        if resumes || one.owner != Some(owner) {
             owner.write(reactor, &wal::tree(one.path))?;
         }
     }

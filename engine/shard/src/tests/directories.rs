@@ -812,3 +812,25 @@ fn a_start_that_is_being_numbered_may_end_at_any_moment() {
     }
     assert!(under_way > 5, "{under_way}");
 }
+
+/// Story: a start was killed between the new name of a mark and the sync of its directory; the next one found its number there, and then the power went.
+#[test]
+fn a_number_that_is_found_is_as_durable_as_one_that_is_given() {
+    for seed in 0..4 {
+        for stop in 0.. {
+            let mut run = Disks::new(seed, 2).on(&["disk0", "disk1"]);
+            run.start();
+            run.end(false);
+            run.sim.stop_after(stop);
+            let _ = run.try_start();
+            let all_done = !run.sim.is_off();
+            run.end(false);
+            run.start();
+            run.end(true);
+            run.start();
+            if all_done {
+                break;
+            }
+        }
+    }
+}

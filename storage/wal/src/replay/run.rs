@@ -216,9 +216,12 @@ impl<'a, 's> Run<'a, 's> {
         let (mut offset, mut end) = (FIRST, header.first_lsn);
         for number in header.first_commit.. {
             let frame = reader.peek(self.reactor, owner, header.epoch, number, offset)?;
-            let Some(frame) = frame else { break };
+            // Positions follow each other; another one is damage, which the replay tells.
+            let Some(frame) = frame.filter(|frame| frame.lsn == end) else {
+                break;
+            };
             offset += frame.bytes() as u64;
-            end = end.max(frame.lsn.saturating_add(u64::from(frame.len)));
+            end = end.saturating_add(u64::from(frame.len));
         }
         reader.close(self.reactor)?;
         Ok((self.lsn, end))
