@@ -364,7 +364,7 @@ async fn what_is_remembered_of_metadata_has_a_bound() {
     };
     let (status, text, _) = send(&rig, &body(100)).await;
     assert_eq!(status, 400);
-    assert!(text.contains("metadata missing metric name"), "{text}");
+    assert!(text.contains("series without a sample"), "{text}");
     let (status, text, _) = send(&rig, &body(5_000)).await;
     assert_eq!(status, 400);
     assert!(text.contains("more than 100000 bytes"), "{text}");
