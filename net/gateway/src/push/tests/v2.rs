@@ -357,15 +357,17 @@ async fn what_is_remembered_of_metadata_has_a_bound() {
             model::varint::put_u64(&mut metadata, kind);
             let mut series = Vec::new();
             field(&mut series, 1, &[1, 0]);
+            field(&mut series, 2, &[0x10, 1]);
             field(&mut series, 5, &metadata);
             field(&mut body, 5, &series);
         }
+        assert!(body.len() < 50_000, "it is not the body that is too long");
         body
     };
     let (status, text, _) = send(&rig, &body(100)).await;
     assert_eq!(status, 400);
-    assert!(text.contains("series without a sample"), "{text}");
-    let (status, text, _) = send(&rig, &body(5_000)).await;
+    assert!(text.contains("missing metric name"), "{text}");
+    let (status, text, _) = send(&rig, &body(2_000)).await;
     assert_eq!(status, 400);
     assert!(text.contains("more than 100000 bytes"), "{text}");
 }
