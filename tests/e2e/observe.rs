@@ -44,7 +44,10 @@ fn a_node_that_is_read_only_refuses_writes_and_goes_on_reading() {
     assert_eq!(mode("ACTIVE").status, 200);
     assert_eq!(write(&server, None, "m2").status, 200);
 
-    for wrong in ["readonly", "SHUTDOWN", ""] {
+    // In any case of letters.
+    assert_eq!(mode("readonly").text(), "READONLY\n");
+    assert_eq!(mode("active").text(), "ACTIVE\n");
+    for wrong in ["read-only", "SHUTDOWN", ""] {
         let refused = mode(wrong);
         assert_eq!(refused.status, 400, "{wrong}");
         assert!(refused.text().contains("ACTIVE, READONLY or DRAIN"));
