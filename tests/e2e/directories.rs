@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tests::{Server, ServerOptions, unix_now};
 
-use crate::series::{One, body, push};
+use crate::series::push_forty;
 
 const CORES: usize = 4;
 
@@ -46,17 +46,11 @@ fn cores_in(dir: &Path) -> Vec<usize> {
 
 /// Forty series, of all cores; times are of one minute.
 fn write(server: &Server, round: i64) {
-    let now = unix_now() * 1000 - 30_000 + round * 100;
-    let names: Vec<String> = (0..40).map(|i| format!("p{i}")).collect();
-    let labels: Vec<[(&str, &str); 2]> = names
-        .iter()
-        .map(|pod| [("__name__", "up"), ("pod", pod)])
-        .collect();
-    let list: Vec<One<'_>> = labels
-        .iter()
-        .map(|labels| (&labels[..], now, round as f64))
-        .collect();
-    assert_eq!(push(server, None, &body(&list)).status, 200);
+    push_forty(
+        server,
+        unix_now() * 1000 - 30_000 + round * 100,
+        round as f64,
+    );
 }
 
 fn check(server: &Server, samples: i64) {

@@ -52,6 +52,20 @@ fn encode_v2(labels: &[(&str, &str)], time: i64, value: f64, padded: bool) -> Ve
     request
 }
 
+/// Pushes a sample of each of forty series, of which every core has some.
+pub(crate) fn push_forty(server: &Server, time: i64, value: f64) {
+    let names: Vec<String> = (0..40).map(|i| format!("p{i}")).collect();
+    let labels: Vec<[(&str, &str); 2]> = names
+        .iter()
+        .map(|pod| [("__name__", "up"), ("pod", pod)])
+        .collect();
+    let list: Vec<One<'_>> = labels
+        .iter()
+        .map(|labels| (&labels[..], time, value))
+        .collect();
+    assert_eq!(push(server, None, &body(&list)).status, 200);
+}
+
 /// `padded`: a length in more bytes than it needs, which protobuf allows.
 pub(crate) fn varint(out: &mut Vec<u8>, mut value: u64, padded: bool) {
     while value >= 0x80 {

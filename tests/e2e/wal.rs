@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tests::{Server, ServerOptions, unix_now};
 
-use crate::series::{One, body, push};
+use crate::series::push_forty;
 
 fn tool(words: &[&str]) -> (i32, String) {
     let program = tests::binary("myelin").unwrap();
@@ -23,17 +23,11 @@ fn tool(words: &[&str]) -> (i32, String) {
 
 /// Forty series, of all cores.
 fn write(server: &Server, round: i64) {
-    let now = unix_now() * 1000 - 60_000 + round * 10;
-    let names: Vec<String> = (0..40).map(|i| format!("p{i}")).collect();
-    let labels: Vec<[(&str, &str); 2]> = names
-        .iter()
-        .map(|pod| [("__name__", "up"), ("pod", pod)])
-        .collect();
-    let list: Vec<One<'_>> = labels
-        .iter()
-        .map(|labels| (&labels[..], now, round as f64))
-        .collect();
-    assert_eq!(push(server, None, &body(&list)).status, 200);
+    push_forty(
+        server,
+        unix_now() * 1000 - 60_000 + round * 10,
+        round as f64,
+    );
 }
 
 /// Files of a core's log whose names begin so, ascending.

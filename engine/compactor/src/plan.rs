@@ -396,6 +396,9 @@ fn places(list: &[Arc<StoredBlock>], tenant: &TenantId, stored: Vec<Place>) -> V
     let mut places: Vec<Place> = (list.iter().filter_map(here))
         .map(|(id, (order, times))| (id, order, times))
         .collect();
+    if stored.is_empty() {
+        return places;
+    }
     // What is on the disk, and what something on the disk was made of, is as the disk has it.
     let with_tenant = list.iter().map(|block| block.meta());
     let known: HashSet<u128> = (with_tenant.filter(|meta| meta.part(tenant).is_some()))

@@ -186,17 +186,7 @@ impl ChunkFiles {
     }
 
     fn add(&mut self, key: u32, path: PathBuf, core: u16, number: u32) {
-        let file = ChunkFile {
-            path,
-            core,
-            number,
-            stored: None,
-            early: None,
-            live: 0,
-            end: HEADER_BYTES as u64,
-            dead_since: None,
-        };
-        self.files.insert(key, file);
+        self.files.insert(key, ChunkFile::new(path, core, number));
     }
 
     /// Takes a sealed chunk; it will lie where the answer says. Cost: a copy; no system call.
@@ -675,6 +665,20 @@ impl SyncPoint {
 type Damage = (u64, String);
 
 impl ChunkFile {
+    /// One of which nothing is known yet.
+    fn new(path: PathBuf, core: u16, number: u32) -> ChunkFile {
+        ChunkFile {
+            path,
+            core,
+            number,
+            stored: None,
+            early: None,
+            live: 0,
+            end: HEADER_BYTES as u64,
+            dead_since: None,
+        }
+    }
+
     fn open(&mut self, reactor: &mut Reactor) -> Result<Result<(), Damage>, Error> {
         let open = Op::Open {
             path: self.path.clone(),

@@ -155,10 +155,7 @@ impl Reader {
         owner: Owner,
         offset: u64,
     ) -> Result<Option<FrameHeader>, Error> {
-        let front = self.bytes(reactor, offset, FRAME_HEADER_BYTES)?;
-        let header = front.and_then(|bytes| FrameHeader::peek(bytes.first_chunk()?));
-        let Some(header) = header.filter(|h| (h.core, h.sequence) == (owner.core, owner.sequence))
-        else {
+        let Some(header) = self.header_at(reactor, owner, offset)? else {
             return Ok(None);
         };
         let frame = self.bytes(reactor, offset, FRAME_HEADER_BYTES + header.len as usize)?;
@@ -174,11 +171,20 @@ impl Reader {
         number: u64,
         offset: u64,
     ) -> Result<Option<FrameHeader>, Error> {
+        let header = self.header_at(reactor, owner, offset)?;
+        Ok(header.filter(|h| (h.epoch, h.number) == (epoch, number)))
+    }
+
+    /// What stands at `offset` and looks like the header of a frame of this owner.
+    fn header_at(
+        &mut self,
+        reactor: &mut Reactor,
+        owner: Owner,
+        offset: u64,
+    ) -> Result<Option<FrameHeader>, Error> {
         let front = self.bytes(reactor, offset, FRAME_HEADER_BYTES)?;
         let header = front.and_then(|bytes| FrameHeader::peek(bytes.first_chunk()?));
-        Ok(header.filter(|h| {
-            (h.core, h.sequence, h.epoch, h.number) == (owner.core, owner.sequence, epoch, number)
-        }))
+        Ok(header.filter(|h| (h.core, h.sequence) == (owner.core, owner.sequence)))
     }
 
     /// Looks for frame `number` of this owner and epoch at `offset`.

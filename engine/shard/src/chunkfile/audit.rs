@@ -8,7 +8,7 @@ use reactor::{Op, Reactor};
 use wal::StoredChunkRecord;
 
 use super::bytes::{self, StoredFile, fill};
-use super::{ChunkFile, HEADER_BYTES, name};
+use super::{ChunkFile, name};
 use crate::Error;
 
 /// Files that are open at a time: of one core there are rarely more.
@@ -74,16 +74,7 @@ impl ChunkAudit {
 
     fn open(&mut self, number: u32) -> Result<(Arc<StoredFile>, u64), Error> {
         let path = name(&self.dir, number);
-        let mut file = ChunkFile {
-            path: path.clone(),
-            core: self.core,
-            number,
-            stored: None,
-            early: None,
-            live: 0,
-            end: HEADER_BYTES as u64,
-            dead_since: None,
-        };
+        let mut file = ChunkFile::new(path.clone(), self.core, number);
         if let Err((offset, reason)) = file.open(&mut self.reactor)? {
             return Err(Error::Log(wal::Error::Corrupt {
                 path,
