@@ -52,7 +52,9 @@ impl Verify {
         );
         assert!(
             output.status.success(),
-            "{what}:\n{text}\n{}",
+            "{what}:\n{text}\n{}\nstatus {:?}\n{}",
+            server.child().panics(),
+            server.child().ended(),
             server.child().log()
         );
         println!("{what}: {}", text.lines().last().unwrap_or(""));

@@ -49,6 +49,17 @@ impl Child {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
+    /// The lines of the log that tell where something panicked and why: what is to be read first, and may be all that is left of a long log.
+    pub fn panics(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        let told = lines
+            .windows(2)
+            .filter(|two| two[0].contains(" panicked at "));
+        told.map(|two| format!("{}\n{}\n", two[0], two[1]))
+            .collect()
+    }
+
     /// Its exit status, if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.inner.try_wait().expect("a child can be asked")

@@ -186,7 +186,9 @@ fn watch_core_dirs(
 /// Sets size, free bytes and whether these are few.
 fn measure(dir: &Path, (of, free, nearly_full): (&IntGauge, &IntGauge, &IntGauge)) {
     if let Ok(stat) = rustix::fs::statvfs(dir) {
-        let (all, left) = (stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize);
+        // A file system may say what it likes: "not known" is all ones.
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        let (all, left) = (bytes(stat.f_blocks), bytes(stat.f_bavail));
         of.set(i64::try_from(all).unwrap_or(i64::MAX));
         free.set(i64::try_from(left).unwrap_or(i64::MAX));
         nearly_full.set(i64::from(is_nearly_full(all, left)));
