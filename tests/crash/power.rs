@@ -1,4 +1,9 @@
 //! Power cuts on ext4 and xfs. Needs root and loop mounts.
+//!
+//! A shutdown of xfs is not quite a power cut: a dsync write into blocks allocated and never written is told to be done although its record in the log of
+//! the file system was thrown away, if the shutdown comes between (seen on Linux 6.18; of 280 shutdowns under four threads of `pwritev2` with
+//! `RWF_DSYNC`, no Myelin in it, 40 lost a write that had ended well, and none of 157 where the threads were stopped first; ext4: none of 137). A machine without power tells nobody anything.
+//! So on xfs the node is stopped first and says nothing after the cut; on ext4 it sees the disk die under it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,6 +22,8 @@ const BYTES: u64 = 1 << 30;
 struct Disk {
     image: PathBuf,
     mount: PathBuf,
+    /// Whether a write that fails may be told to be done: see above.
+    lies: bool,
 }
 
 fn run(program: &str, args: &[&str]) -> Result<(), String> {
@@ -39,6 +46,7 @@ impl Disk {
         let disk = Disk {
             image: folder.join("disk.img"),
             mount: folder.join("mnt"),
+            lies: filesystem == "xfs",
         };
         let file = std::fs::File::create(&disk.image).map_err(|e| e.to_string())?;
         file.set_len(bytes).map_err(|e| e.to_string())?;
@@ -95,6 +103,9 @@ fn cut(server: &mut Server, disk: &Disk, verify: &Verify) {
         "the writer stopped early:\n{}",
         writer.log()
     );
+    if disk.lies {
+        server.child().freeze();
+    }
     disk.cut_power();
     server.kill();
     writer.wait(Duration::from_secs(30));

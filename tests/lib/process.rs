@@ -65,6 +65,26 @@ impl Child {
         self.inner.try_wait().expect("a child can be asked")
     }
 
+    /// Stops it where it stands (SIGSTOP), and waits until none of its threads runs: what it has not said by then it will not say.
+    pub fn freeze(&self) {
+        self.signal(libc::SIGSTOP);
+        let tasks = format!("/proc/{}/task", self.pid());
+        crate::wait_until(
+            "every thread to stand still",
+            Duration::from_secs(20),
+            || {
+                let tasks = std::fs::read_dir(&tasks).expect("a child that was not reaped");
+                tasks.flatten().all(|task| {
+                    let stat =
+                        std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                    // "pid (name) state ..": workers of io_uring in the kernel are tasks too and do not stop; they say nothing.
+                    let (name, rest) = stat.rsplit_once(") ").unwrap_or_default();
+                    name.contains("(iou-") || rest.is_empty() || rest.starts_with('T')
+                })
+            },
+        );
+    }
+
     /// Sends a signal, by number.
     pub fn signal(&self, signal: i32) {
         // SAFETY: kill takes plain numbers; the pid is that of our own child, which has not been reaped yet.
