@@ -123,6 +123,21 @@ pub struct Answer {
     pub account: Arc<Account>,
 }
 
+impl Answer {
+    /// Of a range of which the caller may see nothing.
+    fn empty(turn: &Turn, planning: Duration) -> Answer {
+        Answer {
+            value: QueryValue::Matrix(Vec::new()),
+            warnings: Vec::new(),
+            infos: Vec::new(),
+            stats: promql::Stats::default(),
+            per_step: Vec::new(),
+            durations: [turn.waited, planning, Duration::ZERO, Duration::ZERO],
+            account: turn.account.clone(),
+        }
+    }
+}
+
 /// One request at work: its deadline, its flag, and its place among the others.
 pub(crate) struct Turn {
     pub(crate) canceled: Canceled,
@@ -215,53 +230,62 @@ impl Engine {
             *start = start.saturating_sub(start.rem_euclid(*step));
             *end = end.saturating_sub(end.rem_euclid(*step));
         }
-        let text = query.text.clone();
-        self.bounded(Asking::query(&text, &query), caller, async |turn: &Turn| {
-            begins();
-            let begin = Instant::now();
-            let plan = self.plan(caller, &query, turn).await?;
-            let planning = begin.elapsed();
-            let steps = plan.steps();
-            let ran = self.run_plan(caller, &query, plan, turn).await?;
-            let evaluated = ran.evaluated;
-            // What was fetched is gone; the result is not.
-            turn.account.shrink(value_bytes(&evaluated.value));
-            let user = [self.metrics.user(&caller.tenant)];
-            self.metrics
-                .samples
-                .with_label_values(&user)
-                .inc_by(evaluated.stats.total_samples);
-            let fetched = turn.account.fetched();
-            let counts = [
-                fetched.series,
-                fetched.chunks,
-                evaluated.stats.total_samples,
-            ];
-            for (histogram, count) in self.metrics.queried.iter().zip(counts) {
-                histogram.observe(count as f64);
-            }
-            let stages = [planning, ran.fetching, ran.evaluating];
-            let seconds = stages.iter().sum::<Duration>().as_secs_f64();
-            self.metrics
-                .seconds
-                .with_label_values(&user)
-                .inc_by(seconds);
-            for (stage, duration) in ["parse", "fetch", "evaluate"].iter().zip(stages) {
+        // What the limits are told of is the range that was asked for.
+        let asked = query.clone();
+        let is_hidden = self.is_moved_out(caller, &mut query.times);
+        self.bounded(
+            Asking::query(&asked.text, &asked),
+            caller,
+            async |turn: &Turn| {
+                begins();
+                let begin = Instant::now();
+                let plan = self.plan(caller, &query, turn).await?;
+                let planning = begin.elapsed();
+                if is_hidden {
+                    return Ok(Answer::empty(turn, planning));
+                }
+                let steps = plan.steps();
+                let ran = self.run_plan(caller, &query, plan, turn).await?;
+                let evaluated = ran.evaluated;
+                // What was fetched is gone; the result is not.
+                turn.account.shrink(value_bytes(&evaluated.value));
+                let user = [self.metrics.user(&caller.tenant)];
                 self.metrics
-                    .stages
-                    .with_label_values(&[*stage])
-                    .observe(duration.as_secs_f64());
-            }
-            Ok(Answer {
-                value: evaluated.value,
-                warnings: evaluated.warnings,
-                infos: evaluated.infos,
-                stats: evaluated.stats,
-                per_step: steps.times().zip(evaluated.per_step).collect(),
-                account: turn.account.clone(),
-                durations: [turn.waited, stages[0], stages[1], stages[2]],
-            })
-        })
+                    .samples
+                    .with_label_values(&user)
+                    .inc_by(evaluated.stats.total_samples);
+                let fetched = turn.account.fetched();
+                let counts = [
+                    fetched.series,
+                    fetched.chunks,
+                    evaluated.stats.total_samples,
+                ];
+                for (histogram, count) in self.metrics.queried.iter().zip(counts) {
+                    histogram.observe(count as f64);
+                }
+                let stages = [planning, ran.fetching, ran.evaluating];
+                let seconds = stages.iter().sum::<Duration>().as_secs_f64();
+                self.metrics
+                    .seconds
+                    .with_label_values(&user)
+                    .inc_by(seconds);
+                for (stage, duration) in ["parse", "fetch", "evaluate"].iter().zip(stages) {
+                    self.metrics
+                        .stages
+                        .with_label_values(&[*stage])
+                        .observe(duration.as_secs_f64());
+                }
+                Ok(Answer {
+                    value: evaluated.value,
+                    warnings: evaluated.warnings,
+                    infos: evaluated.infos,
+                    stats: evaluated.stats,
+                    per_step: steps.times().zip(evaluated.per_step).collect(),
+                    account: turn.account.clone(),
+                    durations: [turn.waited, stages[0], stages[1], stages[2]],
+                })
+            },
+        )
         .await
     }
 
@@ -853,6 +877,25 @@ impl Engine {
         let error = Error::ResponseTooLarge { limit };
         self.metrics.count_rejected(&caller.tenant, &error);
         Err(error)
+    }
+
+    /// Moves the first step of a range to the first one that the caller may see; true where there is none, and the times are as they were.
+    fn is_moved_out(&self, caller: &Caller, times: &mut Times) -> bool {
+        let floor = self.floor(caller);
+        let Times::Range { start, end, step } = times else {
+            return false;
+        };
+        if *start >= floor {
+            return false;
+        }
+        // The others stay where they were: the same dashboard has the same steps with each reload.
+        let hidden = floor.abs_diff(*start).div_ceil(step.unsigned_abs());
+        let first = i128::from(*start) + i128::from(hidden) * i128::from(*step);
+        if first > i128::from(*end) {
+            return true;
+        }
+        *start = first as i64;
+        false
     }
 
     /// The oldest time that the caller may see.

@@ -84,6 +84,49 @@ async fn a_query_behind_the_lookback_limit_is_empty_and_asks_no_core() {
         waited: std::time::Duration::ZERO,
     };
     // The mailbox of this engine is never answered: a read would end in a timeout.
-    let answer = engine().query(&caller, query).await.unwrap();
+    let answer = engine().query(&caller, query.clone()).await.unwrap();
     assert_eq!(answer.value, QueryValue::Vector(Vec::new()));
+
+    // Of a range the steps behind the limit are not there, whatever they would say; the others are the ones that were asked for.
+    let steps = async |text: &str, start, end| {
+        let query = Query {
+            text: text.to_owned(),
+            times: Times::Range {
+                start,
+                end,
+                step: 1_000_000,
+            },
+            ..query.clone()
+        };
+        match engine().query(&caller, query).await?.value {
+            QueryValue::Matrix(series) => {
+                let times = series.iter().flat_map(|one| one.floats.iter());
+                Ok::<Vec<i64>, Error>(times.map(|point| point.t).collect())
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    for text in ["1", "vector(1)"] {
+        let seen = steps(text, 5_500_000, 8_000_000).await.unwrap();
+        assert_eq!(seen, [6_500_000, 7_500_000], "{text}");
+        assert_eq!(
+            steps(text, 6_400_000, 6_400_000).await.unwrap(),
+            [6_400_000],
+            "the limit itself"
+        );
+        assert_eq!(
+            steps(text, 0, 6_399_999).await.unwrap(),
+            [0_i64; 0],
+            "{text}"
+        );
+        assert_eq!(
+            steps(text, 6_300_000, 7_000_000).await.unwrap(),
+            [0_i64; 0],
+            "{text}: the first step is hidden and there is no other"
+        );
+    }
+    assert!(
+        steps("1 +", 0, 1).await.is_err(),
+        "what is no query stays none"
+    );
 }
