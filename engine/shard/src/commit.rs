@@ -105,6 +105,7 @@ impl Core {
             log: &mut self.log,
             reads: &mut self.reads,
             exemplars_max: exemplars_max(&push.limits, self.mailboxes.count()),
+            told: 0,
             stored: 0,
             histograms: 0,
             zeros: 0,
@@ -115,6 +116,7 @@ impl Core {
             late_floats: Vec::new(),
         };
         pass.known(push, &mut outcome);
+        pass.told = outcome.rejected.len();
         pass.fresh(push, &mut outcome);
         pass.log_late_floats();
         let Pass {
@@ -222,16 +224,17 @@ fn other_bytes_max(value: &OtherValue) -> usize {
         }
 }
 
-/// Counts a refused sample; the first of each reason is described.
+/// Counts a refused sample; the first of each reason is described. `told` are the rejections before those that it may be counted with.
 #[cold]
 fn reject(
-    outcome: &mut PushOutcome,
+    (outcome, told): (&mut PushOutcome, usize),
     reason: RejectReason,
     limit: u64,
     index: usize,
     first: impl FnOnce() -> (Labels, i64, f64),
 ) {
-    match outcome.rejected.iter_mut().find(|r| r.reason == reason) {
+    let mut alike = outcome.rejected[told..].iter_mut();
+    match alike.find(|r| r.reason == reason) {
         Some(rejection) => rejection.count += 1,
         None => outcome.rejected.push(Rejection {
             reason,
@@ -254,6 +257,9 @@ struct Pass<'a> {
     bounds: Bounds,
     now_s: u32,
     exemplars_max: usize,
+    /// How many rejections of known series there are, once those have had their turn. Series with labels may stand before them in the body, and only
+    /// who has the body can compare the two: so the first of each reason is told of either.
+    told: usize,
     /// Floats.
     stored: u32,
     histograms: u32,
@@ -470,7 +476,13 @@ impl Pass<'_> {
             let labels = Labels::from_packed(packed).unwrap_or_default();
             (labels, first.0, value)
         };
-        reject(outcome, reason, limit, fresh.index, described);
+        reject(
+            (outcome, self.told),
+            reason,
+            limit,
+            fresh.index,
+            described,
+        );
         false
     }
 
@@ -834,7 +846,7 @@ impl Pass<'_> {
             Admission::Repeated => outcome.repeated += 1,
             Admission::Rejected(reason) => {
                 let described = || (self.memtable.labels(series), time, value);
-                reject(outcome, reason, 0, index, described);
+                reject((outcome, self.told), reason, 0, index, described);
             }
         }
     }

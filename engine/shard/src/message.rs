@@ -272,7 +272,7 @@ pub struct PushOutcome {
     pub starts_ignored: u32,
     /// Exemplars dropped, per reason. Nobody gets an error for them.
     pub exemplars_dropped: Vec<(&'static str, u32)>,
-    /// Samples refused, per reason; the first of each reason is described.
+    /// Samples refused, per reason, those of known series apart from those of series with labels; the first of each is described.
     pub rejected: Vec<Rejection>,
     /// Indexes into `known` whose key is dead: nothing was stored for them, send labels.
     pub dead: Vec<u32>,
@@ -284,7 +284,7 @@ pub struct PushOutcome {
     pub refused_series: Vec<(u32, RejectReason)>,
 }
 
-/// All samples of a push refused for one reason.
+/// All samples of a push refused for one reason: of the series that an alias knew, or of those that came with their labels.
 #[derive(Debug, Clone)]
 pub struct Rejection {
     /// Why.

@@ -138,31 +138,38 @@ impl Origins {
 }
 
 /// Notes the records that a rejection means. Series that are refused as such are told one by one. Of samples that are refused for their times
-/// a core tells the first and how many, since more would cost it something for each that it takes: the others are taken for those that follow.
+/// a core tells the first and how many, since more would cost it something for each that it takes: the others are taken for those that follow,
+/// of series that came with their labels among these, of known ones among those.
 #[cold]
 fn note(records: &mut Vec<u32>, origins: &Origins, outcome: &PushOutcome, rejection: &Rejection) {
-    let series = outcome.refused_series.iter();
-    let series = series.filter(|(_, reason)| *reason == rejection.reason);
-    let before = records.len();
-    records.extend(series.map(|(index, _)| origins.fresh[*index as usize].0));
-    let left = (rejection.count as usize).saturating_sub(records.len() - before);
-    if Cause::of_core(rejection.reason).is_some() {
+    let first = rejection.first_index as usize;
+    let known = origins.known.len();
+    let fresh = known..known + origins.fresh.len();
+    let mut left = rejection.count as usize;
+    if fresh.contains(&first) {
+        let series = outcome.refused_series.iter();
+        let series = series.filter(|(_, reason)| *reason == rejection.reason);
+        let before = records.len();
+        records.extend(series.map(|(index, _)| origins.fresh[*index as usize].0));
+        left = left.saturating_sub(records.len() - before);
+        if Cause::of_core(rejection.reason).is_none() {
+            let following = origins.fresh[first - known..].iter().map(|(at, ..)| *at);
+            records.extend(following.take(left));
+        }
         return;
     }
-    let first = rejection.first_index as usize;
-    let fresh = origins.fresh.iter().map(|(at, ..)| *at);
     let mut others = origins.others.clone();
     others.dedup();
     // Of what is no float a record may have several entries.
-    let skipped = match first.checked_sub(origins.known.len() + origins.fresh.len()) {
+    let skipped = match first.checked_sub(fresh.end) {
         Some(_) => {
             let at = origins.offset(first);
             let place = others.iter().position(|other| *other == at);
-            origins.known.len() + origins.fresh.len() + place.unwrap_or(others.len())
+            known + place.unwrap_or(others.len())
         }
         None => first,
     };
-    let all = origins.known.iter().copied().chain(fresh).chain(others);
+    let all = origins.known.iter().copied().chain(others);
     records.extend(all.skip(skipped).take(left));
 }
 
@@ -338,9 +345,16 @@ mod tests {
         };
         let late = RejectReason::OutOfOrder;
         assert_eq!(noted(late, 2, 1, &[]), [20, 30]);
-        assert_eq!(noted(late, 7, 0, &[]), [10, 20, 30, 5, 40, 50, 60]);
+        assert_eq!(noted(late, 7, 0, &[]), [10, 20, 30, 50, 60]);
         assert_eq!(noted(late, 1, 7, &[]), [60]);
+        // Of series with labels the core tells apart.
+        assert_eq!(noted(late, 7, 3, &[]), [5, 40]);
+        assert_eq!(noted(late, 1, 4, &[]), [40]);
         let limit = RejectReason::PerUserSeriesLimit;
         assert_eq!(noted(limit, 3, 4, &[(1, limit), (0, late)]), [40]);
+        // A series can be refused for its first time, and a known one for a later one: each is noted once.
+        let bounds = RejectReason::OutOfBounds;
+        assert_eq!(noted(bounds, 1, 1, &[(0, bounds)]), [20]);
+        assert_eq!(noted(bounds, 2, 3, &[(0, bounds)]), [5, 5]);
     }
 }

@@ -204,3 +204,45 @@ async fn histograms_beyond_their_rate_are_left_out_and_the_floats_are_stored() {
     assert_eq!(node.counts().await, (2, 4));
     node.cores.stop();
 }
+
+/// Known series had their turn before those that came with their labels, and of one reason only the first of all was told: while aliases were
+/// cold the error was that of another series than with warm ones.
+#[tokio::test]
+async fn the_error_is_the_first_of_the_body_whether_aliases_know_its_series_or_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path(), 1);
+    const NAMES: [&str; 3] = ["float", "histogram", "late"];
+    let series = |name: &str, time: i64| {
+        let mut body = Vec::new();
+        let histogram = [(time, HistogramSample::Float(FloatHistogram::default()))];
+        let is_float = name != "histogram";
+        let floats = &[(time, 1.0)][..usize::from(is_float)];
+        let histograms = &histogram[usize::from(is_float)..];
+        let labels = [("__name__", name)].into_iter();
+        encode::put_series_with(&mut body, labels, floats, histograms);
+        body
+    };
+    let of = |names: &[&str], time| {
+        let body: Vec<u8> = names.iter().flat_map(|name| series(name, time)).collect();
+        node.push(body)
+    };
+    assert_eq!(of(&NAMES, 2000).await.0, 200);
+    for mask in 0..8 {
+        let mut order = NAMES;
+        for _ in 0..NAMES.len() {
+            order.rotate_left(1);
+            node.service.lock().aliases = crate::alias::AliasTable::new(1000);
+            *node.service.counted.lock().unwrap() = crate::alias::Counts::default();
+            let warm = (0..3).filter(|bit| mask >> bit & 1 == 1);
+            let warm: Vec<&str> = warm.map(|bit| NAMES[bit]).collect();
+            assert_eq!(of(&warm, 2000).await.0, 200, "a repeat");
+            let (status, text) = of(&order, 1500).await;
+            let first = format!(
+                "user=a: err: out of order sample. timestamp=1970-01-01T00:00:01.5Z, series={{__name__=\"{}\"}}",
+                order[0]
+            );
+            assert_eq!((status, text), (400, first), "known before: {warm:?}");
+        }
+    }
+    node.cores.stop();
+}
