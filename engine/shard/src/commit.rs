@@ -27,7 +27,7 @@ use crate::memtable::native::Value;
 use crate::memtable::starts::Start;
 use crate::message::{
     CounterStart, OtherSample, OtherValue, Push, PushOutcome, Refusal, RejectReason, Rejection,
-    Zero,
+    Zero, exemplars_share,
 };
 use crate::read::Reads;
 use crate::release::{NOT_STORED, Pushed, Reply};
@@ -104,7 +104,7 @@ impl Core {
             memtable: &mut self.memtable,
             log: &mut self.log,
             reads: &mut self.reads,
-            exemplars_max: exemplars_max(&push.limits, self.mailboxes.count()),
+            exemplars_max: exemplars_share(push.limits.max_exemplars, self.mailboxes.count()),
             told: 0,
             stored: 0,
             histograms: 0,
@@ -178,11 +178,6 @@ const FRESH_COST: usize = 16;
 
 /// What a histogram or an exemplar counts for in the budget of a turn, in float samples.
 const OTHER_COST: usize = 20;
-
-/// A core's share of the exemplars that a tenant may have.
-fn exemplars_max(limits: &TenantLimits, cores: u16) -> usize {
-    limits.max_exemplars.div_ceil(u32::from(cores.max(1))) as usize
-}
 
 /// How far behind the newest sample of its series a sample may be.
 fn window_ms(limits: &TenantLimits) -> i64 {
@@ -476,13 +471,7 @@ impl Pass<'_> {
             let labels = Labels::from_packed(packed).unwrap_or_default();
             (labels, first.0, value)
         };
-        reject(
-            (outcome, self.told),
-            reason,
-            limit,
-            fresh.index,
-            described,
-        );
+        reject((outcome, self.told), reason, limit, fresh.index, described);
         false
     }
 

@@ -320,6 +320,10 @@ impl Core {
             Message::Delete(delete) => self.cuts.order_delete(delete),
             Message::Snapshot(snapshot) => self.cuts.order_snapshot(snapshot),
             Message::Retentions(retentions) => self.memtable.set_retentions(retentions),
+            Message::ExemplarsMax(max) => {
+                let cores = self.mailboxes.count();
+                self.memtable.bound_exemplars(&max, cores);
+            }
             Message::Blocks(news) => self.cut_event(news.0),
             Message::Stop(reply) => {
                 self.mailboxes.of(self.id).close();

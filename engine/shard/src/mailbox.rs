@@ -328,7 +328,7 @@ impl Message {
             }
             Message::Snapshot(snapshot) => (snapshot.reply)(Err(refusal.to_string())),
             // The core has stopped: it wants nothing more of the keeper, and keeps nothing more.
-            Message::Blocks(_) | Message::Retentions(_) => {}
+            Message::Blocks(_) | Message::Retentions(_) | Message::ExemplarsMax(_) => {}
             Message::Stop(reply) => reply(),
         }
     }

@@ -47,13 +47,13 @@ use self::exemplars::Exemplars;
 use self::late::Lates;
 use self::native::Native;
 use self::starts::Starts;
-use crate::Retentions;
 use crate::chunkfile::{ChunkFiles, Place};
 use crate::index::table::Sharded;
 use crate::index::{Index, PairId, Secret};
 use crate::limits::{CHUNK_SPREAD_MS, CUT_MS, FIRST_CHUNK_MS};
 use crate::pages::Pages;
 use crate::quota::{Counter, Quotas, TenantQuota};
+use crate::{ExemplarsMax, Retentions};
 
 /// The tenant of rows that hold no series.
 pub(crate) const NO_TENANT: u32 = u32::MAX;
@@ -377,6 +377,13 @@ impl Memtable {
         for tenant in self.tenants.iter_mut().flatten() {
             let own = self.retentions.get(&tenant.id);
             tenant.retention_ms = own.copied().unwrap_or(default);
+        }
+    }
+
+    /// No tenant has more exemplars than this core's share of what it may have: the oldest leave.
+    pub(crate) fn bound_exemplars(&mut self, max: &ExemplarsMax, cores: u16) {
+        for tenant in self.tenants.iter_mut().flatten() {
+            tenant.exemplars.bound(max.of(&tenant.id, cores));
         }
     }
 

@@ -45,6 +45,8 @@ pub enum Message {
     Purge(PurgeOrder),
     /// How long tenants keep their samples, from now on, also those that do not push.
     Retentions(Arc<Retentions>),
+    /// How many exemplars tenants may have, from now on, also those that do not push.
+    ExemplarsMax(Arc<ExemplarsMax>),
     /// What the keeper answers to a core.
     #[doc(hidden)]
     Blocks(BlockNews),
@@ -72,6 +74,38 @@ impl Flush {
 
 /// How long the samples of tenants are kept that differ from [`crate::Options::retention`], milliseconds.
 pub type Retentions = HashMap<TenantId, i64>;
+
+/// How many exemplars a tenant may have on all cores of a node together.
+#[derive(Debug)]
+pub struct ExemplarsMax {
+    /// Of whom nothing else is said.
+    pub usual: u32,
+    /// Tenants that differ.
+    pub own: HashMap<TenantId, u32>,
+}
+
+impl Default for ExemplarsMax {
+    /// As many as they want.
+    fn default() -> ExemplarsMax {
+        ExemplarsMax {
+            usual: u32::MAX,
+            own: HashMap::new(),
+        }
+    }
+}
+
+impl ExemplarsMax {
+    /// A core's share of them.
+    pub(crate) fn of(&self, tenant: &TenantId, cores: u16) -> usize {
+        let own = self.own.get(tenant);
+        exemplars_share(own.copied().unwrap_or(self.usual), cores)
+    }
+}
+
+/// A core's share of the exemplars that a tenant may have.
+pub(crate) fn exemplars_share(all: u32, cores: u16) -> usize {
+    all.div_ceil(u32::from(cores.max(1))) as usize
+}
 
 /// Nothing that a gateway could make: answers of the keeper to a core's cut.
 pub struct BlockNews(pub(crate) Outcome);

@@ -10,7 +10,7 @@ use crate::limits::{
     CHECKPOINT_LOG_BYTES_DEFAULT, CHUNK_FILE_BYTES_DEFAULT, CHUNK_SAMPLES_DEFAULT,
     QUEUE_BYTES_DEFAULT, READS_MAX_DEFAULT,
 };
-use crate::{Error, Memory, Retentions};
+use crate::{Error, ExemplarsMax, Memory, Retentions};
 
 /// Bytes of the worst sample in a chunk: 146 bits.
 const CHUNK_SAMPLE_BYTES_MAX: usize = 19;
@@ -47,6 +47,8 @@ pub struct Options {
     pub retention: Duration,
     /// Tenants of which another time is kept; [`crate::Message::Retentions`] replaces them.
     pub retentions: Arc<Retentions>,
+    /// How many exemplars of a tenant a start keeps of what it finds in the log; [`crate::Message::ExemplarsMax`] tells of changes, and a push brings its tenant's own.
+    pub exemplars_max: Arc<ExemplarsMax>,
     /// The level above which no series are made; no limit by default.
     pub memory: Memory,
     /// Drop the rest of a corrupt log segment and count it, instead of refusing to start.
@@ -72,6 +74,7 @@ impl Options {
             chunk_file_bytes: CHUNK_FILE_BYTES_DEFAULT,
             retention: Duration::from_secs(24 * 3600),
             retentions: Arc::default(),
+            exemplars_max: Arc::default(),
             memory: Memory::default(),
             salvage: false,
             poison_linger: Duration::from_secs(60),

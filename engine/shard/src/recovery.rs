@@ -324,6 +324,7 @@ pub(crate) fn recover(
             path: dir.clone(),
             reason,
         })?;
+    memtable.bound_exemplars(&options.exemplars_max, count);
     let damaged = memtable.chunks.check(reactor, replayed.next_sequence)?;
     for (file, error) in damaged {
         if !options.salvage {

@@ -41,7 +41,7 @@ use model::TenantId;
 use prometheus::Registry;
 use query::{Engine, SharedResults};
 use reactor::{IoMode, SlotFile};
-use shard::{Cores, Memory, ReplayProgress, Retentions};
+use shard::{Cores, Memory, ReplayProgress};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval};
@@ -134,7 +134,7 @@ async fn live(config: &Config) -> anyhow::Result<()> {
     let memory = memory::watch(config.memory_limit.0, &registry)?;
     let runtime = RuntimeConfig::start(config, &registry)?;
     let series = tokio::select! {
-        series = find_series(config, &memory, runtime.retentions(), secured.ingesters, &registry, (&gateway, &notify)) => series?,
+        series = find_series(config, &memory, &runtime, secured.ingesters, &registry, (&gateway, &notify)) => series?,
         () = signals.next() => {
             tracing::info!("stopped before it served");
             gateway.set_phase(Phase::Stopping);
@@ -518,14 +518,14 @@ async fn stop(
 async fn find_series(
     config: &Config,
     memory: &Memory,
-    retentions: Arc<Retentions>,
+    runtime: &RuntimeConfig,
     dial: Dial,
     registry: &Registry,
     (gateway, notify): (&Arc<Gateway>, &Arc<Notify>),
 ) -> anyhow::Result<Series> {
     let roles = config.roles().map_err(|e| anyhow!("target: {e}"))?;
     if roles.ingester {
-        let cores = start_cores(config, memory, retentions, gateway, notify).await?;
+        let cores = start_cores(config, memory, runtime, gateway, notify).await?;
         return Ok(Series::Here(Box::new(cores)));
     }
     if !roles.distributor && !roles.querier {
@@ -557,12 +557,13 @@ async fn find_series(
 async fn start_cores(
     config: &Config,
     memory: &Memory,
-    retentions: Arc<Retentions>,
+    runtime: &RuntimeConfig,
     gateway: &Arc<Gateway>,
     notify: &Arc<Notify>,
 ) -> anyhow::Result<Cores> {
     let options = shard::Options {
-        retentions,
+        retentions: runtime.retentions(),
+        exemplars_max: runtime.exemplars_max(),
         ..shard_options(config, memory)?
     };
     let shown = Arc::new(Replay::of(options.cores.len()));

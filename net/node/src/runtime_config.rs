@@ -2,7 +2,7 @@
 //!
 //! A change is whatever makes another hash of the content; looking costs one read of the file. A file that cannot be read or is wrong keeps a
 //! node from starting, and later changes nothing: what held goes on holding, and log and metrics tell. What a new file changes goes to the
-//! gateway (`Overrides`), to the cores (how long samples are kept), and to the page `/runtime_config`.
+//! gateway (`Overrides`), to the cores (how long samples are kept, how many exemplars), and to the page `/runtime_config`.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use gateway::{ConfigPages, Gateway};
 use model::{CoreId, TenantId, TenantLimits};
 use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
 use sha2::{Digest, Sha256};
-use shard::{Mailboxes, Message, Retentions};
+use shard::{ExemplarsMax, Mailboxes, Message, Retentions};
 
 use crate::config::{Config, Overridden, overrides_page, read_overrides};
 
@@ -77,6 +77,18 @@ impl RuntimeConfig {
         )
     }
 
+    /// How many exemplars tenants may have.
+    pub(crate) fn exemplars_max(&self) -> Arc<ExemplarsMax> {
+        let usual = self.process.limits.max_exemplars;
+        let own = self.overridden.0.iter();
+        let own = own.filter(|(_, limits)| limits.max_exemplars != usual);
+        let own = own.map(|(id, limits)| (id.clone(), limits.max_exemplars));
+        Arc::new(ExemplarsMax {
+            usual,
+            own: own.collect(),
+        })
+    }
+
     /// Puts what holds now into force.
     pub(crate) fn apply(
         &self,
@@ -86,10 +98,12 @@ impl RuntimeConfig {
     ) {
         let own: HashMap<TenantId, TenantLimits> = self.overridden.0.clone().into_iter().collect();
         overrides.replace(self.process.limits.clone(), own);
-        let retentions = self.retentions();
+        let (retentions, exemplars_max) = (self.retentions(), self.exemplars_max());
         if let Some(mailboxes) = mailboxes {
             for core in 0..mailboxes.count() {
                 let message = Message::Retentions(retentions.clone());
+                mailboxes.send(CoreId(core), message);
+                let message = Message::ExemplarsMax(exemplars_max.clone());
                 mailboxes.send(CoreId(core), message);
             }
         }
@@ -181,8 +195,14 @@ mod tests {
         assert!(start().is_err(), "a file that is not there");
         write("overrides: {a: {nonsense: 1}}");
         assert!(start().is_err());
-        write("overrides: {a: {compactor_blocks_retention_period: 1h}}");
+        write("overrides: {a: {compactor_blocks_retention_period: 1h, max_exemplars: 5}}");
         let mut runtime = start().unwrap();
+        let exemplars = runtime.exemplars_max();
+        assert_eq!(exemplars.usual, config.limits.max_exemplars);
+        assert_eq!(
+            exemplars.own,
+            [(TenantId::new("a").unwrap(), 5)].into_iter().collect()
+        );
         let id = TenantId::new("a").unwrap();
         let kept = |runtime: &RuntimeConfig| runtime.retentions().get(&id).copied();
         assert_eq!(kept(&runtime), Some(3_600_000));

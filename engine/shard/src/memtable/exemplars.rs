@@ -76,6 +76,18 @@ impl Exemplars {
         }
     }
 
+    /// Lets the oldest go until there are no more than `count_max`, and gives back the memory of their places.
+    pub(crate) fn bound(&mut self, count_max: usize) {
+        if self.order.len() <= count_max {
+            return;
+        }
+        while self.order.len() > count_max {
+            self.drop_oldest();
+        }
+        self.order.shrink_to_fit();
+        self.of_series.shrink_to_fit();
+    }
+
     fn drop_oldest(&mut self) {
         let Some((series, stamp)) = self.order.pop_front() else {
             return;
@@ -232,6 +244,23 @@ mod tests {
             [3, 4, 5],
             "places of the former series went first"
         );
+    }
+
+    #[test]
+    fn a_bound_takes_the_oldest_and_one_that_is_kept_nothing() {
+        let mut exemplars = Exemplars::default();
+        for time in 0..6 {
+            exemplars.put((time % 2) as u32, exemplar(time, 1.0, "a"), 10);
+        }
+        exemplars.bound(6);
+        assert_eq!(exemplars.count(), 6);
+        exemplars.bound(2);
+        assert_eq!(
+            (times(&exemplars, 0), times(&exemplars, 1)),
+            (vec![4], vec![5])
+        );
+        exemplars.bound(0);
+        assert!(exemplars.is_empty() && exemplars.bytes() == 0);
     }
 
     #[test]

@@ -101,8 +101,7 @@ impl OpenChunk {
     }
 }
 
-/// Exemplars of a tenant and core that a replay keeps: the limit in force is only known when the tenant pushes, which then
-/// lets the oldest go.
+/// Exemplars of a tenant and core that a replay holds: which of them are the oldest is only known at its end, and then the limit in force applies.
 const EXEMPLARS_REPLAYED_MAX: usize = 1 << 20;
 
 struct Announced {

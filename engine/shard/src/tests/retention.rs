@@ -157,6 +157,64 @@ fn rows_of_many_that_have_left_are_used_again_soon() {
     assert_eq!(begun(&one), settled);
 }
 
+/// Story: after a start the exemplars of the log were all there, however few their tenant may have, until it sent another one.
+#[test]
+fn exemplars_of_a_log_are_bounded_before_their_tenant_pushes_and_when_the_bound_changes() {
+    let mut one = One::new();
+    let now = one.node.cores[0].reactor.wall_ms();
+    let tenants = ["usual", "own"];
+    for tenant in tenants {
+        let series = [labels(&[("__name__", "up")])];
+        let keys = one
+            .push(|r| fresh(tenant, &series, now, unlimited(), r))
+            .keys;
+        let outcome = one.push(|r| {
+            let mut push = empty(tenant, unlimited(), r);
+            push.others.known = (0..6)
+                .map(|i| OtherSample {
+                    series: keys[0].unwrap(),
+                    before: 0,
+                    time: now + i,
+                    value: OtherValue::Exemplar(Box::new(crate::tests::client::exemplar_of(
+                        now + i,
+                        1.0,
+                    ))),
+                })
+                .collect();
+            push
+        });
+        assert_eq!(outcome.exemplars, 6);
+    }
+    let max = |own: u32| {
+        Arc::new(crate::ExemplarsMax {
+            usual: 4,
+            own: [(TenantId::new("own").unwrap(), own)].into(),
+        })
+    };
+    let kept = |one: &One| {
+        let memtable = &one.node.cores[0].memtable;
+        tenants.map(|tenant| {
+            let slot = memtable.find_tenant(&TenantId::new(tenant).unwrap());
+            memtable.tenant(slot.unwrap()).exemplars.count()
+        })
+    };
+    assert_eq!(kept(&one), [6, 6]);
+    let One { sim, node } = one;
+    drop(node);
+    sim.crash();
+    let options = crate::Options {
+        exemplars_max: max(2),
+        ..options(1)
+    };
+    let node = TestNode::start(&sim, &options).unwrap();
+    let mut one = One { sim, node };
+    assert_eq!(kept(&one), [4, 2]);
+    let message = Message::ExemplarsMax(max(0));
+    one.node.mailboxes.send(CoreId(0), message);
+    one.node.turn_until(4, || false);
+    assert_eq!(kept(&one), [4, 0]);
+}
+
 /// Story: with a retention that keeps all, a series of which an exemplar was kept never left, and its tenant neither: exemplars have no age.
 #[test]
 fn exemplars_hold_a_series_for_a_day_where_nothing_else_would_let_it_go() {

@@ -527,7 +527,10 @@ impl Holders for Peers {
                     (snapshot.reply)(Err(reason));
                 }
                 Message::Stop(reply) => reply(),
-                Message::Retentions(_) | Message::Blocks(_) | Message::Purge(_) => {}
+                Message::Retentions(_)
+                | Message::ExemplarsMax(_)
+                | Message::Blocks(_)
+                | Message::Purge(_) => {}
             }
         });
     }
