@@ -95,9 +95,9 @@ fn samples_and_streams_of_chunks_hold_what_was_written() {
     assert_eq!(get.status, 400, "{}", get.text());
 }
 
-/// A stream of chunks used to leave native histograms out without a word.
+/// Integer histograms used to come with float counts, and never in chunks.
 #[test]
-fn histograms_are_read_as_samples_also_where_a_stream_was_asked_for() {
+fn histograms_are_read_as_they_were_written_as_samples_and_in_chunks() {
     let Some(server) = Server::plain() else {
         return;
     };
@@ -107,19 +107,30 @@ fn histograms_are_read_as_samples_also_where_a_stream_was_asked_for() {
     let samples = [(now, histogram(5))];
     wire::remote_write::encode::put_series_with(&mut series, labels.into_iter(), &[], &samples);
     assert_eq!(push(&server, None, &series).status, 200);
-    let asked = request(&labels, now - 1000, now + 1000, &[1, 0]);
-    let answer = read(&server, &snappy(&asked));
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    let asked = |accepted: &[u8]| {
+        let asked = request(&labels, now - 1000, now + 1000, accepted);
+        let answer = read(&server, &snappy(&asked));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer
+    };
+    let answer = asked(&[0]);
     assert_eq!(
         answer.header("content-type"),
         Some("application/x-protobuf")
     );
     let mut unpacked = wire::snappy::Buffer::default();
     wire::snappy::unpack(&answer.body, 1 << 20, &mut unpacked).unwrap();
-    // The sum of the histogram: field 3, a double.
-    let mut sum = vec![0x19];
-    sum.extend_from_slice(&22.5f64.to_le_bytes());
-    assert!(contains(unpacked.as_slice(), &sum));
+    let message = wire::remote_write::encode::histogram_message(now, &histogram(5));
+    assert!(contains(unpacked.as_slice(), &message));
+
+    let answer = asked(&[1, 0]);
+    let media = "application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse";
+    assert_eq!(answer.header("content-type"), Some(media));
+    let chunks = chunk::encode_prometheus_histograms(&[now], &[histogram(5)]);
+    // Type 2, histograms with integer counts; then their bytes.
+    let mut message = vec![0x18, 2];
+    field(&mut message, 4, &chunks[0].bytes, false);
+    assert!(contains(&answer.body, &message));
 }
 
 #[test]

@@ -60,6 +60,6 @@ pub use memory::Account;
 pub use options::Options;
 pub use peers::{Selected, Selection};
 pub use promql::{Explained, NodeCost, SelectorCost, ShardLabels};
-pub use remote_read::{Cursor, ReadSelector, ReadSeries, XorChunk};
+pub use remote_read::{Cursor, PrometheusChunk, PrometheusEncoding, ReadSelector, ReadSeries};
 pub use results::Shared as SharedResults;
 pub use shard::History;

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use block::Run;
-use model::{CounterReset, Labels};
+use model::{CounterReset, FloatHistogram, HistogramSample, Labels};
 use promql::{Columns, Executor, Source, SourceError};
 use shard::{ChunkBytes, ChunkSlice, ReadError, SelectedSeries, load_chunks};
 
@@ -61,10 +61,49 @@ impl Fetched {
         })
     }
 
-    /// Whether any chunk holds native histograms. A chunk that cannot be read is told when it is decoded.
-    pub(crate) fn holds_histograms(&self) -> bool {
-        let mut chunks = self.lists.iter().flatten().flat_map(|one| &one.chunks);
-        chunks.any(|chunk| holds_histograms(&chunk.bytes))
+    /// As [`Source::decode`], behind what is there, with native histograms of either kind.
+    pub(crate) fn decode_rows<H: Native>(
+        &self,
+        (selector, series): (usize, usize),
+        (min, max): (i64, i64),
+        out: &mut Rows<'_, H>,
+    ) -> Result<(), SourceError> {
+        let series = &self.list(selector)[series];
+        let min = min.max(self.floor);
+        let wanted = |c: &&ChunkSlice| c.max_time >= min && c.min_time <= max;
+        let decode = |chunk: &ChunkSlice, out: &mut Rows<'_, H>| {
+            let range = (min, max.min(chunk.max_time));
+            decode_chunk(&chunk.bytes, range, out).map_err(|reason| SourceError {
+                series: series.id,
+                reason,
+            })
+        };
+        let mut rest = &series.chunks[..];
+        while !rest.is_empty() {
+            let (group, behind) = rest.split_at(group_end(rest));
+            rest = behind;
+            if let [chunk] = group {
+                if wanted(&chunk) {
+                    decode(chunk, out)?;
+                }
+                continue;
+            }
+            let mut group: Vec<&ChunkSlice> = group.iter().filter(wanted).collect();
+            // What was logged later comes first, and so it wins.
+            group.sort_by_key(|chunk| Reverse(chunk.bytes.order()));
+            let from = out.times.len();
+            let mut starts = Vec::with_capacity(group.len());
+            for chunk in group {
+                starts.push(out.times.len());
+                decode(chunk, out)?;
+            }
+            straighten(out, from, &starts);
+        }
+        debug_assert!(
+            out.times.is_sorted_by(|a, b| a < b),
+            "a column ascends, no time twice"
+        );
+        Ok(())
     }
 
     /// The series of the first list, where there is one.
@@ -74,6 +113,59 @@ impl Fetched {
 
     fn list(&self, selector: usize) -> &[SelectedSeries] {
         &self.lists[self.of_selector[selector]]
+    }
+}
+
+/// Where samples are decoded to, as in [`Columns`].
+pub(crate) struct Rows<'a, H> {
+    pub(crate) times: &'a mut Vec<i64>,
+    pub(crate) values: &'a mut Vec<f64>,
+    pub(crate) histograms: &'a mut Vec<(u32, H)>,
+}
+
+/// Native histograms as evaluation works on them, with counts that are floats, or as they were written.
+pub(crate) trait Native: Sized {
+    /// Appends those of a sealed chunk.
+    fn decode(
+        sealed: &[u8],
+        range: (i64, i64),
+        times: &mut Vec<i64>,
+        histograms: &mut Vec<Self>,
+    ) -> Result<(), chunk::Error>;
+
+    /// The sample before it is not the one that something was said of about a reset.
+    fn forget_counter_reset(&mut self);
+}
+
+impl Native for FloatHistogram {
+    fn decode(
+        sealed: &[u8],
+        (min, max): (i64, i64),
+        times: &mut Vec<i64>,
+        histograms: &mut Vec<FloatHistogram>,
+    ) -> Result<(), chunk::Error> {
+        chunk::decode_float_histograms(sealed, min, max, times, histograms)
+    }
+
+    fn forget_counter_reset(&mut self) {
+        if self.counter_reset != CounterReset::Gauge {
+            self.counter_reset = CounterReset::Unknown;
+        }
+    }
+}
+
+impl Native for HistogramSample {
+    fn decode(
+        sealed: &[u8],
+        (min, max): (i64, i64),
+        times: &mut Vec<i64>,
+        histograms: &mut Vec<HistogramSample>,
+    ) -> Result<(), chunk::Error> {
+        chunk::decode_histograms(sealed, min, max, times, histograms)
+    }
+
+    fn forget_counter_reset(&mut self) {
+        HistogramSample::forget_counter_reset(self);
     }
 }
 
@@ -176,50 +268,20 @@ impl Source for Fetched {
         out: &mut Columns,
     ) -> Result<(), SourceError> {
         out.clear();
-        let series = &self.list(selector)[series];
-        let min = min.max(self.floor);
-        let wanted = |c: &&ChunkSlice| c.max_time >= min && c.min_time <= max;
-        let decode = |chunk: &ChunkSlice, out: &mut Columns| {
-            let range = (min, max.min(chunk.max_time));
-            decode_chunk(&chunk.bytes, range, out).map_err(|reason| SourceError {
-                series: series.id,
-                reason,
-            })
+        let mut rows = Rows {
+            times: &mut out.times,
+            values: &mut out.values,
+            histograms: &mut out.histograms,
         };
-        let mut rest = &series.chunks[..];
-        while !rest.is_empty() {
-            let (group, behind) = rest.split_at(group_end(rest));
-            rest = behind;
-            if let [chunk] = group {
-                if wanted(&chunk) {
-                    decode(chunk, out)?;
-                }
-                continue;
-            }
-            let mut group: Vec<&ChunkSlice> = group.iter().filter(wanted).collect();
-            // What was logged later comes first, and so it wins.
-            group.sort_by_key(|chunk| Reverse(chunk.bytes.order()));
-            let from = out.times.len();
-            let mut starts = Vec::with_capacity(group.len());
-            for chunk in group {
-                starts.push(out.times.len());
-                decode(chunk, out)?;
-            }
-            straighten(out, from, &starts);
-        }
-        debug_assert!(
-            out.times.is_sorted_by(|a, b| a < b),
-            "a column ascends, no time twice"
-        );
-        Ok(())
+        self.decode_rows((selector, series), (min, max), &mut rows)
     }
 }
 
 /// Appends what a chunk has in a range. Errors: why it cannot be read.
-fn decode_chunk(
+fn decode_chunk<H: Native>(
     bytes: &ChunkBytes,
     (min, max): (i64, i64),
-    out: &mut Columns,
+    out: &mut Rows<'_, H>,
 ) -> Result<(), String> {
     let Some(run) = bytes.packed() else {
         let sealed = bytes.read().map_err(|e| e.to_string())?;
@@ -237,26 +299,16 @@ fn decode_chunk(
     inner
 }
 
-fn decode_sealed(sealed: &[u8], (min, max): (i64, i64), out: &mut Columns) -> Result<(), String> {
+fn decode_sealed<H: Native>(
+    sealed: &[u8],
+    (min, max): (i64, i64),
+    out: &mut Rows<'_, H>,
+) -> Result<(), String> {
     let decoded = match chunk::holds_histograms(sealed) {
-        false => chunk::decode_range(sealed, min, max, &mut out.times, &mut out.values),
+        false => chunk::decode_range(sealed, min, max, out.times, out.values),
         true => decode_histograms(sealed, min, max, out),
     };
     decoded.map_err(|e| e.to_string())
-}
-
-/// Whether a chunk of a block, or one from a core, is of native histograms.
-fn holds_histograms(bytes: &ChunkBytes) -> bool {
-    let Some(run) = bytes.packed() else {
-        return (bytes.read()).is_ok_and(|sealed| chunk::holds_histograms(&sealed));
-    };
-    let mut holds = false;
-    let mut look = |run: Run<'_>| {
-        if let Run::Sealed(sealed) = run {
-            holds = chunk::holds_histograms(sealed.bytes);
-        }
-    };
-    run.decode((i64::MIN, i64::MAX), &mut look).is_ok() && holds
 }
 
 /// How many chunks, from the first one on, have to be decoded together: each overlaps one before it, or comes right behind late samples.
@@ -275,22 +327,22 @@ fn group_end(chunks: &[ChunkSlice]) -> usize {
 
 /// Appends the histograms of a chunk, and an unused float for each. Rare enough to allocate for.
 #[cold]
-fn decode_histograms(
+fn decode_histograms<H: Native>(
     bytes: &[u8],
     min: i64,
     max: i64,
-    out: &mut Columns,
+    out: &mut Rows<'_, H>,
 ) -> Result<(), chunk::Error> {
     let mut histograms = Vec::new();
     let from = out.times.len() as u32;
-    chunk::decode_float_histograms(bytes, min, max, &mut out.times, &mut histograms)?;
+    H::decode(bytes, (min, max), out.times, &mut histograms)?;
     out.values.resize(out.times.len(), 0.0);
     out.histograms.extend((from..).zip(histograms));
     Ok(())
 }
 
 /// Sorts what the columns have from index `from` on by time and keeps the first sample of each. `starts`: where its chunks begin.
-fn straighten(columns: &mut Columns, from: usize, starts: &[usize]) {
+fn straighten<H: Native>(columns: &mut Rows<'_, H>, from: usize, starts: &[usize]) {
     let mut order: Vec<usize> = (from..columns.times.len()).collect();
     order.sort_by_key(|&index| columns.times[index]);
     order.dedup_by_key(|index| columns.times[*index]);
@@ -306,18 +358,20 @@ fn straighten(columns: &mut Columns, from: usize, starts: &[usize]) {
     if held == columns.histograms.len() {
         return;
     }
-    let mut histograms = columns.histograms.split_off(held);
+    let histograms = columns.histograms.split_off(held).into_iter();
+    let mut histograms: Vec<_> = histograms.map(|(index, one)| (index, Some(one))).collect();
     histograms.sort_by_key(|(index, _)| *index);
     for (place, &old) in order.iter().enumerate() {
         let Ok(at) = histograms.binary_search_by_key(&(old as u32), |(index, _)| *index) else {
             continue;
         };
-        let mut histogram = std::mem::take(&mut histograms[at].1);
+        let histogram = &mut histograms[at].1;
+        let mut histogram = histogram.take().expect("no index is in order twice");
         // What was said of a reset was said of the sample before it in its chunk. The first of all has the one before the group, as ever.
         let as_logged =
             place == 0 || (order[place - 1] + 1 == old && starts.binary_search(&old).is_err());
-        if !as_logged && histogram.counter_reset != CounterReset::Gauge {
-            histogram.counter_reset = CounterReset::Unknown;
+        if !as_logged {
+            histogram.forget_counter_reset();
         }
         columns.histograms.push(((from + place) as u32, histogram));
     }
@@ -325,7 +379,7 @@ fn straighten(columns: &mut Columns, from: usize, starts: &[usize]) {
 
 #[cfg(test)]
 mod tests {
-    use model::{Histogram, HistogramSample, SeriesId};
+    use model::{Histogram, SeriesId};
     use promql::Inline;
 
     use super::*;
@@ -397,6 +451,22 @@ mod tests {
             vec![(3, 3.0, no), (4, 4.0, no), (7, 7.0, unknown)],
         );
         assert_eq!(histograms(&both, 0, 9), expected);
+        // As they were written they are of integers.
+        let (mut times, mut values, mut written) = (Vec::new(), Vec::new(), Vec::new());
+        let mut rows = Rows {
+            times: &mut times,
+            values: &mut values,
+            histograms: &mut written,
+        };
+        both.decode_rows((0, 0), (0, 9), &mut rows).unwrap();
+        let count = |sample: &HistogramSample| match sample {
+            HistogramSample::Int(histogram) => histogram.count as f64,
+            HistogramSample::Float(_) => f64::NAN,
+        };
+        let written = (written.iter())
+            .map(|(at, h)| (times[*at as usize], count(h), h.counter_reset()))
+            .collect();
+        assert_eq!((times.clone(), written), expected);
     }
 
     /// Chunks that overlap are decoded together, and those behind late samples; the others as if they were alone. So what is said of resets

@@ -6,8 +6,9 @@
 
 use std::sync::Arc;
 
-use model::{FloatHistogram, Labels, MatchOp, Matcher, Projection};
-use promql::{Columns, Source};
+use chunk::PROMETHEUS_CHUNK_SAMPLES;
+use model::{HistogramSample, Labels, MatchOp, Matcher, Projection};
+use promql::Source;
 
 use crate::engine::{Caller, Engine, Turn};
 use crate::error::Error;
@@ -15,7 +16,7 @@ use crate::fanout::Reach;
 use crate::inflight::Listed;
 use crate::judge::Asking;
 use crate::memory::Account;
-use crate::merge::Fetched;
+use crate::merge::{Fetched, Rows};
 
 /// One selector over one time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +35,9 @@ pub struct Cursor {
     ranges: Vec<(i64, i64)>,
     /// Query and series that come next.
     at: (usize, usize),
-    columns: Columns,
+    times: Vec<i64>,
+    values: Vec<f64>,
+    histograms: Vec<(u32, HistogramSample)>,
     samples: u64,
     samples_max: u64,
     account: Arc<Account>,
@@ -53,13 +56,26 @@ pub struct ReadSeries<'a> {
     pub times: &'a [i64],
     /// Floats, staleness markers included; where a histogram stands, unused.
     pub values: &'a [f64],
-    /// Native histograms by index into `times`.
-    pub histograms: &'a [(u32, FloatHistogram)],
+    /// Native histograms by index into `times`, as they were written.
+    pub histograms: &'a [(u32, HistogramSample)],
+}
+
+/// How the samples of a [`PrometheusChunk`] are encoded. The numbers are those of remote read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PrometheusEncoding {
+    /// Floats.
+    Xor = 1,
+    /// Native histograms with integer counts.
+    Histogram = 2,
+    /// Native histograms with float counts.
+    FloatHistogram = 3,
 }
 
 /// A chunk as Prometheus encodes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct XorChunk {
+pub struct PrometheusChunk {
+    /// Of its bytes.
+    pub encoding: PrometheusEncoding,
     /// First sample's time, milliseconds.
     pub min_time: i64,
     /// Last sample's time.
@@ -93,7 +109,9 @@ impl Engine {
                 source: self.join(caller, catch, turn).await?,
                 ranges,
                 at: (0, 0),
-                columns: Columns::default(),
+                times: Vec::new(),
+                values: Vec::new(),
+                histograms: Vec::new(),
                 samples: 0,
                 samples_max: self.samples_max(caller),
                 account: turn.account.clone(),
@@ -130,13 +148,21 @@ impl Cursor {
                 continue;
             }
             self.at.1 += 1;
+            self.times.clear();
+            self.values.clear();
+            self.histograms.clear();
+            let mut rows = Rows {
+                times: &mut self.times,
+                values: &mut self.values,
+                histograms: &mut self.histograms,
+            };
             self.source
-                .decode(query, at, start, end, &mut self.columns)
+                .decode_rows((query, at), (start, end), &mut rows)
                 .map_err(promql::Error::from)?;
-            if self.columns.times.is_empty() {
+            if self.times.is_empty() {
                 continue;
             }
-            self.samples += self.columns.times.len() as u64;
+            self.samples += self.times.len() as u64;
             if self.samples > self.samples_max {
                 let error = promql::Error::TooManySamples {
                     samples_max: self.samples_max,
@@ -148,9 +174,9 @@ impl Cursor {
             return Ok(Some(ReadSeries {
                 query,
                 labels,
-                times: &self.columns.times,
-                values: &self.columns.values,
-                histograms: &self.columns.histograms,
+                times: &self.times,
+                values: &self.values,
+                histograms: &self.histograms,
             }));
         }
     }
@@ -169,11 +195,6 @@ impl Cursor {
         self.account
     }
 
-    /// Whether native histograms are among the samples: [`ReadSeries::chunks`] would leave them out.
-    pub fn holds_histograms(&self) -> bool {
-        self.source.holds_histograms()
-    }
-
     /// How many queries there are.
     pub fn queries(&self) -> usize {
         self.ranges.len()
@@ -181,33 +202,48 @@ impl Cursor {
 }
 
 impl ReadSeries<'_> {
-    /// The floats as chunks of Prometheus. Histograms are left out: see [`Cursor::holds_histograms`].
-    pub fn chunks(&self) -> Vec<XorChunk> {
-        let mut floats = (Vec::new(), Vec::new());
-        let (times, values) = match self.histograms.is_empty() {
-            true => (self.times, self.values),
-            false => {
-                let is = |at: usize| {
-                    let found = |(index, _): &(u32, FloatHistogram)| *index as usize;
-                    self.histograms.binary_search_by_key(&at, found).is_ok()
-                };
-                for at in (0..self.times.len()).filter(|at| !is(*at)) {
-                    floats.0.push(self.times[at]);
-                    floats.1.push(self.values[at]);
-                }
-                (&floats.0[..], &floats.1[..])
+    /// The samples as chunks of Prometheus, ascending in time: where floats and histograms alternate, each run is a chunk of its own.
+    pub fn chunks(&self) -> Vec<PrometheusChunk> {
+        let mut chunks = Vec::new();
+        let mut from = 0;
+        let mut rest = self.histograms;
+        while from < self.times.len() {
+            let next = rest
+                .first()
+                .map_or(self.times.len(), |(at, _)| *at as usize);
+            self.float_chunks(from..next, &mut chunks);
+            let run = (next..).zip(rest);
+            let run = run.take_while(|(at, (index, _))| *at == *index as usize);
+            let (run, behind) = rest.split_at(run.count());
+            if !run.is_empty() {
+                let times = &self.times[next..next + run.len()];
+                let histograms: Vec<HistogramSample> =
+                    run.iter().map(|(_, histogram)| histogram.clone()).collect();
+                let encoded = chunk::encode_prometheus_histograms(times, &histograms);
+                chunks.extend(encoded.into_iter().map(|chunk| PrometheusChunk {
+                    encoding: match chunk.floats {
+                        true => PrometheusEncoding::FloatHistogram,
+                        false => PrometheusEncoding::Histogram,
+                    },
+                    min_time: chunk.times.0,
+                    max_time: chunk.times.1,
+                    data: chunk.bytes,
+                }));
             }
-        };
-        let size = chunk::PROMETHEUS_CHUNK_SAMPLES;
-        times
-            .chunks(size)
-            .zip(values.chunks(size))
-            .map(|(times, values)| XorChunk {
-                min_time: times[0],
-                max_time: times[times.len() - 1],
-                data: chunk::encode_prometheus_xor(times, values),
-            })
-            .collect()
+            (from, rest) = (next + run.len(), behind);
+        }
+        chunks
+    }
+
+    fn float_chunks(&self, part: std::ops::Range<usize>, chunks: &mut Vec<PrometheusChunk>) {
+        let times = self.times[part.clone()].chunks(PROMETHEUS_CHUNK_SAMPLES);
+        let values = self.values[part].chunks(PROMETHEUS_CHUNK_SAMPLES);
+        chunks.extend(times.zip(values).map(|(times, values)| PrometheusChunk {
+            encoding: PrometheusEncoding::Xor,
+            min_time: times[0],
+            max_time: times[times.len() - 1],
+            data: chunk::encode_prometheus_xor(times, values),
+        }));
     }
 }
 
@@ -237,4 +273,55 @@ fn shown(selectors: &[ReadSelector]) -> String {
         format!("{{{}}}", matchers.collect::<Vec<_>>().join(","))
     };
     selectors.iter().map(one).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{FloatHistogram, Histogram};
+
+    use super::*;
+
+    #[test]
+    fn chunks_ascend_where_floats_and_both_kinds_of_histograms_alternate() {
+        let int = |count: u64| {
+            HistogramSample::Int(Histogram {
+                count,
+                zero_count: count,
+                ..Histogram::default()
+            })
+        };
+        let float = HistogramSample::Float(FloatHistogram::default());
+        let histograms = [(1, int(1)), (2, int(2)), (3, float), (130, int(3))];
+        let times: Vec<i64> = (0..132).collect();
+        let series = ReadSeries {
+            query: 0,
+            labels: &Labels::default(),
+            times: &times,
+            values: &vec![1.0; 132],
+            histograms: &histograms,
+        };
+        let chunks = series.chunks();
+        use PrometheusEncoding::{FloatHistogram as Floats, Histogram as Ints, Xor};
+        let found: Vec<_> = (chunks.iter())
+            .map(|chunk| (chunk.encoding, chunk.min_time, chunk.max_time))
+            .collect();
+        let expected = [
+            (Xor, 0, 0),
+            (Ints, 1, 2),
+            (Floats, 3, 3),
+            (Xor, 4, 123),
+            (Xor, 124, 129),
+            (Ints, 130, 130),
+            (Xor, 131, 131),
+        ];
+        assert_eq!(found, expected);
+        let (mut at, mut read) = (Vec::new(), Vec::new());
+        chunk::decode_prometheus_histograms(&chunks[1].data, false, &mut at, &mut read).unwrap();
+        let count = |sample: &HistogramSample| match sample {
+            HistogramSample::Int(histogram) => histogram.count,
+            HistogramSample::Float(_) => unreachable!("they were integers"),
+        };
+        let counts: Vec<u64> = read.iter().map(count).collect();
+        assert_eq!((at, counts), (vec![1, 2], vec![1, 2]));
+    }
 }

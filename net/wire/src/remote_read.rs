@@ -5,7 +5,8 @@
 //! LabelMatcher     { 1 type: 0 = 1 != 2 =~ 3 !~, 2 name, 3 value }
 //! ReadResponse     { 1 results [] }   QueryResult { 1 series [] }      one snappy block
 //! stream of frames: uvarint length, CRC-32C of the message big-endian, ChunkedReadResponse { 1 series [], 2 query index }
-//! ChunkedSeries    { 1 labels [], 2 chunks [] }   Chunk { 1 min ms, 2 max ms, 3 type: 1 XOR, 4 data }
+//! ChunkedSeries    { 1 labels [], 2 chunks [] }   Chunk { 1 min ms, 2 max ms, 3 type, 4 data }
+//! type: 1 XOR, 2 histogram, 3 float histogram
 //! ```
 //!
 //! Hints are skipped: they only allow to send less. Source: Prometheus `prompb/remote.proto`, `storage/remote/chunked.go`.
@@ -50,6 +51,8 @@ pub struct ReadQuery {
 /// A chunk of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadChunk {
+    /// The type.
+    pub encoding: u8,
     /// First sample's time, milliseconds.
     pub min_time: i64,
     /// Last sample's time.
@@ -194,7 +197,7 @@ pub fn put_frame(out: &mut Vec<u8>, query: usize, labels: &Labels, chunks: &[Rea
         let mut message = Vec::with_capacity(chunk.data.len() + 32);
         put_number(&mut message, 1, chunk.min_time as u64);
         put_number(&mut message, 2, chunk.max_time as u64);
-        put_number(&mut message, 3, 1);
+        put_number(&mut message, 3, u64::from(chunk.encoding));
         put_bytes(&mut message, 4, &chunk.data);
         put_bytes(&mut series, 2, &message);
     }
@@ -306,6 +309,7 @@ mod tests {
     fn a_frame_is_length_checksum_and_message() {
         let labels = Labels::from_pairs([("a", "b")]).unwrap();
         let chunk = ReadChunk {
+            encoding: 2,
             min_time: 1,
             max_time: 2,
             data: vec![9],
@@ -314,7 +318,7 @@ mod tests {
         put_frame(&mut out, 3, &labels, &[chunk]);
         let message = [
             0x0a, 0x13, 0x0a, 0x06, 0x0a, 0x01, b'a', 0x12, 0x01, b'b', 0x12, 0x09, 0x08, 1, 0x10,
-            2, 0x18, 1, 0x22, 1, 9, 0x10, 3,
+            2, 0x18, 2, 0x22, 1, 9, 0x10, 3,
         ];
         assert_eq!(out[0] as usize, message.len());
         assert_eq!(out[1..5], crc32c(&message).to_be_bytes());

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
-use model::HistogramSample;
 use query::{Caller, Cursor, Engine, ReadSelector};
 use wire::remote_read::{
     FRAME_BYTES, REQUEST_BYTES_MAX, ReadChunk, ReadRequest, STREAM_CONTENT_TYPE, put_frame,
@@ -38,8 +37,7 @@ pub(super) async fn answer(
     });
     let engine = services.engine.clone();
     let cursor = engine.read(caller, selectors.collect()).await?;
-    // There is no encoder of Prometheus' histogram chunks here, and who asks for a stream understands samples as well.
-    match read.streamed && !cursor.holds_histograms() {
+    match read.streamed {
         true => Ok(streamed(engine, cursor)),
         false => sampled(&engine, cursor).await,
     }
@@ -74,7 +72,7 @@ async fn sampled(engine: &Arc<Engine>, mut cursor: Cursor) -> Result<Response<Bo
             let mut next = series.histograms.iter().peekable();
             for (at, (&time, &value)) in series.times.iter().zip(series.values).enumerate() {
                 match next.next_if(|(index, _)| *index as usize == at) {
-                    Some((_, h)) => histograms.push((time, HistogramSample::Float(h.clone()))),
+                    Some((_, histogram)) => histograms.push((time, histogram.clone())),
                     None => samples.push((time, value)),
                 }
             }
@@ -134,6 +132,7 @@ fn frames(cursor: &mut Cursor) -> Result<Vec<u8>, query::Error> {
         && let Some(series) = cursor.advance()?
     {
         let chunks = series.chunks().into_iter().map(|chunk| ReadChunk {
+            encoding: chunk.encoding as u8,
             min_time: chunk.min_time,
             max_time: chunk.max_time,
             data: chunk.data,
