@@ -183,6 +183,41 @@ fn an_ingester_that_comes_back_with_fewer_cores_is_read_but_not_written_to() {
     });
 }
 
+/// Bounds of one server: what a node sends or takes that is larger fails, and nothing else does.
+#[test]
+fn messages_between_nodes_are_as_large_as_the_ingester_may_send_and_take() {
+    let start = first_scrape();
+    let Some(mut cluster) = Cluster::start("", 1, 1) else {
+        return;
+    };
+    accepted(&cluster.distributor, &request(start, 0..ASKED));
+    let end = ((start + ASKED * SCRAPE) / 1000 - 1).to_string();
+    let asked = |cluster: &Cluster, query: &str| {
+        let params = [("query", query), ("time", &*end)];
+        cluster.frontend.api(None).get("/api/v1/query", &params)
+    };
+    let (small, large) = ("nothing_of_this_name", "{__name__=~\".+\"}[2h]");
+    cluster.ingesters[0].kill();
+    let bound = "-server.grpc-max-send-msg-size-bytes=600";
+    cluster.ingesters[0].restart_with(&["-target=ingester", "-cores=2", bound]);
+    wait_until("small answers", PATIENCE, || {
+        asked(&cluster, small).status == 200
+    });
+    let failed = asked(&cluster, large);
+    assert!(failed.status >= 500, "{}", failed.text());
+    assert!(failed.text().contains("600 bytes"), "{}", failed.text());
+
+    cluster.ingesters[0].kill();
+    let bound = "-server.grpc-max-recv-msg-size-bytes=600";
+    cluster.ingesters[0].restart_with(&["-target=ingester", "-cores=2", bound]);
+    wait_until("all answers", PATIENCE, || {
+        asked(&cluster, large).status == 200
+    });
+    let failed = super::series::push(&cluster.distributor, None, &request(start, ASKED..SCRAPES));
+    assert!(failed.status >= 400, "{}", failed.text());
+    assert!(failed.text().contains("600 bytes"), "{}", failed.text());
+}
+
 #[test]
 fn each_part_does_its_own_work_and_no_other() {
     let Some(cluster) = Cluster::start("", 1, 1) else {

@@ -30,11 +30,55 @@ use crate::tls::Stream;
 /// How often the state of the node is looked at.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// A connection that is silent for that long is asked whether it lives: one that does not holds queries and what was read for them.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
-
 /// Connections that are not served yet.
 const HANDSHAKES_MAX: usize = 256;
+
+/// Bounds of the gRPC server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrpcOptions {
+    /// Largest message that is taken, bytes.
+    pub recv_bytes_max: usize,
+    /// Largest message that is sent, bytes.
+    pub send_bytes_max: usize,
+    /// Calls at once on one connection; others wait at their client. 0: unlimited.
+    pub streams_max: u32,
+    /// A connection that is silent for that long is asked whether it lives: one that does not holds queries and what was read for them. Zero: never.
+    pub keepalive_time: Duration,
+    /// For the answer to that.
+    pub keepalive_timeout: Duration,
+    /// Clients are asked to connect anew after it, so that they find other nodes; calls under way go on. Zero: never.
+    pub connection_age_max: Duration,
+}
+
+impl Default for GrpcOptions {
+    fn default() -> GrpcOptions {
+        GrpcOptions {
+            recv_bytes_max: rpc::MESSAGE_BYTES_MAX,
+            send_bytes_max: rpc::MESSAGE_BYTES_MAX,
+            streams_max: 1000,
+            keepalive_time: Duration::from_secs(10),
+            keepalive_timeout: Duration::from_secs(10),
+            connection_age_max: Duration::ZERO,
+        }
+    }
+}
+
+impl GrpcOptions {
+    fn server(&self) -> tonic::transport::Server {
+        let some = |time: Duration| (!time.is_zero()).then_some(time);
+        let mut server = tonic::transport::Server::builder()
+            .tcp_nodelay(true)
+            .http2_adaptive_window(Some(true))
+            .max_concurrent_streams((self.streams_max > 0).then_some(self.streams_max))
+            .http2_keepalive_interval(some(self.keepalive_time))
+            .http2_keepalive_timeout(some(self.keepalive_timeout));
+        // Not its grace: with one tonic 0.14 says nothing to the client, and cuts the connection.
+        if let Some(age) = some(self.connection_age_max) {
+            server = server.max_connection_age(age);
+        }
+        server
+    }
+}
 
 /// The running gRPC server.
 #[derive(Debug)]
@@ -61,19 +105,20 @@ impl GrpcServer {
             .spawn(move || {
                 let local = tokio::task::LocalSet::new();
                 local.block_on(&runtime, async move {
+                    let bounds = gateway.options.grpc.clone();
                     let (reads, run) = Local::new();
                     let ingester = IngesterService::new(gateway.clone(), incarnation, reads);
                     let ingester = IngesterServer::new(ingester)
-                        .max_decoding_message_size(rpc::MESSAGE_BYTES_MAX)
-                        .max_encoding_message_size(rpc::MESSAGE_BYTES_MAX);
+                        .max_decoding_message_size(bounds.recv_bytes_max)
+                        .max_encoding_message_size(bounds.send_bytes_max);
                     let check = Check {
                         secret: gateway.options.node_secret.clone(),
                         denied: gateway.denied.clone(),
                     };
                     let ingester = InterceptedService::new(ingester, check.clone());
                     let frontend = FrontendServer::new(FrontendService::new(gateway.clone()))
-                        .max_decoding_message_size(rpc::MESSAGE_BYTES_MAX)
-                        .max_encoding_message_size(rpc::MESSAGE_BYTES_MAX);
+                        .max_decoding_message_size(bounds.recv_bytes_max)
+                        .max_encoding_message_size(bounds.send_bytes_max);
                     let frontend = InterceptedService::new(frontend, check);
                     let (reporter, service) = tonic_health::server::health_reporter();
                     let listener =
@@ -94,11 +139,8 @@ impl GrpcServer {
                         let stream = receiver.recv().await?;
                         Some((Ok::<_, io::Error>(stream), receiver))
                     });
-                    let serve = tonic::transport::Server::builder()
-                        .tcp_nodelay(true)
-                        .http2_adaptive_window(Some(true))
-                        .http2_keepalive_interval(Some(KEEP_ALIVE))
-                        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+                    let serve = bounds
+                        .server()
                         .add_service(service)
                         .add_service(ingester)
                         .add_service(frontend)
@@ -201,7 +243,7 @@ fn status(gateway: &Gateway) -> ServingStatus {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::{Read, Write};
 
     use prometheus::Registry;
     use rpc::ingester::HelloRequest;
@@ -316,6 +358,129 @@ mod tests {
             tonic::Code::Unimplemented
         );
         server.stop();
+    }
+
+    /// What HTTP/2 says on a connection on which nothing is asked: settings and types of frames, until the server hangs up, there was `wanted`, or
+    /// `patience` is over.
+    fn told(
+        server: &GrpcServer,
+        wanted: Option<u8>,
+        patience: Duration,
+    ) -> (Vec<(u16, u32)>, Vec<u8>, bool) {
+        let mut stream = std::net::TcpStream::connect(server.address()).unwrap();
+        let wait = Duration::from_millis(50);
+        stream.set_read_timeout(Some(wait)).unwrap();
+        let hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+        stream.write_all(hello).unwrap();
+        let (mut bytes, mut some, mut ended) = (Vec::new(), [0; 4096], false);
+        let begun = Instant::now();
+        loop {
+            let (settings, kinds) = frames(&bytes);
+            let seen = wanted.is_some_and(|wanted| kinds.contains(&wanted));
+            if begun.elapsed() > patience || ended || seen {
+                return (settings, kinds, ended);
+            }
+            match stream.read(&mut some) {
+                Ok(0) => ended = true,
+                Ok(n) => bytes.extend_from_slice(&some[..n]),
+                Err(error) => ended = error.kind() != io::ErrorKind::WouldBlock,
+            }
+        }
+    }
+
+    fn frames(bytes: &[u8]) -> (Vec<(u16, u32)>, Vec<u8>) {
+        let (mut settings, mut kinds) = (Vec::new(), Vec::new());
+        let mut rest = bytes;
+        while let [a, b, c, kind, flags, _, _, _, _, behind @ ..] = rest {
+            let len = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
+            let Some((payload, next)) = behind.split_at_checked(len) else {
+                break;
+            };
+            kinds.push(*kind);
+            if (*kind, flags & 1) == (4, 0) {
+                settings.extend(payload.chunks_exact(6).map(|one| {
+                    let value = u32::from_be_bytes(one[2..].try_into().unwrap());
+                    (u16::from_be_bytes([one[0], one[1]]), value)
+                }));
+            }
+            rest = next;
+        }
+        (settings, kinds)
+    }
+
+    /// Settings of HTTP/2, and types of its frames.
+    const MAX_CONCURRENT_STREAMS: u16 = 3;
+    const PING: u8 = 6;
+    const GO_AWAY: u8 = 7;
+
+    #[test]
+    fn streams_keepalive_and_age_of_connections_are_as_configured() {
+        let server = start(crate::Options {
+            grpc: GrpcOptions {
+                streams_max: 7,
+                keepalive_time: Duration::from_millis(100),
+                keepalive_timeout: Duration::from_millis(100),
+                ..GrpcOptions::default()
+            },
+            ..options()
+        });
+        let (settings, kinds, ended) = told(&server, None, Duration::from_secs(60));
+        assert!(
+            settings.contains(&(MAX_CONCURRENT_STREAMS, 7)),
+            "{settings:?}"
+        );
+        assert!(kinds.contains(&PING) && ended, "{kinds:?}: we never answer");
+        server.stop();
+
+        let server = start(crate::Options {
+            grpc: GrpcOptions {
+                connection_age_max: Duration::from_millis(100),
+                ..GrpcOptions::default()
+            },
+            ..options()
+        });
+        let (_, kinds, _) = told(&server, Some(GO_AWAY), Duration::from_secs(60));
+        assert!(kinds.contains(&GO_AWAY), "{kinds:?}");
+        server.stop();
+
+        let server = start(options());
+        let (settings, kinds, ended) = told(&server, None, Duration::from_millis(400));
+        assert!(
+            settings.contains(&(MAX_CONCURRENT_STREAMS, 1000)),
+            "{settings:?}"
+        );
+        assert!(!kinds.contains(&PING) && !kinds.contains(&GO_AWAY) && !ended);
+        server.stop();
+    }
+
+    #[test]
+    fn messages_are_bounded_as_configured() {
+        let bounded = |recv_bytes_max, send_bytes_max| {
+            let server = start(crate::Options {
+                grpc: GrpcOptions {
+                    recv_bytes_max,
+                    send_bytes_max,
+                    ..GrpcOptions::default()
+                },
+                ..options()
+            });
+            let answer = block_on(async {
+                let calls = dialed(&server, Dial::default()).await.unwrap();
+                let request = rpc::ingester::DeletionsRequest {
+                    tenant: "x".repeat(2000),
+                };
+                let answer = IngesterClient::new(calls).deletions(request).await;
+                answer.unwrap_err()
+            });
+            server.stop();
+            answer
+        };
+        let small = bounded(1000, 1000);
+        assert_eq!(small.code(), tonic::Code::OutOfRange, "{small:?}");
+        assert!(small.message().contains("1000 bytes"), "{small:?}");
+        // It was read, and there is no ingester.
+        let large = bounded(4000, 1000);
+        assert_ne!(large.code(), tonic::Code::OutOfRange, "{large:?}");
     }
 
     #[test]

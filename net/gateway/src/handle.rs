@@ -1,10 +1,11 @@
 //! From a request to its answer: route, method, and who does the work.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use model::TenantId;
+use model::{MatchOp, Matcher, TenantId};
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -50,9 +51,10 @@ async fn counted(thread: &Rc<Thread>, mut request: Request<Received>) -> (Respon
         waited: Duration::ZERO,
         querying: false,
     };
-    let shared =
-        matches!(matched.route, Route::Api(_)) && request.headers().contains_key(header::ORIGIN);
     let querying = matches!(matched.route, Route::Api(_));
+    let origin = request.headers().get(header::ORIGIN);
+    let shared = origin.filter(|_| querying);
+    let shared = shared.map(|origin| gateway.options.cors_origin.allowed(origin));
     // A client may promise anything.
     let bytes = header_number(request.headers(), &header::CONTENT_LENGTH).min(u32::MAX.into());
     gateway
@@ -74,8 +76,8 @@ async fn counted(thread: &Rc<Thread>, mut request: Request<Received>) -> (Respon
         Some(response) => response,
         None => dispatch(thread, matched.route, request).await,
     };
-    if shared {
-        share(response.headers_mut());
+    if let Some(allowed) = shared {
+        share(response.headers_mut(), allowed);
     }
     counted.status = response.status().as_u16();
     if let Some(Waited(waited)) = response.extensions_mut().remove::<Waited>() {
@@ -188,11 +190,41 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// Lets pages of any origin read an answer of the query API, as Prometheus and Cortex do: a Grafana that asks from the browser needs it. The
-/// header of the tenant is not among those that such a page may send.
-fn share(headers: &mut HeaderMap) {
+/// Pages of which origins may read answers of the query API: a Grafana that asks from the browser needs it.
+#[derive(Debug, Clone)]
+pub struct CorsOrigin {
+    /// Of whatever origin.
+    any: bool,
+    fits: Arc<Matcher>,
+}
+
+impl CorsOrigin {
+    /// A regular expression that has to match the whole of the origin. Errors: it is none.
+    pub fn new(regex: &str) -> Result<CorsOrigin, String> {
+        let fits = Matcher::new(MatchOp::Regex, "origin", regex).map_err(|e| e.to_string())?;
+        Ok(CorsOrigin {
+            any: regex == ".*",
+            fits: Arc::new(fits),
+        })
+    }
+
+    /// Which origin an answer names; `None` where the page may not read it.
+    fn allowed(&self, origin: &HeaderValue) -> Option<HeaderValue> {
+        if self.any {
+            return Some(HeaderValue::from_static("*"));
+        }
+        let fits = |text: &str| self.fits.matches(text);
+        origin.to_str().is_ok_and(fits).then(|| origin.clone())
+    }
+}
+
+/// Says which pages may read an answer of the query API, as Prometheus and Cortex do. The header of the tenant is not among those that such a
+/// page may send.
+fn share(headers: &mut HeaderMap, allowed: Option<HeaderValue>) {
+    if let Some(origin) = allowed {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    }
     for (name, value) in [
-        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
         (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, OPTIONS"),
         (
             header::ACCESS_CONTROL_ALLOW_HEADERS,

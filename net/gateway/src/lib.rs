@@ -47,7 +47,8 @@ mod told;
 
 pub use dial::{Dial, NodeSecret};
 pub use frontend::SlowerThan;
-pub use grpc::GrpcServer;
+pub use grpc::{GrpcOptions, GrpcServer};
+pub use handle::CorsOrigin;
 pub use limit_metrics::LimitMetrics;
 pub use server::{Calls, Server};
 pub use state::{

@@ -20,6 +20,8 @@ use crate::auth::Authenticator;
 use crate::dial::{Denied, NodeSecret};
 use crate::frontend::SlowerThan;
 use crate::frontend::flights::Flights;
+use crate::grpc::GrpcOptions;
+use crate::handle::CorsOrigin;
 use crate::metadata::MetadataStore;
 use crate::metrics::Metrics;
 use crate::mode::{Mode, Switch};
@@ -42,6 +44,10 @@ pub struct Options {
     pub http_tls: Option<Arc<Tls>>,
     /// Of the gRPC listener.
     pub grpc_tls: Option<Arc<Tls>>,
+    /// Bounds of the gRPC server.
+    pub grpc: GrpcOptions,
+    /// Which pages may read answers of the query API.
+    pub cors_origin: CorsOrigin,
     /// What other nodes must show there.
     pub node_secret: Option<Arc<NodeSecret>>,
     /// Whether a query may read the data of several.
@@ -336,6 +342,8 @@ pub(crate) mod tests {
             auth: None,
             http_tls: None,
             grpc_tls: None,
+            grpc: GrpcOptions::default(),
+            cors_origin: CorsOrigin::new(".*").unwrap(),
             node_secret: None,
             federation: Federation::default(),
             path_prefix: String::new(),

@@ -113,6 +113,31 @@ pub(crate) struct Server {
     pub(crate) grpc_tls: TlsConfig,
     /// What nodes show each other. Empty: nothing.
     pub(crate) grpc_secret_file: String,
+    pub(crate) grpc: Grpc,
+}
+
+/// Bounds of the gRPC server; zero is none.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Grpc {
+    pub(crate) max_recv_msg_size: ByteSize,
+    pub(crate) max_send_msg_size: ByteSize,
+    pub(crate) max_concurrent_streams: u32,
+    pub(crate) keepalive_time: Duration,
+    pub(crate) keepalive_timeout: Duration,
+    pub(crate) max_connection_age: Duration,
+}
+
+impl Grpc {
+    pub(crate) fn options(&self) -> gateway::GrpcOptions {
+        gateway::GrpcOptions {
+            recv_bytes_max: self.max_recv_msg_size.0 as usize,
+            send_bytes_max: self.max_send_msg_size.0 as usize,
+            streams_max: self.max_concurrent_streams,
+            keepalive_time: self.keepalive_time,
+            keepalive_timeout: self.keepalive_timeout,
+            connection_age_max: self.max_connection_age,
+        }
+    }
 }
 
 /// TLS towards other nodes.
@@ -195,6 +220,8 @@ pub(crate) struct Auth {
 pub(crate) struct Api {
     pub(crate) prometheus_http_prefix: String,
     pub(crate) response_compression_enabled: bool,
+    /// A regular expression.
+    pub(crate) cors_origin: String,
 }
 
 /// See [`Config::distributor`].
@@ -403,10 +430,19 @@ impl Config {
                 http_tls: TlsConfig::default(),
                 grpc_tls: TlsConfig::default(),
                 grpc_secret_file: String::new(),
+                grpc: Grpc {
+                    max_recv_msg_size: ByteSize(100 << 20),
+                    max_send_msg_size: ByteSize(100 << 20),
+                    max_concurrent_streams: 1000,
+                    keepalive_time: Duration::from_secs(10),
+                    keepalive_timeout: Duration::from_secs(10),
+                    max_connection_age: Duration::ZERO,
+                },
             },
             api: Api {
                 prometheus_http_prefix: "/prometheus".to_owned(),
                 response_compression_enabled: true,
+                cors_origin: ".*".to_owned(),
             },
             distributor: Distributor {
                 max_recv_msg_size: ByteSize(100 << 20),
@@ -595,6 +631,8 @@ impl Config {
         }
         self.server.http_tls.validate("server.http_tls_config")?;
         self.server.grpc_tls.validate("server.grpc_tls_config")?;
+        gateway::CorsOrigin::new(&self.api.cors_origin)
+            .map_err(|e| format!("api.cors_origin: {e}"))?;
         let section = "ingester_client.grpc_client_config";
         self.ingester_client.tls.validate(section)?;
         let section = "frontend_worker.grpc_client_config";
@@ -604,6 +642,18 @@ impl Config {
             (
                 "server.http_listen_conn_limit",
                 self.server.http_listen_conn_limit as u64,
+            ),
+            (
+                "server.grpc_server_max_recv_msg_size",
+                self.server.grpc.max_recv_msg_size.0,
+            ),
+            (
+                "server.grpc_server_max_send_msg_size",
+                self.server.grpc.max_send_msg_size.0,
+            ),
+            (
+                "server.grpc_server_keepalive_timeout",
+                self.server.grpc.keepalive_timeout.as_millis() as u64,
             ),
             (
                 "distributor.max_recv_msg_size",
@@ -654,6 +704,17 @@ impl Config {
                 "server.gateway_threads",
                 self.server.gateway_threads as u64,
                 THREADS_MAX,
+            ),
+            // The length of a message has 32 bits.
+            (
+                "server.grpc_server_max_recv_msg_size",
+                self.server.grpc.max_recv_msg_size.0,
+                u32::MAX.into(),
+            ),
+            (
+                "server.grpc_server_max_send_msg_size",
+                self.server.grpc.max_send_msg_size.0,
+                u32::MAX.into(),
             ),
             ("querier.workers", self.querier.workers as u64, THREADS_MAX),
             (

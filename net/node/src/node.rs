@@ -763,6 +763,9 @@ fn gateway_options(config: &Config) -> anyhow::Result<gateway::Options> {
         auth: None,
         http_tls: None,
         grpc_tls: None,
+        grpc: server.grpc.options(),
+        cors_origin: gateway::CorsOrigin::new(&config.api.cors_origin)
+            .map_err(|e| anyhow!("api.cors_origin: {e}"))?,
         node_secret: None,
         federation: Federation {
             enabled: config.tenant_federation.enabled,

@@ -137,6 +137,33 @@ fn tenants_methods_and_paths_are_checked_before_anything_else() {
     server.stop(Duration::from_secs(1));
 }
 
+#[test]
+fn pages_of_other_origins_than_the_configured_ones_may_not_read_answers() {
+    let (server, _gateway) = start(Options {
+        cors_origin: crate::CorsOrigin::new(r"https?://(a|b)\.com").unwrap(),
+        ..options()
+    });
+    for method in ["OPTIONS", "GET"] {
+        let line = format!("{method} /prometheus/api/v1/labels HTTP/1.1\r\nX-Scope-OrgID: a");
+        for (origin, fits) in [
+            ("https://b.com", true),
+            ("http://a.com", true),
+            ("http://c.com", false),
+            ("http://a.com.evil.com", false),
+            ("xhttp://a.com", false),
+        ] {
+            let answer = ask(&server, &format!("{line}\r\nOrigin: {origin}"), "");
+            let allowed = format!("access-control-allow-origin: {origin}\r\n");
+            assert_eq!(answer.contains(&allowed), fits, "{origin}: {answer}");
+            assert_eq!(answer.contains("allow-origin"), fits, "{origin}: {answer}");
+            assert!(answer.contains("access-control-allow-methods: GET, POST, OPTIONS"));
+            assert!(answer.contains("vary: Origin"), "{answer}");
+        }
+    }
+    assert!(crate::CorsOrigin::new("(").is_err());
+    server.stop(Duration::from_secs(1));
+}
+
 /// Story: a sender of version 2 that finds none of these headers takes its receiver for one of version 1 that has stored everything.
 #[test]
 fn a_push_of_version_2_that_is_refused_at_the_door_is_told_that_nothing_is_written() {

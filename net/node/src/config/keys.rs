@@ -1,7 +1,7 @@
 //! The table of keys: for each its name in the file, its flag, a value other than the default (for the tests and the reference), and
 //! its help. Everything else that knows keys is made from it: flags, file, `-help`, `/config`, `docs/config.md` and the tests that
 //! every key can be set by flag and by file and changes nothing but its own field. Keys of OTLP are in [`otlp`], of credentials
-//! and TLS in [`security`], of caches in [`caches`], of tenants in [`limits`] and [`query_limits`]; what is known and not there in [`not_built`].
+//! and TLS in [`security`], of the gRPC server in [`grpc`], of caches in [`caches`], of tenants in [`limits`] and [`query_limits`]; what is known and not there in [`not_built`].
 
 use std::sync::OnceLock;
 
@@ -146,6 +146,7 @@ macro_rules! key {
 mod caches;
 mod directories;
 mod gcs;
+mod grpc;
 mod limits;
 mod not_built;
 mod otlp;
@@ -160,6 +161,7 @@ pub(super) fn keys() -> &'static [Key] {
             process(),
             directories::keys(),
             server(),
+            grpc::keys(),
             security::keys(),
             otlp::keys(),
             paths(),

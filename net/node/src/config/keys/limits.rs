@@ -217,7 +217,7 @@ pub(super) fn keys() -> Vec<Key> {
             "validation.create-grace-period",
             limits.creation_grace_period,
             "1m",
-            "How far ahead of the clock a sample may be."
+            "How far ahead of the clock a sample, or an exemplar, may be."
         ),
         key!(
             "limits.out_of_order_time_window",

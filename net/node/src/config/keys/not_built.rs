@@ -32,6 +32,38 @@ pub(in crate::config) const NOT_BUILT: &[(&str, &str)] = &[
     ("purger", "the purger"),
     ("deletes", "deletion of series"),
     ("configs", "the configs service"),
+    (
+        "server.grpc_server_max_connection_idle",
+        "an end of idle gRPC connections",
+    ),
+    (
+        "server.grpc.keepalive.max-connection-idle",
+        "an end of idle gRPC connections",
+    ),
+    (
+        "server.grpc_server_max_connection_age_grace",
+        "an end of calls on old gRPC connections",
+    ),
+    (
+        "server.grpc.keepalive.max-connection-age-grace",
+        "an end of calls on old gRPC connections",
+    ),
+    (
+        "server.grpc_server_min_time_between_pings",
+        "a bound of clients' pings",
+    ),
+    (
+        "server.grpc.keepalive.min-time-between-pings",
+        "a bound of clients' pings",
+    ),
+    (
+        "server.grpc_server_ping_without_stream_allowed",
+        "a bound of clients' pings",
+    ),
+    (
+        "server.grpc.keepalive.ping-without-stream-allowed",
+        "a bound of clients' pings",
+    ),
     ("memberlist", "the cluster"),
     ("ring", "the cluster"),
     ("consul", "the cluster"),
