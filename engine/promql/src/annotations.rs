@@ -1,11 +1,14 @@
 //! Warnings and infos: what a query could do, but its author should know.
 //!
 //! Texts are those of Prometheus, position included. Functions add to [`Notes`], which knows the expression that is evaluated; each
-//! text is kept once, and the first [`ANNOTATIONS_MAX`] of each kind in their order, so a note per sample costs a look-up. What is kept is the
-//! same in whatever order pieces and shards of a query add theirs; so is the one note that counts, of buckets whose counts fell.
+//! text is kept once, and the first [`ANNOTATIONS_MAX`] of each kind in their order, so a note per sample costs a look-up. How many others there were
+//! is told, as by Prometheus. What is kept is the same in whatever order pieces and shards of a query add theirs; so is the one note that counts,
+//! of buckets whose counts fell.
 
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use model::quoted;
 
 use crate::expr::Span;
 use crate::functions::buckets::Flattened;
@@ -15,13 +18,121 @@ use crate::functions::quantile::go_number;
 /// More texts of one kind than this are not kept: Prometheus answers 10 by default.
 pub const ANNOTATIONS_MAX: usize = 10;
 
+/// Texts of one kind are counted up to this many: 8 bytes each, and those of a query that has more need nobody's exact number.
+const COUNTED_MAX: usize = 4096;
+
 /// The collected texts of one query or of one piece of it.
 #[derive(Debug, Default, Clone)]
 pub struct Annotations {
-    warnings: BTreeSet<String>,
-    infos: BTreeSet<String>,
+    warnings: Texts,
+    infos: Texts,
     /// By place and metric; one info each.
     corrections: BTreeMap<(String, String), Correction>,
+    /// All of these that there were.
+    corrected: Distinct,
+}
+
+/// Of one kind: the first ones, and how many there are.
+#[derive(Debug, Default, Clone)]
+struct Texts {
+    first: BTreeSet<String>,
+    all: Distinct,
+}
+
+impl Texts {
+    fn insert(&mut self, text: String) {
+        if self.all.insert(&text) {
+            self.keep(text);
+        }
+    }
+
+    fn keep(&mut self, text: String) {
+        self.first.insert(text);
+        if self.first.len() > ANNOTATIONS_MAX {
+            self.first.pop_last();
+        }
+    }
+
+    fn merge(&mut self, other: Texts) {
+        other.first.into_iter().for_each(|text| self.keep(text));
+        self.all.merge(other.all);
+    }
+}
+
+/// Counts what is different by its hash: the smallest [`COUNTED_MAX`] of them, so that it is the same in whatever order they come.
+#[derive(Debug, Default, Clone)]
+struct Distinct(BTreeSet<u64>);
+
+impl Distinct {
+    /// False: it was there already.
+    fn insert(&mut self, value: &(impl Hash + ?Sized)) -> bool {
+        let mut hasher = DefaultHasher::new();
+        value.hash(&mut hasher);
+        let is_new = self.0.insert(hasher.finish());
+        self.bound();
+        is_new
+    }
+
+    fn merge(&mut self, other: Distinct) {
+        self.0.extend(other.0);
+        self.bound();
+    }
+
+    fn bound(&mut self) {
+        while self.0.len() > COUNTED_MAX {
+            self.0.pop_last();
+        }
+    }
+}
+
+/// The two kinds, as they are named where some are left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnnotationKind {
+    /// Something is likely to be wrong.
+    Warning,
+    /// Something may be.
+    Info,
+}
+
+impl AnnotationKind {
+    /// The text for those that are left out. Source: Prometheus `util/annotations`, `AsStrings`.
+    fn omitted(self, count: usize) -> String {
+        match self {
+            AnnotationKind::Warning => format!("{count} more warning annotations omitted"),
+            AnnotationKind::Info => format!("{count} more info annotations omitted"),
+        }
+    }
+
+    /// How many a text says that are left out.
+    fn omitted_of(self, text: &str) -> Option<usize> {
+        let count = text.split_once(' ')?.0.parse().ok()?;
+        (self.omitted(count) == text).then_some(count)
+    }
+
+    /// Adds the texts of another piece of a query to those of one, where each has at most [`ANNOTATIONS_MAX`] and may tell of more.
+    ///
+    /// Which those are nobody knows any more: they are taken for the same, as they are where the pieces are times of the same series.
+    pub fn join(self, known: &mut Vec<String>, more: impl IntoIterator<Item = String>) {
+        let told = |texts: &mut Vec<String>| match texts.last().map(|text| self.omitted_of(text)) {
+            Some(Some(count)) => {
+                texts.pop();
+                texts.len() + count
+            }
+            _ => texts.len(),
+        };
+        let mut more: Vec<String> = more.into_iter().collect();
+        let told = told(known).max(told(&mut more));
+        for text in more {
+            if !known.contains(&text) {
+                known.push(text);
+            }
+        }
+        let all = known.len().max(told);
+        known.truncate(ANNOTATIONS_MAX);
+        if all > known.len() {
+            known.push(self.omitted(all - known.len()));
+        }
+    }
 }
 
 /// Flattened buckets of one or more histograms and times.
@@ -62,7 +173,7 @@ impl Correction {
         } = self.flattened;
         let of = match metric {
             "" => String::new(),
-            metric => format!(" for metric name {metric:?}"),
+            metric => format!(" for metric name {}", quoted(metric)),
         };
         format!(
             "PromQL info: input to histogram_quantile needed to be fixed for monotonicity (see \
@@ -86,21 +197,17 @@ fn two_digits(value: f64) -> f64 {
 impl Annotations {
     /// Adds all of `other`.
     pub fn merge(&mut self, other: Annotations) {
-        other
-            .warnings
-            .into_iter()
-            .for_each(|text| insert(&mut self.warnings, text));
-        other
-            .infos
-            .into_iter()
-            .for_each(|text| insert(&mut self.infos, text));
+        self.warnings.merge(other.warnings);
+        self.infos.merge(other.infos);
         for (key, correction) in other.corrections {
             self.correct(key, correction);
         }
+        self.corrected.merge(other.corrected);
     }
 
     /// One that is beyond the bound never comes back, so what is kept has all that was added to it.
     fn correct(&mut self, key: (String, String), more: Correction) {
+        self.corrected.insert(&key);
         let known = self.corrections.entry(key);
         known.and_modify(|c| *c = c.and(more)).or_insert(more);
         if self.corrections.len() > ANNOTATIONS_MAX {
@@ -108,36 +215,39 @@ impl Annotations {
         }
     }
 
-    /// The warnings, sorted.
+    /// The warnings, sorted; last, where there are more than [`ANNOTATIONS_MAX`], how many are left out.
     pub fn warnings(&self) -> Vec<String> {
-        self.warnings.iter().cloned().collect()
+        let first = self.warnings.first.clone();
+        shown(first, self.warnings.all.0.len(), AnnotationKind::Warning)
     }
 
-    /// The infos, sorted.
+    /// The infos, likewise.
     pub fn infos(&self) -> Vec<String> {
-        let mut infos = self.infos.clone();
-        for ((at, metric), correction) in &self.corrections {
-            insert(&mut infos, correction.text(at, metric));
-        }
-        infos.into_iter().collect()
+        let mut first = self.infos.first.clone();
+        let corrections = self.corrections.iter();
+        first.extend(corrections.map(|((at, metric), one)| one.text(at, metric)));
+        let all = self.infos.all.0.len() + self.corrected.0.len();
+        shown(first, all, AnnotationKind::Info)
     }
 
     /// Adds a warning; `text` comes without the prefix.
     pub fn warn(&mut self, text: &str, at: &str) {
-        insert(&mut self.warnings, format!("PromQL warning: {text} ({at})"));
+        self.warnings
+            .insert(format!("PromQL warning: {text} ({at})"));
     }
 
     /// Adds an info; `text` comes without the prefix.
     pub fn info(&mut self, text: &str, at: &str) {
-        insert(&mut self.infos, format!("PromQL info: {text} ({at})"));
+        self.infos.insert(format!("PromQL info: {text} ({at})"));
     }
 }
 
-fn insert(set: &mut BTreeSet<String>, text: String) {
-    set.insert(text);
-    if set.len() > ANNOTATIONS_MAX {
-        set.pop_last();
+fn shown(first: BTreeSet<String>, all: usize, kind: AnnotationKind) -> Vec<String> {
+    let mut texts: Vec<String> = first.into_iter().take(ANNOTATIONS_MAX).collect();
+    if all > texts.len() {
+        texts.push(kind.omitted(all - texts.len()));
     }
+    texts
 }
 
 /// Where a function leaves its notes: the collection and the places of its arguments in the query.
@@ -175,5 +285,60 @@ impl Notes<'_> {
         self.args
             .get(arg)
             .map_or_else(|| "1:1".to_owned(), |span| span.place(self.text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beyond_ten_how_many_are_left_out_is_told_in_whatever_order_they_come() {
+        let of = |range: std::ops::Range<usize>| {
+            let mut notes = Annotations::default();
+            for n in range {
+                notes.warn(&format!("w{n:04}"), "1:1");
+                notes.info(&format!("i{n:04}"), "1:1");
+                notes.warn(&format!("w{n:04}"), "1:1");
+            }
+            notes
+        };
+        let ten = of(0..10);
+        assert_eq!((ten.warnings().len(), ten.infos().len()), (10, 10));
+        let all = of(0..25);
+        for (mut one, other) in [(of(0..18), of(9..25)), (of(9..25), of(0..18))] {
+            one.merge(other);
+            assert_eq!(one.warnings(), all.warnings());
+            assert_eq!(one.infos(), all.infos());
+        }
+        let warnings = all.warnings();
+        assert_eq!(warnings.len(), 11);
+        assert_eq!(warnings[9], "PromQL warning: w0009 (1:1)");
+        assert_eq!(warnings[10], "15 more warning annotations omitted");
+        assert_eq!(all.infos()[10], "15 more info annotations omitted");
+        assert_eq!(
+            of(0..COUNTED_MAX + 50).warnings()[10],
+            "4086 more warning annotations omitted"
+        );
+    }
+
+    #[test]
+    fn pieces_are_joined_with_what_they_left_out() {
+        let texts = |range: std::ops::Range<usize>, omitted: usize| {
+            let mut texts: Vec<String> = range.map(|n| format!("PromQL info: {n} (1:1)")).collect();
+            texts.extend((omitted > 0).then(|| format!("{omitted} more info annotations omitted")));
+            texts
+        };
+        for (mut known, more, joined) in [
+            (texts(0..7, 0), texts(5..10, 0), texts(0..10, 0)),
+            (texts(0..7, 0), texts(5..15, 0), texts(0..10, 5)),
+            (texts(0..10, 3), texts(0..10, 8), texts(0..10, 8)),
+            (texts(0..10, 8), texts(0..10, 3), texts(0..10, 8)),
+            (texts(0..10, 1), texts(10..13, 0), texts(0..10, 3)),
+            (texts(0..0, 0), texts(0..10, 4), texts(0..10, 4)),
+        ] {
+            AnnotationKind::Info.join(&mut known, more);
+            assert_eq!(known, joined);
+        }
     }
 }

@@ -10,7 +10,8 @@ mod parts;
 mod pretty;
 mod print;
 
-pub use print::{duration_text, number_text, quoted};
+pub use model::quoted;
+pub use print::{duration_text, number_text};
 
 use model::Matcher;
 

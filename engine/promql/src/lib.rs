@@ -24,7 +24,7 @@ mod plan;
 mod source;
 mod value;
 
-pub use annotations::ANNOTATIONS_MAX;
+pub use annotations::{ANNOTATIONS_MAX, AnnotationKind};
 pub use error::{Error, ParseError};
 pub use eval::{
     Budget, Evaluated, GRANT_BYTES, NodeCost, Profile, SelectorCost, Shards, Stats, evaluate,

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use model::QueryValue;
-use promql::{Evaluated, Plan, Stats};
+use promql::{AnnotationKind, Evaluated, Plan, Stats};
 use tokio::time::Instant;
 
 use crate::engine::{Caller, Engine, Query, Times, Turn, check_selector, millis};
 use crate::error::Error;
 use crate::memory::value_bytes;
-use crate::results::{Asked, Piece, Request, Session, add_new, join, split};
+use crate::results::{Asked, Piece, Request, Session, join, split};
 
 /// What evaluating a plan gave, and how long its two stages took.
 pub(crate) struct Ran {
@@ -173,7 +173,7 @@ impl Engine {
             (series, infos, size)
         };
         let (series, infos, size) = self.run(put_together).await?;
-        add_new(&mut ran.evaluated.infos, infos);
+        AnnotationKind::Info.join(&mut ran.evaluated.infos, infos);
         if let Some(size) = size {
             self.metrics.count_results(size);
         }
@@ -255,8 +255,8 @@ impl Joined {
             infos: infos.clone(),
         });
         let so_far = &mut self.ran;
-        add_new(&mut so_far.evaluated.warnings, warnings);
-        add_new(&mut so_far.evaluated.infos, infos);
+        AnnotationKind::Warning.join(&mut so_far.evaluated.warnings, warnings);
+        AnnotationKind::Info.join(&mut so_far.evaluated.infos, infos);
         let (stats, more) = (&mut so_far.evaluated.stats, ran.evaluated.stats);
         stats.total_samples += more.total_samples;
         stats.peak_samples = stats.peak_samples.max(more.peak_samples);

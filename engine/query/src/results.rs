@@ -22,13 +22,13 @@ mod shared;
 use std::sync::Arc;
 
 use model::{RangeSeries, TenantId};
-use promql::{Plan, Steps};
+use promql::{AnnotationKind, Plan, Steps};
 use quick_cache::sync::Cache;
 use quick_cache::{OptionsBuilder, Weighter};
 use shard::History;
 
 use part::{Part, View};
-pub(crate) use part::{Piece, add_new, join};
+pub(crate) use part::{Piece, join};
 pub use shared::Shared;
 
 /// A part above this share of the cache would push out too much else.
@@ -328,7 +328,7 @@ impl Session {
     pub(crate) fn infos(&self) -> Vec<String> {
         let mut infos = Vec::new();
         for view in &self.used {
-            add_new(&mut infos, view.infos().iter().cloned());
+            AnnotationKind::Info.join(&mut infos, view.infos().iter().cloned());
         }
         infos
     }

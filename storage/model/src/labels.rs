@@ -10,7 +10,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use crate::varint;
+use crate::{NameScheme, put_quoted, varint};
 
 /// The label that holds the metric's name.
 pub const METRIC_NAME: &str = "__name__";
@@ -339,7 +339,12 @@ impl fmt::Display for Labels {
             if i > 0 {
                 f.write_str(", ")?;
             }
-            write!(f, "{name}={value:?}")?;
+            match NameScheme::Legacy.takes_label(name) {
+                true => f.write_str(name)?,
+                false => put_quoted(f, name)?,
+            }
+            f.write_str("=")?;
+            put_quoted(f, value)?;
         }
         f.write_str("}")
     }

@@ -21,6 +21,7 @@ mod metadata;
 mod prefetch;
 mod projection;
 mod query_rules;
+mod quote;
 pub mod re2;
 mod relabel;
 mod sample;
@@ -45,6 +46,7 @@ pub use projection::Projection;
 pub use query_rules::{
     Asked, Pattern, Priority, QueryAttribute, QueryPriority, QueryRejection, Within,
 };
+pub use quote::{put_quoted, quoted};
 pub use relabel::{RelabelAction, RelabelConfig};
 pub use sample::{STALE_NAN_BITS, Sample, is_stale, same_value, stale_nan};
 pub use tenant::{TENANT_LEN_MAX, TenantError, TenantId};

@@ -24,7 +24,10 @@ pub(crate) fn count_values(
 ) -> Result<Vec<VectorSeries>, Error> {
     assert_eq!(groups.len(), series.len());
     if label.is_empty() || label.contains('\u{fffd}') {
-        return Err(Error::execution(format!("invalid label name {label:?}")));
+        return Err(Error::execution(format!(
+            "invalid label name {}",
+            model::quoted(label)
+        )));
     }
     let labels_of = |group: u32, value: &str| {
         let labels = &group_labels[group as usize];

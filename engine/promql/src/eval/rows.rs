@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use model::Labels;
+use model::{Labels, quoted};
 
 use super::native::Samples;
 use super::select::{Take, Windows, newest, remove_stale, smoothed};
@@ -794,7 +794,8 @@ impl WindowProgram<'_> {
             notes.info(
                 self.range_arg,
                 &format!(
-                    "metric might not be a counter, name does not end in _total/_sum/_count/_bucket: {metric:?}"
+                    "metric might not be a counter, name does not end in _total/_sum/_count/_bucket: {}",
+                    quoted(metric)
                 ),
             );
         }

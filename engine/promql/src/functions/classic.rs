@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use model::{FloatHistogram, Labels};
+use model::{FloatHistogram, Labels, quoted};
 
 use crate::Error;
 use crate::annotations::{Correction, Notes};
@@ -113,7 +113,8 @@ fn group(series: Vec<VectorSeries>, arg: usize, notes: &mut Notes<'_>) -> Vec<Gr
                 notes.warn(
                     arg,
                     &format!(
-                        "bucket label \"le\" is missing or has a malformed value of {le:?}{}",
+                        "bucket label \"le\" is missing or has a malformed value of {}{}",
+                        quoted(le),
                         for_metric(metric)
                     ),
                 );
@@ -140,7 +141,7 @@ fn for_metric(metric: &str) -> String {
     if metric.is_empty() {
         String::new()
     } else {
-        format!(" for metric name {metric:?}")
+        format!(" for metric name {}", quoted(metric))
     }
 }
 

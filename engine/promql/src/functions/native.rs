@@ -6,7 +6,7 @@
 
 pub(crate) mod edges;
 
-use model::{CounterReset, FloatHistogram};
+use model::{CounterReset, FloatHistogram, quoted};
 
 use crate::Error;
 use crate::annotations::Notes;
@@ -168,7 +168,8 @@ pub(crate) fn over_range(
             notes.info(
                 arg,
                 &format!(
-                    "ignored histograms in a range containing both floats and histograms for metric name {metric:?}"
+                    "ignored histograms in a range containing both floats and histograms for metric name {}",
+                    quoted(metric)
                 ),
             );
             float(eval(&floats, args, notes))
@@ -189,7 +190,10 @@ fn warn_of_mix(arg: usize, notes: &mut Notes<'_>) {
     let metric = notes.metric;
     notes.warn(
         arg,
-        &format!("encountered a mix of histograms and floats for metric name {metric:?}"),
+        &format!(
+            "encountered a mix of histograms and floats for metric name {}",
+            quoted(metric)
+        ),
     );
 }
 
@@ -198,7 +202,8 @@ fn warn_of_kinds(arg: usize, notes: &mut Notes<'_>) {
     notes.warn(
         arg,
         &format!(
-            "vector contains a mix of histograms with exponential and custom buckets schemas for metric name {metric:?}"
+            "vector contains a mix of histograms with exponential and custom buckets schemas for metric name {}",
+            quoted(metric)
         ),
     );
 }
@@ -214,7 +219,10 @@ fn report(
     if is_counter && change.gauge {
         notes.warn(
             arg,
-            &format!("this native histogram metric is not a counter: {metric:?}"),
+            &format!(
+                "this native histogram metric is not a counter: {}",
+                quoted(metric)
+            ),
         );
     }
     if change.mixed {
@@ -223,7 +231,10 @@ fn report(
     if !is_counter && change.counter {
         notes.warn(
             arg,
-            &format!("this native histogram metric is not a gauge: {metric:?}"),
+            &format!(
+                "this native histogram metric is not a gauge: {}",
+                quoted(metric)
+            ),
         );
     }
     if change.reconciled_subtracting {

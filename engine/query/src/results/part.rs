@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use model::{QueryValue, RangeSeries};
+use promql::AnnotationKind;
 
 use crate::memory::value_bytes;
 
@@ -124,7 +125,7 @@ pub(super) fn settle(views: &mut Vec<View>, step: i64, bytes_max: u64) {
             }
             let series = join(&[left.slice(), right.slice()]);
             let mut infos = left.part.infos.clone();
-            add_new(&mut infos, right.part.infos.iter().cloned());
+            AnnotationKind::Info.join(&mut infos, right.part.infos.iter().cloned());
             let one = Part::new(left.first, right.last, series, infos);
             settled.truncate(settled.len() - 2);
             settled.push(View::whole(one));
@@ -179,13 +180,4 @@ fn within<T>(points: &[T], first: i64, last: i64, time: impl Fn(&T) -> i64) -> &
     let from = points.partition_point(|point| time(point) < first);
     let until = points.partition_point(|point| time(point) <= last);
     &points[from..until.max(from)]
-}
-
-/// Adds what is not among them, up to as many as a query is answered.
-pub(crate) fn add_new(known: &mut Vec<String>, more: impl IntoIterator<Item = String>) {
-    for text in more {
-        if known.len() < promql::ANNOTATIONS_MAX && !known.contains(&text) {
-            known.push(text);
-        }
-    }
 }

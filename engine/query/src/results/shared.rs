@@ -21,7 +21,7 @@ const SPANS_MAX: usize = 24;
 
 /// What decides the answer beside the key, and is the same in every process of this version: the language, and how a value is written. To be raised with
 /// each change of what a query answers.
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "/2");
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "/3");
 
 /// See the module.
 #[derive(Debug, Clone)]

@@ -2,40 +2,16 @@
 //!
 //! Clients and operators search for these texts, so they are reproduced to the letter. Only made for the first error of a push.
 
-use std::fmt::Write;
+use model::{NameScheme, quoted};
 
 /// `%.200q`: at most 200 characters are shown.
 const SHOWN_CHARS_MAX: usize = 200;
 
-/// As Go's `%q`.
-pub(crate) fn quote(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\u{7}' => out.push_str("\\a"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\u{b}' => out.push_str("\\v"),
-            '\0'..='\u{1f}' | '\u{7f}' => put(&mut out, format_args!("\\x{:02x}", c as u32)),
-            c if c.is_control() => put(&mut out, format_args!("\\u{:04x}", c as u32)),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
-}
-
 /// As Go's `%.200q`: cut to 200 characters, then quoted.
 pub(crate) fn quote_short(text: &str) -> String {
     match text.char_indices().nth(SHOWN_CHARS_MAX) {
-        Some((end, _)) => quote(&text[..end]),
-        None => quote(text),
+        Some((end, _)) => quoted(&text[..end]),
+        None => quoted(text),
     }
 }
 
@@ -47,7 +23,7 @@ pub(crate) fn metric<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) ->
         if label == model::METRIC_NAME && name.is_none() && !value.is_empty() {
             name = Some(value);
         } else {
-            rest.push(format!("{label}={}", quote(value)));
+            rest.push(format!("{label}={}", quoted(value)));
         }
     }
     match (name, rest.is_empty()) {
@@ -61,7 +37,10 @@ pub(crate) fn metric<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) ->
 pub(crate) fn label_set<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     let pairs = pairs
         .into_iter()
-        .map(|(name, value)| format!("{name}={}", quote(value)));
+        .map(|(name, value)| match NameScheme::Legacy.takes_label(name) {
+            true => format!("{name}={}", quoted(value)),
+            false => format!("{}={}", quoted(name), quoted(value)),
+        });
     format!("{{{}}}", pairs.collect::<Vec<_>>().join(", "))
 }
 
@@ -116,11 +95,6 @@ pub(crate) fn general(value: f64) -> String {
     format!("{mantissa}e{sign}{:02}", exponent.abs())
 }
 
-fn put(out: &mut String, arguments: std::fmt::Arguments<'_>) {
-    out.write_fmt(arguments)
-        .expect("writing to a string never fails");
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,7 +102,7 @@ mod tests {
     #[test]
     fn texts_are_quoted_as_go_quotes_them() {
         assert_eq!(
-            quote("a\"b\\c\n\u{1}\u{7f}ü\u{85}"),
+            quoted("a\"b\\c\n\u{1}\u{7f}ü\u{85}"),
             r#""a\"b\\c\n\x01\x7fü\u0085""#
         );
         assert_eq!(quote_short(&"ü".repeat(300)).chars().count(), 202);

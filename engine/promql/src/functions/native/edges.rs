@@ -3,7 +3,7 @@
 //! At an end stands a sample (`anchored`: the last one at or before the start) or what lies on the line between the samples beside it
 //! (`smoothed`). Counters that were reset between two samples start from zero after the first one. Source: Prometheus `promql/functions.go`.
 
-use model::{CounterReset, FloatHistogram};
+use model::{CounterReset, FloatHistogram, quoted};
 
 use super::{Change, Mixed, Outcome, RECONCILED, warn_of_kinds};
 use crate::annotations::Notes;
@@ -104,7 +104,10 @@ fn change(
     if is_counter && used.iter().any(|(_, h)| is_gauge(h)) {
         notes.warn(
             arg,
-            &format!("this native histogram metric is not a counter: {metric:?}"),
+            &format!(
+                "this native histogram metric is not a counter: {}",
+                quoted(metric)
+            ),
         );
     }
     let point = |index: usize| (times[index], &histograms[index].1);
@@ -129,7 +132,10 @@ fn change(
     if !is_counter && !gauges {
         notes.warn(
             arg,
-            &format!("this native histogram metric is not a gauge: {metric:?}"),
+            &format!(
+                "this native histogram metric is not a gauge: {}",
+                quoted(metric)
+            ),
         );
     }
     let mut sums = Sums::new(&right);
