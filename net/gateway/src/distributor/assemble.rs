@@ -889,7 +889,8 @@ impl<'a> Assembler<'a, '_> {
                 Other::Start(..) => {}
                 Other::Exemplar(message) => {
                     self.out.exemplars_in += 1;
-                    match others::exemplar(message, self.names, labels.clone())? {
+                    let time_max = self.rules.times.max;
+                    match others::exemplar(message, self.names, labels.clone(), time_max)? {
                         Ok(exemplar) => {
                             if let Names::V2 { .. } = self.names {
                                 self.take_text(exemplar.labels.packed().len())?;

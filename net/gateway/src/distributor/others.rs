@@ -165,11 +165,12 @@ fn merged<T: Copy>(
 /// Why an exemplar is not kept: the reason in `cortex_discarded_exemplars_total`, and the words.
 pub(crate) type ExemplarRefused = (&'static str, String);
 
-/// Decodes an exemplar and checks it.
+/// Decodes an exemplar and checks it. One later than `time_max` would silence its series: what comes before the newest is out of order.
 pub(crate) fn exemplar(
     message: &[u8],
     names: Names<'_>,
     labels: LabelIter<'_>,
+    time_max: i64,
 ) -> Result<Result<Exemplar, ExemplarRefused>, Malformed> {
     let decoded = match names {
         Names::V1 => exemplar::decode(message),
@@ -200,6 +201,11 @@ pub(crate) fn exemplar(
     if exemplar.time.0 == 0 {
         let what = "exemplar missing timestamp".to_owned();
         return refuse("exemplar_timestamp_invalid", what);
+    }
+    // Cortex takes it; reason as in Mimir.
+    if exemplar.time.0 > time_max {
+        let what = "exemplar timestamp too new".to_owned();
+        return refuse("exemplar_too_far_in_future", what);
     }
     let chars = |text: &str| text.chars().count();
     let pairs = exemplar.labels.iter();

@@ -444,6 +444,35 @@ async fn exemplars_are_refused_in_the_words_of_cortex() {
     }
 }
 
+/// Story: one exemplar of a wrong clock, years ahead, and none that came later was kept: they were out of order.
+#[tokio::test]
+async fn exemplars_of_the_future_are_refused_as_samples_are() {
+    let rig = Rig::new();
+    let newest = NOW + 600_000;
+    for (round, (time, refused)) in [(newest, false), (newest + 1, true)]
+        .into_iter()
+        .enumerate()
+    {
+        let mut exemplar = exemplar_message("abc", 0);
+        exemplar.truncate(exemplar.len() - 1);
+        varint::put_u64(&mut exemplar, time as u64);
+        let at = round as i64 + 1;
+        let body = series_of(UP, &[(0x12, sample(at, 1.0)), (0x1a, exemplar)]);
+        let words = format!(
+            r#"exemplar timestamp too new, timestamp: {time} series: {UP_TEXT} labels: {{trace_id="abc"}}"#
+        );
+        let expected = match refused {
+            true => (400, words),
+            false => (200, String::new()),
+        };
+        assert_eq!(rig.send(snappy::pack(&body)).await, expected);
+    }
+    assert_eq!(rig.others(), [format!("exemplar {newest} before 1")]);
+    assert_eq!(rig.stored("a")[UP_TEXT].len(), 2, "its sample is stored");
+    let discarded = "cortex_discarded_exemplars_total";
+    assert_eq!(rig.metric(discarded, "exemplar_too_far_in_future"), 1.0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn exemplars_count_for_the_rate() {
     let limits = TenantLimits {
