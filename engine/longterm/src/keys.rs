@@ -1,5 +1,8 @@
 //! The names of objects (`docs/formats/bucket.md`).
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
+
 use block::{FileKind, Meta};
 use model::TenantId;
 
@@ -12,8 +15,14 @@ pub(crate) const SHARED: &str = "shared/";
 /// Who writes, where that has to be agreed on.
 pub(crate) const LEASE: &str = "lease.json";
 
-/// For trying out what the store does with conditions.
-pub(crate) const PROBE: &str = "probe";
+/// For trying out what the store does with conditions. By host and directory, so that nodes of one host do not meet there.
+pub(crate) fn probe(node: &str, dir: &Path) -> String {
+    let mut hash = DefaultHasher::new();
+    std::path::absolute(dir)
+        .unwrap_or_else(|_| dir.to_owned())
+        .hash(&mut hash);
+    format!("probe-{node}-{:08x}", hash.finish() as u32)
+}
 
 const INDEX: &str = "index.json";
 const BLOCK: &str = ".block";

@@ -58,6 +58,8 @@ pub struct Uploader {
     pub(crate) retention: Retention,
     pub(crate) metrics: Metrics,
     lease: Holding,
+    /// Of this process alone.
+    chance: u64,
     conditions: Option<Conditions>,
     /// All that have an index; known once the bucket has been listed.
     pub(crate) tenants: Option<BTreeSet<TenantId>>,
@@ -86,6 +88,7 @@ impl Uploader {
         let chance = RandomState::new().hash_one(&options.node);
         Ok(Uploader {
             lease: Holding::new(&options.node, chance),
+            chance,
             options,
             catalog,
             bucket,
@@ -193,8 +196,8 @@ impl Uploader {
         let conditions = match self.conditions {
             Some(conditions) => conditions,
             None => {
-                let key = format!("{}-{}", keys::PROBE, self.options.node);
-                let conditions = probe(&*self.bucket, &key)?;
+                let key = keys::probe(&self.options.node, &self.options.dir);
+                let conditions = probe(&*self.bucket, &key, self.chance)?;
                 self.indexes.set_conditions(conditions);
                 *self.conditions.insert(conditions)
             }

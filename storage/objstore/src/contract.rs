@@ -30,7 +30,7 @@ pub fn run(bucket: &dyn Bucket, claims: Claims) {
     if claims.conditions {
         of_several_who_create_an_object_one_does(bucket);
     }
-    let found = probe(bucket, "probe/object").expect("the bucket can be probed");
+    let found = probe(bucket, "probe/object", 1).expect("the bucket can be probed");
     let expected = match claims.conditions {
         true => Conditions::Kept,
         false => Conditions::Ignored,

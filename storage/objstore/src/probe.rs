@@ -1,6 +1,6 @@
 //! Whether a store keeps its word about conditions: some take them, say yes, and do as if they had not been there.
 
-use crate::bucket::{Bucket, Condition, Etag};
+use crate::bucket::{Bucket, Condition, Etag, list_all};
 use crate::error::Error;
 
 /// What a store does with conditions of puts.
@@ -14,29 +14,48 @@ pub enum Conditions {
 
 /// Tries conditions out on an object of its own, which it removes again.
 ///
-/// Errors: what the store says of plain reads and writes.
-pub fn probe(bucket: &dyn Bucket, key: &str) -> Result<Conditions, Error> {
+/// Whoever else tries with the same key at the same time looks like a store that ignores conditions: so that is said only after a second try
+/// under a key that nobody else has, `KEY-` and the number `chance`. What such a try has left behind, because the process ended in it, goes with the next one.
+///
+/// Errors: what the store says of plain reads and writes; [`Error::Unavailable`] where somebody else wrote to the object meanwhile.
+pub fn probe(bucket: &dyn Bucket, key: &str, chance: u64) -> Result<Conditions, Error> {
+    if let Conditions::Kept = tried(bucket, key)? {
+        return Ok(Conditions::Kept);
+    }
+    let second = format!("{key}-");
+    let mut left = Vec::new();
+    list_all(bucket, &second, &mut |object| left.push(object.key))?;
+    for key in &left {
+        bucket.delete(key)?;
+    }
+    tried(bucket, &format!("{second}{chance:016x}"))
+}
+
+fn tried(bucket: &dyn Bucket, key: &str) -> Result<Conditions, Error> {
     bucket.delete(key)?;
-    let conditions = tried(bucket, key);
+    let conditions = asked(bucket, key);
     let removed = bucket.delete(key);
     let conditions = conditions?;
     removed?;
     Ok(conditions)
 }
 
-fn tried(bucket: &dyn Bucket, key: &str) -> Result<Conditions, Error> {
-    bucket.put(key, b"one", &Condition::Always)?;
-    let refused = |condition: &Condition| match bucket.put(key, b"two", condition) {
-        Err(Error::Condition { .. }) => Ok(true),
-        // Stores that know no conditions say that they are not implemented, or that the request is a bad one.
-        Err(Error::Refused { .. }) | Ok(_) => Ok(false),
+fn asked(bucket: &dyn Bucket, key: &str) -> Result<Conditions, Error> {
+    let put = |bytes: &[u8], condition: &Condition| match bucket.put(key, bytes, condition) {
+        Ok(_) => Ok(Put::Done),
+        Err(Error::Condition { .. }) => Ok(Put::DoesNotHold),
+        // Stores that know no conditions say that they are not implemented, or that the request is a bad one. Without one it is fine then.
+        Err(Error::Refused { .. }) => bucket
+            .put(key, bytes, &Condition::Always)
+            .map(|_| Put::Refused),
         Err(error) => Err(error),
     };
-    if !refused(&Condition::Absent)? {
+    put(b"first", &Condition::Always)?;
+    if put(b"absent", &Condition::Absent)? != Put::DoesNotHold {
         return Ok(Conditions::Ignored);
     }
-    let Some(object) = bucket.get(key)? else {
-        return Ok(Conditions::Ignored);
+    let Some(object) = bucket.get(key)?.filter(|found| found.bytes == b"first") else {
+        return Err(meddled(key));
     };
     let mut other = object.etag.0.clone();
     // Of the same form, and not it.
@@ -49,11 +68,30 @@ fn tried(bucket: &dyn Bucket, key: &str) -> Result<Conditions, Error> {
         };
         other.replace_range(at..=at, digit);
     }
-    let is_kept = refused(&Condition::Is(Etag(other)))?
-        && bucket.put(key, b"two", &Condition::Is(object.etag)).is_ok()
-        && bucket.get(key)?.is_some_and(|found| found.bytes == b"two");
-    Ok(match is_kept {
-        true => Conditions::Kept,
-        false => Conditions::Ignored,
-    })
+    if put(b"other", &Condition::Is(Etag(other)))? != Put::DoesNotHold {
+        return Ok(Conditions::Ignored);
+    }
+    let told = put(b"same", &Condition::Is(object.etag))?;
+    // A put whose answer was lost is repeated below us, and then its condition does not hold any more: what is there tells whether it did.
+    match (told, bucket.get(key)?.map(|found| found.bytes).as_deref()) {
+        (Put::Done | Put::DoesNotHold, Some(b"same")) => Ok(Conditions::Kept),
+        (Put::Refused, _) | (Put::DoesNotHold, Some(b"first")) => Ok(Conditions::Ignored),
+        _ => Err(meddled(key)),
+    }
+}
+
+/// What became of a put.
+#[derive(Debug, PartialEq, Eq)]
+enum Put {
+    Done,
+    DoesNotHold,
+    /// With its condition; without it was taken.
+    Refused,
+}
+
+fn meddled(key: &str) -> Error {
+    Error::Unavailable {
+        key: key.to_owned(),
+        reason: "somebody else wrote to it while conditions were tried out".to_owned(),
+    }
 }

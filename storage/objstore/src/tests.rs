@@ -245,12 +245,41 @@ fn what_the_disk_changes_on_its_way_is_found_before_the_object_has_a_name() {
 #[test]
 fn a_store_that_ignores_conditions_is_found_out() {
     let sim = Sim::new(1);
-    assert_eq!(probe(&sim, "x/probe"), Ok(Conditions::Kept));
+    assert_eq!(probe(&sim, "x/probe", 1), Ok(Conditions::Kept));
     sim.keep_conditions(false);
-    assert_eq!(probe(&sim, "x/probe"), Ok(Conditions::Ignored));
+    assert_eq!(probe(&sim, "x/probe", 1), Ok(Conditions::Ignored));
     assert!(sim.keys().is_empty());
     sim.set_out(true);
-    assert!(probe(&sim, "x/probe").unwrap_err().is_passing());
+    assert!(probe(&sim, "x/probe", 1).unwrap_err().is_passing());
+}
+
+/// Two nodes of one name that started together each took the store for one that ignores conditions, for the rest of their lives.
+#[test]
+fn who_tries_at_the_same_time_is_not_taken_for_a_store_without_conditions() {
+    let sim = Sim::new(2);
+    let found: Vec<_> = std::thread::scope(|scope| {
+        let tries = |chance| {
+            let sim = &sim;
+            move || -> Vec<_> { (0..2000).map(|_| probe(sim, "x", chance)).collect() }
+        };
+        let all = [1, 2, 3].map(|chance| scope.spawn(tries(chance)));
+        all.into_iter()
+            .flat_map(|one| one.join().unwrap())
+            .collect()
+    });
+    let kept = found.iter().filter(|one| **one == Ok(Conditions::Kept));
+    assert!(kept.count() > 0);
+    for one in &found {
+        let is_passing = one.as_ref().is_err_and(Error::is_passing);
+        assert!(is_passing || *one == Ok(Conditions::Kept), "{one:?}");
+    }
+    assert!(sim.keys().is_empty());
+    // What a process that ended in its second try has left goes with the next one's.
+    sim.put("x-00000000000000ff", b"first", &Condition::Always)
+        .unwrap();
+    sim.keep_conditions(false);
+    assert_eq!(probe(&sim, "x", 1), Ok(Conditions::Ignored));
+    assert!(sim.keys().is_empty());
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn a_bucket_of_s3_is_a_bucket() {
     run(&open(&server), claims);
     assert_eq!(server.uploads(), 0, "the broken ones were given up");
     server.keep_conditions(false);
-    assert_eq!(probe(&open(&server), "p"), Ok(Conditions::Ignored));
+    assert_eq!(probe(&open(&server), "p", 1), Ok(Conditions::Ignored));
 }
 
 #[test]
@@ -110,6 +110,31 @@ fn a_condition_whose_answer_is_lost_may_be_told_not_to_hold() {
     let error = bucket.put("a", b"x", &Condition::Absent).unwrap_err();
     assert!(matches!(error, Error::Condition { .. }), "{error:?}");
     assert_eq!(bucket.get("a").unwrap().unwrap().bytes, b"x");
+}
+
+/// One answer that was lost at a start, and the node took its store for one that ignores conditions until its end: it wrote indexes without them, and an older one
+/// that came late undid a newer.
+#[test]
+fn a_lost_answer_does_not_tell_that_conditions_are_ignored() {
+    let server = Server::start();
+    let bucket = open(&server);
+    for (keeps, expected) in [(true, Conditions::Kept), (false, Conditions::Ignored)] {
+        server.keep_conditions(keeps);
+        for lost in 0..9 {
+            let seen = Mutex::new(0);
+            server.plan(move |_| {
+                let mut seen = seen.lock().unwrap();
+                *seen += 1;
+                if *seen == lost + 1 {
+                    Fault::Lost
+                } else {
+                    Fault::None
+                }
+            });
+            let found = probe(&bucket, "p", 1);
+            assert_eq!(found, Ok(expected), "answer {lost} of {keeps}");
+        }
+    }
 }
 
 #[test]
