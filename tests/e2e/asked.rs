@@ -70,6 +70,21 @@ fn label_requests_without_a_start_look_at_the_last_day() {
         series.as_array().map(Vec::len)
     };
     assert_eq!((of(&[]), of(&all)), (Some(1), Some(2)));
+    // Nothing lies between an end and a later start; for queries and exemplars it is an error.
+    let turned = [("start", "200"), ("end", "100")];
+    assert_eq!(names(&turned), Value::from(Vec::<String>::new()));
+    assert_eq!(of(&turned), Some(0));
+    for path in [
+        "label/U__/values",
+        "label/%FF/values",
+        "query_exemplars?query=new&start=200&end=100",
+    ] {
+        let (status, answer) = raw(&server, &format!("GET /prometheus/api/v1/{path}"));
+        assert!(
+            status == 400 && answer.contains("bad_data"),
+            "{path}: {answer}"
+        );
+    }
 }
 
 #[test]

@@ -265,6 +265,10 @@ impl Api<'_> {
     async fn exemplars(&self) -> Result<Response<Body>, ApiError> {
         let text = self.form.first("query").unwrap_or_default().to_owned();
         let range = self.times()?;
+        if range.1 < range.0 {
+            let reason = "invalid parameter \"end\": end timestamp must not be before start time";
+            return Err(ApiError::bad_data(reason));
+        }
         let engine = &self.services.engine;
         let series = engine.exemplars(&self.caller, text, range).await?;
         let lists = series.iter().map(|s| (&s.labels, &s.exemplars[..]));
@@ -273,6 +277,9 @@ impl Api<'_> {
 
     async fn labels(&self, name: Option<String>) -> Result<Response<Body>, ApiError> {
         let lookup = self.lookup()?;
+        if lookup.end < lookup.start {
+            return Ok(self.nothing());
+        }
         let engine = &self.services.engine;
         let texts = match name {
             Some(name) => engine.label_values(&self.caller, &name, lookup).await?,
@@ -284,10 +291,19 @@ impl Api<'_> {
     }
 
     async fn series(&self) -> Result<Response<Body>, ApiError> {
+        let lookup = self.lookup()?;
+        if lookup.end < lookup.start {
+            return Ok(self.nothing());
+        }
         let engine = &self.services.engine;
-        let found = engine.series(&self.caller, self.lookup()?).await?;
+        let found = engine.series(&self.caller, lookup).await?;
         let pieces = ListAnswer::new(found.sets, put_labels, notes(found.truncated));
         Ok(reply::json(self.gzip, held(pieces, found.account)))
+    }
+
+    /// An end before the start is no error in lookups, as in Prometheus; there is nothing between.
+    fn nothing(&self) -> Response<Body> {
+        self.success(false, |out| out.extend_from_slice(b"[]"))
     }
 
     async fn metadata(&self) -> Result<Response<Body>, ApiError> {
@@ -355,10 +371,6 @@ impl Api<'_> {
     fn times(&self) -> Result<(i64, i64), ApiError> {
         let start = self.form.time("start")?.unwrap_or(i64::MIN);
         let end = self.form.time("end")?.unwrap_or(i64::MAX);
-        if end < start {
-            let reason = "invalid parameter \"end\": end timestamp must not be before start time";
-            return Err(ApiError::bad_data(reason));
-        }
         Ok((start, end))
     }
 

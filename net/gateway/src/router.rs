@@ -278,8 +278,12 @@ fn api(path: &str, legacy: bool) -> Matched {
                 named!(Endpoint::Kill(id.unwrap_or_default()), "queries_id")
             }
             Some(name) if !name.contains('/') => {
-                let name = percent_decode_str(name).decode_utf8_lossy().into_owned();
-                named!(Endpoint::LabelValues(name), "label_name_values")
+                // What is not UTF-8 is no name, as the empty one.
+                let name = percent_decode_str(name).decode_utf8().unwrap_or_default();
+                named!(
+                    Endpoint::LabelValues(name.into_owned()),
+                    "label_name_values"
+                )
             }
             _ => named!(Endpoint::Unknown, "other"),
         },

@@ -7,13 +7,12 @@ use crate::reply::ApiError;
 
 /// The label's real name. Errors: an empty name.
 pub(super) fn unescape(name: &str) -> Result<String, ApiError> {
+    let decoded = name.strip_prefix("U__").and_then(decode);
+    let name = decoded.unwrap_or_else(|| name.to_owned());
     if name.is_empty() {
         return Err(ApiError::bad_data("invalid label name: \"\""));
     }
-    Ok(name
-        .strip_prefix("U__")
-        .and_then(decode)
-        .unwrap_or_else(|| name.to_owned()))
+    Ok(name)
 }
 
 /// `None` where the text is not in the notation: the name is then what it says.
@@ -53,6 +52,8 @@ mod tests {
         ] {
             assert_eq!(unescape(text).unwrap(), name, "{text}");
         }
-        assert!(unescape("").is_err());
+        for text in ["", "U__"] {
+            assert!(unescape(text).is_err(), "{text}");
+        }
     }
 }
