@@ -91,6 +91,8 @@ fn args(port: u16) -> Vec<String> {
             "-compactor.cleanup-interval=10s",
             "-blocks-storage.s3.http.request-timeout=30s",
             "-blocks-storage.s3.max-retries=10",
+            // Full before the hour in which memory is looked at: a day of results, which is two hours here, is more.
+            "-frontend.fifocache.max-size-bytes=768KiB",
         ]
         .map(str::to_owned),
     );

@@ -65,7 +65,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How often the disk is looked at.
 const LOOK_AT_DISK: Duration = Duration::from_secs(10);
 
-/// How often metadata that nobody repeats is dropped.
+/// How often metadata that nobody repeats is dropped, and indexes of blocks that nobody asks for. The catalog counts it as minutes.
 const PURGE: Duration = Duration::from_secs(60);
 
 /// How often elections that nobody writes any more are looked for.
@@ -428,7 +428,12 @@ async fn attend(
     loop {
         tokio::select! {
             () = signals.next() => return None,
-            _ = purge.tick() => gateway.purge_metadata(now_ms()),
+            _ = purge.tick() => {
+                gateway.purge_metadata(now_ms());
+                if let Some(cores) = series.cores() {
+                    cores.mailboxes().blocks().let_go_unused();
+                }
+            }
             _ = second.tick() => push.tick(),
             _ = clean.tick() => push.clean_elections(now_ms()).await,
             _ = reload.tick() => {

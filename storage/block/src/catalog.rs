@@ -8,7 +8,8 @@
 //! everything once, before and after. A source all of whose parts are hidden goes; a start that meets it together with the file that was made of it finishes that.
 //! So each merged file is a step of its own that is whole or has not been, however many files a merge writes.
 //!
-//! Indexes (directory and symbols of a tenant in a block) are kept up to [`INDEX_CACHE_BYTES`] and [`INDEX_CACHE_ENTRIES`], those used last.
+//! Indexes (directory and symbols of a tenant in a block, on the disk or elsewhere) are kept up to [`INDEX_CACHE_BYTES`] and [`INDEX_CACHE_ENTRIES`], those used last,
+//! and none that was not used for [`INDEX_IDLE_MINUTES`].
 //!
 //! Deliberately absent: what is written when. Who removes a block takes it out of the catalog before the file goes.
 
@@ -23,7 +24,7 @@ use reactor::{Op, Reactor};
 use crate::deletions::Deletions;
 use crate::error::Error;
 use crate::file::remove_unfinished;
-use crate::limits::{INDEX_CACHE_BYTES, INDEX_CACHE_ENTRIES};
+use crate::limits::{INDEX_CACHE_BYTES, INDEX_CACHE_ENTRIES, INDEX_IDLE_MINUTES};
 use crate::meta::{Meta, Part};
 use crate::reader::{Block, Index};
 use crate::source::{SharedFile, Source};
@@ -181,6 +182,8 @@ struct Cache {
     entries: HashMap<(u128, TenantId), Cached>,
     /// Counts uses.
     now: u64,
+    /// Counts calls of [`Catalog::let_go_unused`].
+    minute: u64,
     bytes: usize,
 }
 
@@ -188,6 +191,7 @@ struct Cache {
 struct Cached {
     slot: Slot,
     used: u64,
+    used_minute: u64,
     bytes: usize,
 }
 
@@ -438,13 +442,14 @@ impl Catalog {
         let slot = {
             let mut cache = self.cache();
             cache.now += 1;
-            let now = cache.now;
+            let (now, minute) = (cache.now, cache.minute);
             let cached = cache.entries.entry(key).or_insert_with(|| Cached {
                 slot: Slot::default(),
                 used: now,
+                used_minute: minute,
                 bytes: 0,
             });
-            cached.used = now;
+            (cached.used, cached.used_minute) = (now, minute);
             Arc::clone(&cached.slot)
         };
         // One loads, others who want the same wait.
@@ -475,6 +480,18 @@ impl Catalog {
             let gone = oldest.and_then(|key| cache.entries.remove(&key));
             cache.bytes -= gone.map_or(cache.bytes, |gone| gone.bytes);
         }
+    }
+
+    /// To be called once a minute: indexes that have not been used for long go.
+    pub fn let_go_unused(&self) {
+        let mut cache = self.cache();
+        let cache = &mut *cache;
+        cache.minute += 1;
+        cache.entries.retain(|_, cached| {
+            let stays = cache.minute - cached.used_minute <= INDEX_IDLE_MINUTES;
+            cache.bytes -= if stays { 0 } else { cached.bytes };
+            stays
+        });
     }
 
     fn change(&self, how: impl FnOnce(&mut Vec<Arc<StoredBlock>>)) {

@@ -38,6 +38,10 @@ pub(crate) const INDEX_CACHE_BYTES: usize = 128 << 20;
 /// See [`INDEX_CACHE_BYTES`].
 pub(crate) const INDEX_CACHE_ENTRIES: usize = 8192;
 
+/// An index that nobody has asked for in so many minutes goes: of the blocks that a dashboard's range has moved past, and of those that the bucket
+/// no longer has.
+pub(crate) const INDEX_IDLE_MINUTES: u64 = 30;
+
 /// Tenants of one file.
 pub const TENANTS_MAX: usize = 1 << 19;
 

@@ -168,7 +168,10 @@ fn append(
             labels: one.labels.clone(),
             ..RangeSeries::default()
         });
+        // To the point: it is kept for long, and is counted by what is in it.
+        series.floats.reserve_exact(floats.len());
         series.floats.extend_from_slice(floats);
+        series.histograms.reserve_exact(histograms.len());
         series.histograms.extend_from_slice(histograms);
         out.push(series);
     }

@@ -6,6 +6,7 @@ use ::model::TenantId;
 use reactor::{Op, OpenMode, Reactor, Sim};
 
 use super::{Content, info, labels, options};
+use crate::limits::INDEX_IDLE_MINUTES;
 use crate::{Catalog, Effort, FileKind, FileWriter};
 
 fn dir() -> PathBuf {
@@ -161,6 +162,35 @@ fn an_index_is_shared_and_let_go_with_its_block() {
     // Whoever has it reads on.
     let index = one.read().unwrap();
     assert_eq!(index.as_ref().unwrap().series_count(), 1);
+}
+
+/// A node whose blocks go to the bucket as soon as they are made kept the index of each that a query had ever looked into, up to 128 MiB.
+#[test]
+fn an_index_that_nobody_asks_for_goes_with_time() {
+    let sim = Sim::new(1);
+    let mut reactor = Reactor::sim(&sim);
+    reactor.create_dirs(&dir()).unwrap();
+    write(&mut reactor, "1.block", 1, "t", &[1, 2, 3]);
+    write(&mut reactor, "2.block", 2, "t", &[4, 5, 6]);
+    let catalog = Catalog::default();
+    catalog.open(&mut reactor, &dir(), &|_| false).unwrap();
+    let tenant = TenantId::new("t").unwrap();
+    let ask = |at: usize| {
+        let block = catalog.list()[at].clone();
+        let slot = catalog.index(&block, &tenant).unwrap().unwrap();
+        catalog.settle(&block, &tenant, &slot);
+        catalog.summary().index_bytes
+    };
+    let (one, both) = (ask(0), ask(1));
+    assert!(0 < one && one < both);
+    for _ in 0..INDEX_IDLE_MINUTES {
+        catalog.let_go_unused();
+        assert_eq!(ask(1), both);
+    }
+    catalog.let_go_unused();
+    let left = catalog.summary().index_bytes;
+    assert!(0 < left && left < both, "the one that is asked for stays");
+    assert_eq!(ask(0), both, "the other is loaded again");
 }
 
 /// Story: a link whose target had gone ended every start.
