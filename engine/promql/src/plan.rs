@@ -14,7 +14,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use model::{Matcher, Projection};
+use model::{Matcher, Projection, Windows};
 
 pub(crate) use build::node_type;
 pub use build::plan;
@@ -88,6 +88,8 @@ pub struct Selector {
     pub projection: Projection,
     /// Whether of each series only the newest sample at or before `max_time` matters.
     pub newest: bool,
+    /// Where steps are so far apart that samples between them are looked at by none: those that are. `None`: all may be.
+    pub windows: Option<Windows>,
 }
 
 /// A query, planned.

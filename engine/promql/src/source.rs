@@ -48,7 +48,7 @@ pub trait Source: Send + Sync {
     /// The labels of a series that the selector wants.
     fn labels(&self, selector: usize, series: usize) -> &Labels;
     /// Replaces the content of `out` by the samples with `min <= time <= max` (milliseconds, inclusive). Where the selector wants the
-    /// newest sample alone ([`crate::Selector::newest`]), older ones may be missing.
+    /// newest sample alone ([`crate::Selector::newest`]), older ones may be missing; where windows are told ([`crate::Selector::windows`]), those outside of them.
     fn decode(
         &self,
         selector: usize,

@@ -309,7 +309,7 @@ impl Look<'_> {
         hold: &mut dyn FnMut(usize) -> bool,
         each: &mut dyn FnMut(FoundRun),
     ) -> Result<(), ReadError> {
-        let (series, range) = (picked.series, (self.reach.min_time, self.reach.max_time));
+        let (series, range) = (picked.series, self.reach.times());
         let mut last: (Option<u32>, Option<Arc<Gone>>) = (None, None);
         let each = &mut |mut found: FoundRun| {
             if picked.deleted.is_empty() {
@@ -319,7 +319,7 @@ impl Look<'_> {
                 last = (Some(found.series), picked.gone(found.series));
             }
             if let Some(gone) = &last.1 {
-                let (min, max) = (found.min_time.max(range.0), found.max_time.min(range.1));
+                let (min, max) = (found.min_time.max(range.min), found.max_time.min(range.max));
                 if gone.covers(min, max) {
                     return;
                 }
@@ -328,7 +328,7 @@ impl Look<'_> {
             each(found);
         };
         let order = block.meta().info.order;
-        match index.runs(file, order, series, range, hold, each) {
+        match index.runs(file, order, series, &range, hold, each) {
             Ok(Some(())) => Ok(()),
             Ok(None) => Err(ReadError::NoMemory),
             Err(error) => Err(failed(error)),

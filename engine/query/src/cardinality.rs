@@ -181,6 +181,7 @@ impl Engine {
             max_time: i64::MAX,
             projection: Projection::All,
             newest: false,
+            windows: None,
         };
         let allowance = Allowance {
             chunks_max: 0,

@@ -422,8 +422,10 @@ impl Engine {
                 max_time: selector.max_time,
                 projection: selector.projection.clone(),
                 newest: selector.newest,
+                windows: selector.windows,
             };
-            let known = reaches.iter().position(|r| *r == reach);
+            // Those that differ in their windows alone have other times but for the floor.
+            let known = reaches.iter_mut().position(|known| known.join(&reach));
             of_selector.push(known.unwrap_or(reaches.len()));
             if known.is_none() {
                 reaches.push(reach);
@@ -497,6 +499,7 @@ impl Engine {
         let list = |reach: &Reach| Answers {
             series: Vec::new(),
             all_labels: reach.projection == Projection::All,
+            windows: reach.windows,
         };
         let mut lists: Vec<Answers> = reaches.iter().map(list).collect();
         let mut sizes = vec![Size::default(); reaches.len()];

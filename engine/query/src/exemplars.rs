@@ -53,6 +53,7 @@ impl Engine {
                         max_time: end,
                         projection: Projection::All,
                         newest: false,
+                        windows: None,
                     })
                     .collect();
                 self.check_patterns(caller, &reaches, turn).await?;

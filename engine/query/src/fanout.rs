@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use block::Catalog;
-use model::{CoreId, Matcher, Projection, TenantId, TenantLimits};
+use model::{CoreId, Matcher, Projection, TenantId, TenantLimits, TimeRange, Windows};
 use shard::{
     Cardinality, CardinalityQuery, Changes, Estimate, EstimateQuery, Flush, History, Hold,
     LabelQuery, Mailboxes, Message, ReadError, Refusal, Select, SelectedSeries, StatsQuery,
@@ -74,9 +74,33 @@ pub(crate) struct Reach {
     pub(crate) projection: Projection,
     /// See [`shard::Select`].
     pub(crate) newest: bool,
+    /// See [`promql::Selector`].
+    pub(crate) windows: Option<Windows>,
 }
 
 impl Reach {
+    pub(crate) fn times(&self) -> TimeRange {
+        TimeRange {
+            min: self.min_time,
+            max: self.max_time,
+            windows: self.windows,
+        }
+    }
+
+    /// Asks for what another asks for too. False where that is another question.
+    pub(crate) fn join(&mut self, other: &Reach) -> bool {
+        let windows = self.windows.filter(|w| other.windows == Some(*w));
+        let as_other = Reach {
+            windows: other.windows,
+            ..self.clone()
+        };
+        let same = as_other == *other;
+        if same {
+            self.windows = windows;
+        }
+        same
+    }
+
     /// Whether nothing can lie in it: an absurd offset, or all of it is older than may be looked at.
     pub(crate) fn is_empty(&self) -> bool {
         self.min_time > self.max_time
@@ -219,6 +243,7 @@ pub(crate) fn select(
             with_starts: false,
             projection: reach.projection.clone(),
             newest: reach.newest,
+            windows: reach.windows,
             series_max: allowance.series_max,
             chunks_max: allowance.chunks_max,
             bytes_max: allowance.bytes_max,

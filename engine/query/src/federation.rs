@@ -165,6 +165,7 @@ mod tests {
             max_time: 1,
             projection,
             newest: false,
+            windows: None,
         }
     }
 

@@ -246,6 +246,7 @@ fn reach(floor: i64, matchers: Arc<[Matcher]>, lookup: &Lookup) -> Reach {
         max_time: lookup.end,
         projection: Projection::All,
         newest: false,
+        windows: None,
     }
 }
 

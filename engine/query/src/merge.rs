@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use block::Run;
-use model::{CounterReset, FloatHistogram, HistogramSample, Labels};
+use model::{CounterReset, FloatHistogram, HistogramSample, Labels, TimeRange, Windows};
 use promql::{Columns, Executor, Source, SourceError};
 use shard::{ChunkBytes, ChunkSlice, ReadError, SelectedSeries, load_chunks};
 
@@ -17,6 +17,8 @@ use shard::{ChunkBytes, ChunkSlice, ReadError, SelectedSeries, load_chunks};
 pub(crate) struct Fetched {
     /// Each series once. By labels where all labels were asked for.
     lists: Vec<Vec<SelectedSeries>>,
+    /// Of each list, of which times samples were asked for.
+    windows: Vec<Option<Windows>>,
     /// For each selector of the plan, its list.
     of_selector: Vec<usize>,
     /// Older samples are hidden.
@@ -29,6 +31,8 @@ pub(crate) struct Answers {
     pub(crate) series: Vec<Vec<SelectedSeries>>,
     /// Whether all labels were asked for, so that no two series have the same.
     pub(crate) all_labels: bool,
+    /// Of what is outside of them some may be missing.
+    pub(crate) windows: Option<Windows>,
 }
 
 /// Fewer series than this are sorted before another thread has woken up.
@@ -55,6 +59,7 @@ impl Fetched {
             false => by_identity(answers.series),
         };
         Ok(Fetched {
+            windows: lists.iter().map(|answers| answers.windows).collect(),
             lists: lists.into_iter().map(join).collect(),
             of_selector,
             floor,
@@ -68,12 +73,16 @@ impl Fetched {
         (min, max): (i64, i64),
         out: &mut Rows<'_, H>,
     ) -> Result<(), SourceError> {
+        let windows = self.windows[self.of_selector[selector]];
         let series = &self.list(selector)[series];
         let min = min.max(self.floor);
-        let wanted = |c: &&ChunkSlice| c.max_time >= min && c.min_time <= max;
+        let range = TimeRange { min, max, windows };
+        // By time alone, so that of the samples of a moment all are here, or none.
+        let wanted = |c: &&ChunkSlice| range.overlaps(c.min_time, c.max_time);
         let decode = |chunk: &ChunkSlice, out: &mut Rows<'_, H>| {
-            let range = (min, max.min(chunk.max_time));
-            decode_chunk(&chunk.bytes, range, out).map_err(|reason| SourceError {
+            let max = max.min(chunk.max_time);
+            let range = TimeRange { max, ..range };
+            decode_chunk(&chunk.bytes, &range, out).map_err(|reason| SourceError {
                 series: series.id,
                 reason,
             })
@@ -280,15 +289,16 @@ impl Source for Fetched {
 /// Appends what a chunk has in a range. Errors: why it cannot be read.
 fn decode_chunk<H: Native>(
     bytes: &ChunkBytes,
-    (min, max): (i64, i64),
+    range: &TimeRange,
     out: &mut Rows<'_, H>,
 ) -> Result<(), String> {
+    let (min, max) = (range.min, range.max);
     let Some(run) = bytes.packed() else {
         let sealed = bytes.read().map_err(|e| e.to_string())?;
         return decode_sealed(&sealed, (min, max), out);
     };
     let mut inner = Ok(());
-    let decoded = run.decode((min, max), &mut |run| match run {
+    let decoded = run.decode(range, &mut |run| match run {
         Run::Floats { times, values } => {
             out.times.extend_from_slice(times);
             out.values.extend_from_slice(values);
@@ -511,6 +521,7 @@ mod tests {
         let answers = Answers {
             series: answers,
             all_labels: true,
+            windows: None,
         };
         Fetched::new(vec![answers], vec![0, 0], floor, &Inline, &|| false).unwrap()
     }
@@ -575,6 +586,7 @@ mod tests {
                 vec![of(3, &[(1, 3.0)]), of(2, &[(2, 2.5)])],
             ],
             all_labels: false,
+            windows: None,
         };
         let fetched = Fetched::new(vec![answers], vec![0], i64::MIN, &Inline, &|| false).unwrap();
         let mut columns: Vec<_> = (0..fetched.count(0))

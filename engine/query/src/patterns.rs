@@ -98,6 +98,7 @@ impl Engine {
             max_time,
             projection: Projection::All,
             newest: false,
+            windows: None,
         };
         let cores = fanout::labels(self.holders(), caller, Some(name), &reach, turn);
         let cores = cores.all(turn).await?;

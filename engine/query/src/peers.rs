@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use model::{Matcher, Projection, QueryPriority, QueryRejection, TenantId, TenantLimits};
+use model::{
+    Matcher, Projection, QueryPriority, QueryRejection, TenantId, TenantLimits, TimeRange, Windows,
+};
 use shard::{Cardinality, ChunkBytes, Estimate, History, ReadError, SelectedSeries};
 
 use crate::blocks::Look;
@@ -31,6 +33,8 @@ pub struct Selection {
     pub with_exemplars: bool,
     /// See [`shard::Select`].
     pub newest: bool,
+    /// See [`shard::Select`].
+    pub windows: Option<Windows>,
     /// Which labels.
     pub projection: Projection,
     /// Bounds of the query on series, chunks, their bytes, and bytes of labels and chunks; 0: none.
@@ -72,6 +76,7 @@ impl Selection {
             max_time: self.max_time,
             projection: self.projection.clone(),
             newest: self.newest,
+            windows: self.windows,
         }
     }
 }
@@ -120,12 +125,14 @@ impl Engine {
                 let series = match selection.wanted() {
                     Wanted::Chunks => {
                         let allowance = self.for_now(allowance);
+                        let times = reach.times();
                         let catch = self
                             .gather_within(caller, vec![reach], vec![0], allowance, turn)
                             .await
                             .map_err(|error| self.for_want_of_memory(error, allowance))?;
                         let fetched = self.join(caller, catch, turn).await?;
-                        self.run(move || in_memory(fetched.into_list())).await??
+                        self.run(move || in_memory(fetched.into_list(), &times))
+                            .await??
                     }
                     wanted => {
                         let here =
@@ -223,12 +230,15 @@ impl Engine {
     }
 }
 
-/// Takes the runs of blocks out of their pages.
-fn in_memory(mut series: Vec<SelectedSeries>) -> Result<Vec<SelectedSeries>, ReadError> {
+/// Takes what is asked for of the runs of blocks out of their pages.
+fn in_memory(
+    mut series: Vec<SelectedSeries>,
+    times: &TimeRange,
+) -> Result<Vec<SelectedSeries>, ReadError> {
     for chunk in series.iter_mut().flat_map(|one| &mut one.chunks) {
         if let Some(run) = chunk.bytes.packed() {
             let order = run.order();
-            let bytes = Arc::from(&*chunk.bytes.read()?);
+            let bytes = Arc::from(&*chunk.bytes.read_of(times)?);
             chunk.bytes = ChunkBytes::told(bytes, order, false);
         }
     }

@@ -261,6 +261,7 @@ fn reach(selector: &ReadSelector, floor: i64) -> Result<Reach, Error> {
         max_time: selector.end,
         projection: Projection::All,
         newest: false,
+        windows: None,
     })
 }
 

@@ -4,14 +4,18 @@
 #[path = "harness/node.rs"]
 mod node;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use compactor::{Compaction, Compactor};
-use model::{CoreId, Labels, MatchOp, QueryValue, TenantId, TenantLimits};
+use model::{
+    CoreId, Labels, MatchOp, Matcher, Projection, QueryValue, SeriesValue, TenantId, TenantLimits,
+    Windows,
+};
 use prometheus::Registry;
-use query::{Caller, Engine, Lookup, Options, Query, ReadSelector, Times};
+use query::{Caller, Engine, Lookup, Options, Query, ReadSelector, Selection, Times};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -322,6 +326,225 @@ async fn answers_do_not_change_by_a_flush_a_compaction_and_a_restart() {
     assert!(compared > 100 && deletes > 10, "{compared}, {deletes}");
     cut.stop();
     twin.stop();
+}
+
+/// Labels, time and value of all points of an answer, sorted.
+fn points(value: QueryValue) -> Vec<(String, i64, u64)> {
+    let mut all = Vec::new();
+    match value {
+        QueryValue::Matrix(series) => {
+            for one in series {
+                assert!(one.histograms.is_empty());
+                let labels = one.labels.to_string();
+                let floats = one.floats.iter();
+                all.extend(floats.map(|p| (labels.clone(), p.t, p.v.to_bits())));
+            }
+        }
+        QueryValue::Vector(samples) => {
+            for one in samples {
+                let SeriesValue::Float(value) = one.value else {
+                    panic!("no histograms were stored");
+                };
+                all.push((one.labels.to_string(), one.t, value.to_bits()));
+            }
+        }
+        other => panic!("{other:?}"),
+    }
+    all.sort();
+    all
+}
+
+impl Node {
+    /// A range query, and the same step by step: what lies between steps is left out of one, and cannot be of the other.
+    async fn both_ways(
+        &self,
+        caller: &Caller,
+        query: &Query,
+    ) -> [Result<Vec<(String, i64, u64)>, String>; 2] {
+        let Times::Range { start, end, step } = query.times else {
+            panic!("a range query");
+        };
+        let whole = self.engine.query(caller, query.clone()).await;
+        let mut steps = Ok(Vec::new());
+        let mut time = start;
+        while time <= end {
+            let times = Times::Instant(time);
+            let one = Query {
+                times,
+                ..query.clone()
+            };
+            let answer = self.engine.query(caller, one).await;
+            match (&mut steps, answer) {
+                (Ok(steps), Ok(answer)) => steps.extend(points(answer.value)),
+                (steps, Err(error)) => *steps = Err(error.to_string()),
+                (Err(_), _) => {}
+            }
+            time += step;
+        }
+        if let Ok(steps) = &mut steps {
+            steps.sort();
+        }
+        let whole = whole.map(|answer| points(answer.value));
+        [whole.map_err(|error| error.to_string()), steps]
+    }
+}
+
+/// Samples in memory and in several blocks, some of them late, some twice with other values, some deleted.
+#[tokio::test]
+async fn steps_far_apart_are_answered_as_they_are_one_by_one() {
+    let begin = 1_700_000_000_000 / HOUR * HOUR;
+    let mut rng = SmallRng::seed_from_u64(12);
+    let mut node = Node::start();
+    node.compact();
+    let limits = TenantLimits {
+        out_of_order_time_window: Duration::from_secs(48 * 3600),
+        ..keeping()
+    };
+    let mut caller = caller("t", begin);
+    let mut now = begin;
+    let (mut compared, mut late) = (0, 0);
+    for round in 0..60 {
+        now += rng.random_range(0..2 * HOUR);
+        for _ in 0..rng.random_range(1..6) {
+            let labels = series(&mut rng);
+            let from = match rng.random_bool(0.3) {
+                true => now - rng.random_range(0..24 * HOUR),
+                false => now,
+            };
+            // On whole minutes or not, so that some of those before are met again.
+            let from = from - from % 60_000 + [0, 0, 17][rng.random_range(0..3)];
+            let interval = [20_000, 60_000][rng.random_range(0..2)];
+            let samples: Vec<(i64, f64)> = (0..rng.random_range(1..200))
+                .map(|n| {
+                    let value = match rng.random_range(0..20) {
+                        0 => f64::from_bits(0x7ff0_0000_0000_0002),
+                        _ => f64::from(rng.random_range(0..100)),
+                    };
+                    (from + n * interval, value)
+                })
+                .collect();
+            let (cores, tenant) = (&node.cores, &caller.tenant);
+            let outcome = node::send(cores, tenant, limits.clone(), &labels, &samples);
+            late += u64::from(from < now && outcome.stored > 0);
+        }
+        if rng.random_bool(0.3) {
+            node.flush();
+        }
+        if rng.random_bool(0.1) {
+            let end = rng.random_range(begin..now + HOUR);
+            let times = (end - rng.random_range(0..4 * HOUR), end);
+            let selectors = DELETES.choose(&mut rng).unwrap().iter();
+            let selectors = selectors.map(|text| (*text).to_owned()).collect();
+            let deleted = node.engine.delete_series(&caller.tenant, selectors, times);
+            deleted.await.unwrap();
+        }
+        if round == 40 {
+            node = node.restart();
+        }
+        caller.now_ms = now;
+        for text in [
+            "up",
+            "sum by (job) (http_total)",
+            "rate(http_total[5m])",
+            "max_over_time(up[20m] offset 13m)",
+            "up offset -7m or up @ 1700000000",
+            "count(count_over_time({__name__=~\".+\"}[30m])) by (job)",
+            "max_over_time(up[6h:40m]) + sum_over_time(up[40m])",
+            "sum(up) or absent(nothing)",
+            "up * on (i, job) http_total",
+            "rate(http_total[5m] anchored)",
+        ] {
+            if rng.random_bool(0.5) {
+                continue;
+            }
+            let step = rng.random_range(60_000..3 * HOUR);
+            let start = now - rng.random_range(0..30 * HOUR);
+            let end = start + step * rng.random_range(1..20) + rng.random_range(0..step);
+            let lookback = [
+                None,
+                Some(Duration::from_secs(37)),
+                Some(Duration::from_secs(3600)),
+            ];
+            let query = Query {
+                lookback: lookback[rng.random_range(0..3)],
+                ..node::query(text, Times::Range { start, end, step })
+            };
+            let [whole, steps] = node.both_ways(&caller, &query).await;
+            assert_eq!(whole, steps, "round {round}: {query:?}");
+            compared += whole.map_or(0, |points| points.len());
+        }
+    }
+    assert!(late > 20 && node.blocks() > 1, "{late} late");
+    assert!(compared > 1000, "{compared} points");
+    node.stop();
+}
+
+#[tokio::test]
+async fn a_query_that_looks_at_little_decodes_little() {
+    const DAY: i64 = 24 * HOUR;
+    let begin = 1_700_000_000_000 / DAY * DAY;
+    let node = Node::start();
+    let caller = caller("t", begin + 20 * DAY);
+    let (minutes, all) = (20 * 24 * 60, 3 * 20 * 24 * 60);
+    for i in ["1", "2", "3"] {
+        let labels = Labels::from_pairs([("__name__", "up"), ("i", i)]).unwrap();
+        let samples: Vec<(i64, f64)> = (0..minutes)
+            .map(|n| (begin + n * 60_000, (n * n % 1009) as f64))
+            .collect();
+        for some in samples.chunks(900) {
+            node.push(&caller.tenant, &labels, some);
+        }
+    }
+    node.flush();
+    assert!(node.blocks() > 0);
+    let times = Times::Range {
+        start: begin + HOUR,
+        end: begin + 20 * DAY,
+        step: DAY,
+    };
+    for (text, least, most) in [
+        ("sum(up)", 3 * 20 * 5, all / 20),
+        ("sum(rate(up[30m]))", 3 * 20 * 30, all / 20),
+        ("sum(count_over_time(up[1d]))", all - 3 * 24 * 60, all),
+    ] {
+        let query = node::query(text, times);
+        let [whole, steps] = node.both_ways(&caller, &query).await;
+        assert_eq!(whole, steps, "{text}");
+        assert_eq!(whole.unwrap().len(), 20, "{text}");
+        let explained = node.engine.explain(&caller, query, true).await.unwrap();
+        let samples = explained.selectors[0].decoded.unwrap().samples as i64;
+        assert!(
+            (least..=most).contains(&samples),
+            "{text}: {samples} of {all}"
+        );
+    }
+    // And so does a node that asks this one.
+    let windows = Windows::new(begin + HOUR, DAY, 300_000).unwrap();
+    let selection = Selection {
+        matchers: Arc::from([Matcher::equal("__name__", "up")]),
+        min_time: begin,
+        max_time: begin + 20 * DAY,
+        with_chunks: true,
+        with_exemplars: false,
+        newest: false,
+        windows: Some(windows),
+        projection: Projection::All,
+        bounds: [0; 4],
+    };
+    let selected = node.engine.select_here(&caller, selection).await.unwrap();
+    let (mut sent, mut wanted) = (0, BTreeSet::new());
+    for one in selected.series {
+        for chunk in one.chunks {
+            let (mut times, mut values) = (Vec::new(), Vec::new());
+            chunk::decode(&chunk.bytes.read().unwrap(), &mut times, &mut values).unwrap();
+            sent += times.len() as i64;
+            times.retain(|time| windows.contains(*time));
+            wanted.extend(times.into_iter().map(|time| (one.id, time)));
+        }
+    }
+    assert_eq!(wanted.len(), 3 * 20 * 5);
+    assert!(sent < all / 20, "{sent} of {all}");
+    node.stop();
 }
 
 #[expect(clippy::disallowed_methods, reason = "it damages a file")]

@@ -15,7 +15,7 @@ use crate::snapshot::Snapshot;
 use crate::{ChunkBytes, Start};
 use model::{
     Class, Exemplar, HistogramSample, Labels, Matcher, Projection, SeriesId, SeriesKey, TenantId,
-    TenantLimits,
+    TenantLimits, Windows,
 };
 
 /// All that is sent to a core.
@@ -423,6 +423,8 @@ pub struct Select {
     pub projection: Projection,
     /// Of each series only the newest sample at or before `max_time` matters; older ones may be missing.
     pub newest: bool,
+    /// Of each series only samples in these windows matter; others may be missing.
+    pub windows: Option<Windows>,
     /// Instead of chunks: the exemplars within the range; series without any are no part of the result.
     pub with_exemplars: bool,
     /// The starts of counters too; series without any are no part of the result.

@@ -856,11 +856,15 @@ fn visit(
     if !candidates.passes(index, &cold.pairs) {
         return None;
     }
-    let chunks = match (select.with_chunks, select.newest) {
+    let mut chunks = match (select.with_chunks, select.newest) {
         (false, _) => Vec::new(),
         (true, true) => memtable.newest_slices(series, min, max, newest),
         (true, false) => memtable.slices(series, min, max),
     };
+    if let Some(windows) = select.windows {
+        // With which chunks others are joined depends on late ones ([`ChunkBytes::is_late`](crate::ChunkBytes::is_late)), wherever these lie.
+        chunks.retain(|c| c.bytes.is_late() || windows.overlap(c.min_time.max(min), c.max_time));
+    }
     if select.with_chunks && chunks.is_empty() {
         return None;
     }

@@ -7,13 +7,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use chunk::HistogramAppender;
+use model::TimeRange;
 
 use crate::error::{Error, Malformed};
-use crate::pack::{Run, SealedRun, Unpacker};
+use crate::pack::{Decoder, Entry, Run, SealedRun, Unpacker};
 use crate::reader::{Index, Which};
 use crate::source::Source;
 use crate::tombstone::Gone;
-use crate::values::Coding;
 
 /// The payload of a chunk page, verified.
 pub(crate) struct HeldPage {
@@ -22,6 +22,8 @@ pub(crate) struct HeldPage {
     offset: u64,
     /// Of the file: of two samples of a series and time that of the greater order counts.
     order: u64,
+    /// What its times are told from.
+    base: i64,
     payload: Vec<u8>,
 }
 
@@ -29,9 +31,7 @@ pub(crate) struct HeldPage {
 #[derive(Debug, Clone)]
 pub struct HeldRun {
     page: Arc<HeldPage>,
-    /// Its place among the entries of the page.
-    at: u32,
-    bytes: u32,
+    entry: Entry,
     /// What has been deleted of its series; `None` where nothing has.
     gone: Option<Arc<Gone>>,
 }
@@ -52,12 +52,12 @@ pub struct FoundRun {
 impl HeldRun {
     /// Bytes that it takes on its page.
     pub fn len(&self) -> usize {
-        self.bytes as usize
+        self.entry.body.len()
     }
 
     /// Never: a run has samples.
     pub fn is_empty(&self) -> bool {
-        self.bytes == 0
+        self.entry.body.is_empty()
     }
 
     /// Place of its file in the order of logging.
@@ -73,18 +73,17 @@ impl HeldRun {
         }
     }
 
-    /// Hands out the samples of `min..=max`, if there are any, in pieces where something between them is gone. A sealed chunk comes whole, but for what is gone.
+    /// Hands out the samples of a range, if there are any, in pieces where something between them is gone. A sealed chunk comes whole, but for what is gone,
+    /// if any of it can be in the range; and where the range has windows, floats between them may come too.
     ///
-    /// Errors: [`Error::Corrupt`] naming file and page. Cost: some ns for each entry of the page, 2 to 6 ns for each sample of the run.
-    pub fn decode(
-        &self,
-        (min, max): (i64, i64),
-        each: &mut dyn FnMut(Run<'_>),
-    ) -> Result<(), Error> {
+    /// Errors: [`Error::Corrupt`] naming file and page. Cost: 2 to 7 ns for each sample of the run; where few of them are wanted, what unpacking them takes; where
+    /// none is, that of reading the times.
+    pub fn decode(&self, range: &TimeRange, each: &mut dyn FnMut(Run<'_>)) -> Result<(), Error> {
         let page = &*self.page;
+        let mut decoder = Decoder::default();
         let mut unpack = || -> Result<(), Malformed> {
-            let mut unpacker = Unpacker::new(&page.payload)?;
-            let Some(run) = unpacker.run(self.at as usize, min, max)? else {
+            let run = decoder.run(&page.payload, page.base, &self.entry, range)?;
+            let Some(run) = run else {
                 return Ok(());
             };
             match (&self.gone, run) {
@@ -110,7 +109,7 @@ impl HeldRun {
 }
 
 impl Index {
-    /// Finds the runs of the series (ascending) that have samples in `min..=max`; pages are handed to `hold` with their bytes, which may refuse.
+    /// Finds the runs of the series (ascending) that may have samples in a range; pages that have none are not read, the others are handed to `hold` with their bytes, which may refuse.
     ///
     /// Runs come by series, those of floats of one series by time. `None`: `hold` has said no.
     /// Memory: the pages, for as long as a run of them is kept. Cost: reads each page once, decodes its times.
@@ -119,12 +118,12 @@ impl Index {
         source: &mut dyn Source,
         order: u64,
         series: &[u32],
-        (min, max): (i64, i64),
+        range: &TimeRange,
         hold: &mut dyn FnMut(usize) -> bool,
         each: &mut dyn FnMut(FoundRun),
     ) -> Result<Option<()>, Error> {
         let file: Arc<str> = source.name().into();
-        let pages = self.pages(series, min, max);
+        let pages = self.pages(series, range);
         let mut refused = false;
         // In bounded pieces, so that a refusal comes soon.
         for some in pages.chunks(PAGES_AT_ONCE) {
@@ -133,13 +132,32 @@ impl Index {
                     refused = true;
                     return Ok(());
                 }
+                let payload = payload.to_vec();
+                let (base, found) = {
+                    let mut unpacker = Unpacker::new(&payload)?;
+                    (unpacker.base(), find(&mut unpacker, series, range)?)
+                };
                 let page = Arc::new(HeldPage {
                     file: Arc::clone(&file),
                     offset: self.page_range(page).start,
                     order,
-                    payload: payload.to_vec(),
+                    base,
+                    payload,
                 });
-                page.find(series, (min, max), each)
+                for (series, (min_time, max_time), entry) in found {
+                    let run = HeldRun {
+                        page: Arc::clone(&page),
+                        entry,
+                        gone: None,
+                    };
+                    each(FoundRun {
+                        series,
+                        min_time,
+                        max_time,
+                        run,
+                    });
+                }
+                Ok(())
             })?;
             if refused {
                 return Ok(None);
@@ -202,58 +220,29 @@ impl Reopened {
 /// Pages between two looks at whether to go on: 4 MiB of the usual ones.
 const PAGES_AT_ONCE: usize = 256;
 
-impl HeldPage {
-    fn find(
-        self: &Arc<HeldPage>,
-        series: &[u32],
-        (min, max): (i64, i64),
-        each: &mut dyn FnMut(FoundRun),
-    ) -> Result<(), Malformed> {
-        let mut unpacker = Unpacker::new(&self.payload)?;
-        let mut wanted = series;
-        for at in 0..unpacker.entries.len() {
-            let number = unpacker.entries[at].series;
-            let skipped = wanted.partition_point(|&one| one < number);
-            wanted = &wanted[skipped..];
-            match wanted.first() {
-                None => break,
-                Some(&first) if first > number => continue,
-                Some(_) => {}
-            }
-            let Some((min_time, max_time)) = unpacker.span(at, min, max)? else {
-                continue;
-            };
-            let run = HeldRun {
-                page: Arc::clone(self),
-                at: at as u32,
-                bytes: unpacker.body_len(at) as u32,
-                gone: None,
-            };
-            each(FoundRun {
-                series: number,
-                min_time,
-                max_time,
-                run,
-            });
-        }
-        Ok(())
-    }
-}
+/// A series, and of one of its entries first and last time and where it is.
+type Found = (u32, (i64, i64), Entry);
 
-impl Unpacker<'_> {
-    /// First and last time of an entry that has a sample in `min..=max`; of a sealed chunk its ends count.
-    fn span(&mut self, index: usize, min: i64, max: i64) -> Result<Option<(i64, i64)>, Malformed> {
-        if self.entries[index].coding == Coding::Sealed {
-            return Ok(match self.run(index, min, max)? {
-                Some(Run::Sealed(sealed)) => Some((sealed.min_time, sealed.max_time)),
-                _ => None,
-            });
+fn find(
+    unpacker: &mut Unpacker<'_>,
+    series: &[u32],
+    range: &TimeRange,
+) -> Result<Vec<Found>, Malformed> {
+    let (mut found, mut wanted) = (Vec::new(), series);
+    for at in 0..unpacker.entries.len() {
+        let number = unpacker.series[at];
+        let skipped = wanted.partition_point(|&one| one < number);
+        wanted = &wanted[skipped..];
+        match wanted.first() {
+            None => break,
+            Some(&first) if first > number => continue,
+            Some(_) => {}
         }
-        let times = self.times_of(index)?;
-        let from = times.partition_point(|&t| t < min);
-        let inside = times.get(from).is_some_and(|&t| t <= max);
-        Ok(inside.then(|| (times[0], times[times.len() - 1])))
+        if let Some(ends) = unpacker.span(at, range)? {
+            found.push((number, ends, unpacker.entries[at].clone()));
+        }
     }
+    Ok(found)
 }
 
 impl fmt::Debug for HeldPage {

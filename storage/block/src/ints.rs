@@ -372,7 +372,16 @@ pub(crate) fn take_count(
 
 /// Reads a column of `out.len()` numbers off the front of `bytes`. On an error `out` holds anything.
 pub(crate) fn decode(bytes: &mut &[u8], out: &mut [i64]) -> Result<(), Malformed> {
-    decode_nested(bytes, true, out)
+    decode_nested(bytes, true, out.len(), out)
+}
+
+/// As [`decode`], for a reader of the first `until` numbers: what stands behind them in `out` may be anything.
+pub(crate) fn decode_until(
+    bytes: &mut &[u8],
+    until: usize,
+    out: &mut [i64],
+) -> Result<(), Malformed> {
+    decode_nested(bytes, true, until.min(out.len()), out)
 }
 
 fn take_packed<'a>(bytes: &mut &'a [u8], count: usize, width: u32) -> Result<&'a [u8], Malformed> {
@@ -383,20 +392,25 @@ fn take_packed<'a>(bytes: &mut &'a [u8], count: usize, width: u32) -> Result<&'a
     Ok(packed)
 }
 
-fn decode_nested(bytes: &mut &[u8], may_nest: bool, out: &mut [i64]) -> Result<(), Malformed> {
+fn decode_nested(
+    bytes: &mut &[u8],
+    may_nest: bool,
+    until: usize,
+    out: &mut [i64],
+) -> Result<(), Malformed> {
     let head = take_byte(bytes, "head of a column")?;
     let low = head & 63;
     match head >> 6 {
         PACKED => {
             let base = take_signed(bytes, "base of a column")?;
             let packed = take_packed(bytes, out.len(), u32::from(low))?;
-            unpack(packed, u32::from(low), base, out);
+            unpack_until(packed, u32::from(low), base, &mut out[..until]);
         }
         PATCHED => {
             let base = take_signed(bytes, "base of a column")?;
             let count = take_count(bytes, out.len(), "exceptions")?;
             let packed = take_packed(bytes, out.len(), u32::from(low))?;
-            unpack(packed, u32::from(low), base, out);
+            unpack_until(packed, u32::from(low), base, &mut out[..until]);
             for at in take_positions(bytes, count, out.len())? {
                 out[at] = base.wrapping_add(take_signed(bytes, "an exception")?);
             }
@@ -406,7 +420,7 @@ fn decode_nested(bytes: &mut &[u8], may_nest: bool, out: &mut [i64]) -> Result<(
             let map = take_packed(bytes, out.len(), 1)?;
             let others = map.iter().map(|b| b.count_ones() as usize).sum();
             let mut rest = vec![0; others];
-            decode_nested(bytes, false, &mut rest)?;
+            decode_nested(bytes, false, others, &mut rest)?;
             let mut rest = rest.into_iter();
             for (i, slot) in out.iter_mut().enumerate() {
                 *slot = if map[i / 8] >> (i % 8) & 1 == 0 {
@@ -425,24 +439,42 @@ fn decode_nested(bytes: &mut &[u8], may_nest: bool, out: &mut [i64]) -> Result<(
         EXTENDED if low == SCALED && may_nest => {
             let base = take_signed(bytes, "base of a column")?;
             let divisor = take(bytes, "divisor of a column")?;
-            decode_nested(bytes, false, out)?;
-            for slot in out {
+            decode_nested(bytes, false, until, out)?;
+            for slot in &mut out[..until] {
                 *slot = base.wrapping_add((*slot as u64).wrapping_mul(divisor) as i64);
             }
         }
         EXTENDED if low == PCO => {
             let len = take_count(bytes, bytes.len(), "length of a pco column")?;
             let packed = take_slice(bytes, len, "pco column")?;
-            let progress = pco::standalone::simple_decompress_into(packed, out)
-                .map_err(|e| Malformed::new("pco column", "sound", e))?;
-            if progress.n_processed != out.len() || !progress.finished {
-                let found = progress.n_processed;
-                return Err(Malformed::new("numbers of a pco column", out.len(), found));
-            }
+            decode_pco(packed, until, out)?;
         }
         _ => return Err(Malformed::new("head of a column", "a known mode", head)),
     }
     Ok(())
+}
+
+/// Fills `out` up to `until` at least from a file of the `pco` crate that holds as many numbers as there is room for.
+pub(crate) fn decode_pco<T: pco::data_types::Number>(
+    packed: &[u8],
+    until: usize,
+    out: &mut [T],
+) -> Result<(), Malformed> {
+    // It gives whole batches, or all.
+    let wanted = until.next_multiple_of(pco::FULL_BATCH_N).min(out.len());
+    let progress = pco::standalone::simple_decompress_into(packed, &mut out[..wanted])
+        .map_err(|e| Malformed::new("pco column", "sound", e))?;
+    let ends = progress.finished || wanted < out.len();
+    if progress.n_processed != wanted || !ends {
+        let found = progress.n_processed;
+        return Err(Malformed::new("numbers of a pco column", wanted, found));
+    }
+    Ok(())
+}
+
+/// Unpacks as many as there is room for, of those that `packed` holds.
+fn unpack_until(packed: &[u8], width: u32, base: i64, out: &mut [i64]) {
+    unpack(&packed[..packed_len(out.len(), width)], width, base, out);
 }
 
 #[cfg(test)]
@@ -459,6 +491,13 @@ mod tests {
         decode(&mut rest, &mut out).unwrap();
         assert!(rest.is_empty());
         assert_eq!(out, values);
+        for until in [0, 1, 255, 256, 257, values.len() / 2] {
+            let (mut rest, until) = (&bytes[..], until.min(values.len()));
+            let mut out = vec![7; values.len()];
+            decode_until(&mut rest, until, &mut out).unwrap();
+            assert!(rest.is_empty());
+            assert_eq!(out[..until], values[..until]);
+        }
         bytes
     }
 

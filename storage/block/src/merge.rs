@@ -13,7 +13,7 @@ mod collected;
 use std::ops::Range;
 use std::rc::Rc;
 
-use model::{Labels, TenantId};
+use model::{Labels, TenantId, TimeRange};
 
 pub use self::collected::add_samples;
 
@@ -191,12 +191,10 @@ impl<'a> Input<'a> {
             let at = self.index.page_range(page).start;
             let corrupt = |m: Malformed| m.at(self.source.name(), at);
             let mut unpacker = Unpacker::new(&payload).map_err(corrupt)?;
-            let first = unpacker.entries.partition_point(|e| e.series < self.series);
-            let last = unpacker
-                .entries
-                .partition_point(|e| e.series <= self.series);
+            let first = unpacker.series.partition_point(|&s| s < self.series);
+            let last = unpacker.series.partition_point(|&s| s <= self.series);
             for entry in first..last {
-                match unpacker.run(entry, i64::MIN, i64::MAX).map_err(corrupt)? {
+                match unpacker.run(entry, &TimeRange::ALL).map_err(corrupt)? {
                     Some(Run::Floats { times, values }) => {
                         merged.dropped += into.floats(times, values, &gone);
                     }

@@ -6,14 +6,15 @@
 //! Headers of all entries stand before the bodies, so that a reader walks over those it does not want without touching them.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
-use model::varint;
+use model::{TimeRange, varint};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::Malformed;
 use crate::ints::{Effort, take, take_byte, take_count, take_signed, take_slice};
 use crate::limits::{RUN_SAMPLES_MAX, SEALED_BYTES_MAX};
-use crate::times;
+use crate::times::{self, Times};
 use crate::values::{self, Coding, Scratch, take_u32};
 
 /// Low bits of an entry's byte: the coding.
@@ -199,25 +200,43 @@ pub struct SealedRun<'a> {
     pub bytes: &'a [u8],
 }
 
-/// An entry of a page that is being read.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Entry<'a> {
-    pub(crate) series: u32,
+/// A part of a payload.
+pub(crate) type Place = Range<u32>;
+
+fn bytes_at<'a>(payload: &'a [u8], place: &Place) -> &'a [u8] {
+    &payload[place.start as usize..place.end as usize]
+}
+
+/// Where the bytes of an entry are and what they are: enough to read it again without the headers of its page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
     pub(crate) coding: Coding,
-    /// Of floats.
-    column: u32,
-    body: &'a [u8],
+    /// Its times; of floats.
+    column: Place,
+    pub(crate) body: Place,
 }
 
 /// A chunk page whose headers have been read.
 #[derive(Debug)]
 pub(crate) struct Unpacker<'a> {
+    payload: &'a [u8],
     base: i64,
-    columns: Vec<&'a [u8]>,
-    pub(crate) entries: Vec<Entry<'a>>,
+    /// Of each entry its series.
+    pub(crate) series: Vec<u32>,
+    pub(crate) entries: Vec<Entry>,
+    decoder: Decoder,
+}
+
+/// Memory for decoding entries of a page one after another, and the times that were read last.
+#[derive(Debug, Default)]
+pub(crate) struct Decoder {
     /// Which column `times` holds.
-    current: Option<u32>,
-    times: Vec<i64>,
+    current: Option<Place>,
+    times: Times,
+    /// What is in `picks` and `picked`: series of a page mostly share their times.
+    current_range: Option<TimeRange>,
+    picks: Vec<Range<usize>>,
+    picked: Vec<i64>,
     values: Vec<f64>,
     scratch: Scratch,
 }
@@ -236,6 +255,100 @@ pub enum Run<'a> {
     Sealed(SealedRun<'a>),
 }
 
+impl Decoder {
+    /// Decodes an entry, the samples in the range of it; `None` where it has none, and then no values are touched. A sealed chunk comes whole, where
+    /// any of its times may be in the range.
+    ///
+    /// All entries that one decoder is given must be of one page.
+    pub(crate) fn run<'s>(
+        &'s mut self,
+        payload: &'s [u8],
+        base: i64,
+        entry: &Entry,
+        range: &TimeRange,
+    ) -> Result<Option<Run<'s>>, Malformed> {
+        let body = bytes_at(payload, &entry.body);
+        if entry.coding == Coding::Sealed {
+            let sealed = sealed(body, base)?;
+            let wanted = range.overlaps(sealed.min_time, sealed.max_time);
+            return Ok(wanted.then_some(Run::Sealed(sealed)));
+        }
+        self.read_times(payload, base, entry)?;
+        if self.current_range.as_ref() != Some(range) {
+            self.times.pick(range, &mut self.picks);
+            self.picked.clear();
+            self.times.put(&self.picks, &mut self.picked);
+            self.current_range = Some(*range);
+        }
+        if self.picks.is_empty() {
+            return Ok(None);
+        }
+        self.values.clear();
+        let (count, picks) = (self.times.count(), &self.picks[..]);
+        let scratch = &mut self.scratch;
+        values::decode(entry.coding, body, count, picks, scratch, &mut self.values)?;
+        Ok(Some(Run::Floats {
+            times: &self.picked,
+            values: &self.values,
+        }))
+    }
+
+    /// First and last time of an entry that has samples between the ends of the range and may have some in its windows, without a look at values.
+    /// Of a sealed chunk its ends count.
+    fn span(
+        &mut self,
+        payload: &[u8],
+        base: i64,
+        entry: &Entry,
+        range: &TimeRange,
+    ) -> Result<Option<(i64, i64)>, Malformed> {
+        let (min, max) = if entry.coding == Coding::Sealed {
+            let sealed = sealed(bytes_at(payload, &entry.body), base)?;
+            (sealed.min_time, sealed.max_time)
+        } else {
+            self.read_times(payload, base, entry)?;
+            if !self.times.any_in(range.min, range.max) {
+                return Ok(None);
+            }
+            self.times.ends()
+        };
+        Ok(range.overlaps(min, max).then_some((min, max)))
+    }
+
+    fn read_times(&mut self, payload: &[u8], base: i64, entry: &Entry) -> Result<(), Malformed> {
+        if self.current.as_ref() == Some(&entry.column) {
+            return Ok(());
+        }
+        (self.current, self.current_range) = (None, None);
+        let mut column = bytes_at(payload, &entry.column);
+        self.times.read(&mut column, base)?;
+        if !column.is_empty() {
+            return Err(Malformed::new("bytes behind times", 0, column.len()));
+        }
+        self.current = Some(entry.column.clone());
+        Ok(())
+    }
+}
+
+/// Reads what stands before the bytes of a sealed chunk.
+fn sealed(body: &[u8], base: i64) -> Result<SealedRun<'_>, Malformed> {
+    let mut rest = body;
+    let min_time = base.wrapping_add(take_signed(&mut rest, "time of a sealed chunk")?);
+    let span = take(&mut rest, "span of a sealed chunk")?;
+    let max_time = min_time.wrapping_add(span as i64);
+    let count = take(&mut rest, "samples of a sealed chunk")?;
+    if max_time < min_time {
+        let what = "span of a sealed chunk";
+        return Err(Malformed::new(what, "not negative", span));
+    }
+    Ok(SealedRun {
+        min_time,
+        max_time,
+        count,
+        bytes: rest,
+    })
+}
+
 impl<'a> Unpacker<'a> {
     /// Reads the headers of a payload. Cost: some nanoseconds for each entry.
     pub(crate) fn new(payload: &'a [u8]) -> Result<Unpacker<'a>, Malformed> {
@@ -244,17 +357,23 @@ impl<'a> Unpacker<'a> {
         let first = take_u32(rest, "first series of a page")?;
         let base = take_signed(rest, "base time of a page")?;
         let column_count = take_count(rest, rest.len(), "columns of times")?;
-        let mut columns = Vec::with_capacity(column_count);
+        let mut columns: Vec<Place> = Vec::with_capacity(column_count);
+        let place = |rest: &[u8], len: usize| {
+            // A payload is bounded far below 4 GiB.
+            let from = (payload.len() - rest.len()) as u32;
+            from..from + len as u32
+        };
         for _ in 0..column_count {
             let len = take_count(rest, rest.len(), "length of times")?;
-            columns.push(take_slice(rest, len, "column of times")?);
+            columns.push(place(rest, len));
+            take_slice(rest, len, "column of times")?;
         }
         let count = take_count(rest, rest.len(), "entries of a page")?;
         if count == 0 {
             return Err(Malformed::new("entries of a page", "at least 1", 0));
         }
-        let mut entries = Vec::with_capacity(count);
-        let mut lens = Vec::with_capacity(count);
+        let mut entries: Vec<Entry> = Vec::with_capacity(count);
+        let mut numbers = Vec::with_capacity(count);
         let mut series = first;
         let mut column = None;
         for i in 0..count {
@@ -284,105 +403,57 @@ impl<'a> Unpacker<'a> {
                 column = Some(number);
             }
             let known = match (coding, column) {
-                (Coding::Sealed, _) => 0,
-                (_, Some(column)) => column,
+                (Coding::Sealed, _) => 0..0,
+                (_, Some(column)) => columns[column as usize].clone(),
                 (_, None) => return Err(Malformed::new("times of an entry", "a column", "none")),
             };
-            lens.push(take_count(rest, rest.len(), "length of an entry")?);
+            let len = take_count(rest, rest.len(), "length of an entry")?;
+            numbers.push(series);
             entries.push(Entry {
-                series,
                 coding,
                 column: known,
-                body: &[],
+                body: 0..len as u32,
             });
         }
-        for (entry, len) in entries.iter_mut().zip(lens) {
-            entry.body = take_slice(rest, len, "body of an entry")?;
+        for entry in &mut entries {
+            let len = entry.body.len();
+            entry.body = place(rest, len);
+            take_slice(rest, len, "body of an entry")?;
         }
         if !rest.is_empty() {
             return Err(Malformed::new("bytes behind a page", 0, rest.len()));
         }
         Ok(Unpacker {
+            payload,
             base,
-            columns,
+            series: numbers,
             entries,
-            current: None,
-            times: Vec::new(),
-            values: Vec::new(),
-            scratch: Scratch::default(),
+            decoder: Decoder::default(),
         })
     }
 
-    /// Decodes an entry, the samples of `min..=max` of it; `None` where it has none. A sealed chunk comes whole.
+    /// See [`Decoder::run`].
     pub(crate) fn run(
         &mut self,
         index: usize,
-        min: i64,
-        max: i64,
+        range: &TimeRange,
     ) -> Result<Option<Run<'_>>, Malformed> {
-        let entry = self.entries[index];
-        if entry.coding == Coding::Sealed {
-            let mut rest = entry.body;
-            let low = self
-                .base
-                .wrapping_add(take_signed(&mut rest, "time of a sealed chunk")?);
-            let span = take(&mut rest, "span of a sealed chunk")?;
-            let high = low.wrapping_add(span as i64);
-            let count = take(&mut rest, "samples of a sealed chunk")?;
-            if high < low {
-                return Err(Malformed::new(
-                    "span of a sealed chunk",
-                    "not negative",
-                    span,
-                ));
-            }
-            let wanted = low <= max && high >= min;
-            return Ok(wanted.then_some(Run::Sealed(SealedRun {
-                min_time: low,
-                max_time: high,
-                count,
-                bytes: rest,
-            })));
-        }
-        self.times_of(index)?;
-        let from = self.times.partition_point(|&t| t < min);
-        let to = self.times.partition_point(|&t| t <= max);
-        if from >= to {
-            return Ok(None);
-        }
-        self.values.clear();
-        let count = self.times.len();
-        values::decode(
-            entry.coding,
-            entry.body,
-            count,
-            &mut self.scratch,
-            &mut self.values,
-        )?;
-        Ok(Some(Run::Floats {
-            times: &self.times[from..to],
-            values: &self.values[from..to],
-        }))
+        let entry = &self.entries[index];
+        self.decoder.run(self.payload, self.base, entry, range)
     }
 
-    /// The times of an entry of floats. There is at least one.
-    pub(crate) fn times_of(&mut self, index: usize) -> Result<&[i64], Malformed> {
-        let entry = self.entries[index];
-        if self.current != Some(entry.column) {
-            self.current = None;
-            self.times.clear();
-            let mut column = self.columns[entry.column as usize];
-            times::decode(&mut column, self.base, &mut self.times)?;
-            if !column.is_empty() {
-                return Err(Malformed::new("bytes behind times", 0, column.len()));
-            }
-            self.current = Some(entry.column);
-        }
-        Ok(&self.times)
+    /// See [`Decoder::span`].
+    pub(crate) fn span(
+        &mut self,
+        index: usize,
+        range: &TimeRange,
+    ) -> Result<Option<(i64, i64)>, Malformed> {
+        let entry = &self.entries[index];
+        self.decoder.span(self.payload, self.base, entry, range)
     }
 
-    /// Bytes of the body of an entry.
-    pub(crate) fn body_len(&self, index: usize) -> usize {
-        self.entries[index].body.len()
+    /// What times of the page are told from.
+    pub(crate) fn base(&self) -> i64 {
+        self.base
     }
 }

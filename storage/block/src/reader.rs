@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use model::sorted::{intersect, subtract};
-use model::{Labels, Matcher, TenantId, put_label};
+use model::{Labels, Matcher, TenantId, TimeRange, put_label};
 
 use crate::directory::{Directory, Section};
 use crate::error::{Error, Malformed};
@@ -535,15 +535,15 @@ impl Index {
         Labels::from_packed(packed).map_err(|e| Malformed::new("labels", "a label set", e))
     }
 
-    /// The chunk pages that may hold samples of `min..=max` of the series, which ascend: numbers for [`Index::page_range`].
-    pub fn pages(&self, series: &[u32], min: i64, max: i64) -> Vec<usize> {
+    /// The chunk pages that may hold samples of a range of the series, which ascend: numbers for [`Index::page_range`].
+    pub fn pages(&self, series: &[u32], range: &TimeRange) -> Vec<usize> {
         let mut pages: Vec<usize> = Vec::new();
         let mut next = 0;
         for &one in series {
             let of = self.directory.pages_of(one);
             for page in of.start.max(next)..of.end {
                 let summary = &self.directory.summaries[page];
-                if summary.min_time <= max && summary.max_time >= min {
+                if range.overlaps(summary.min_time, summary.max_time) {
                     pages.push(page);
                 }
                 next = page + 1;
@@ -587,8 +587,8 @@ impl Index {
         let mut unpacker = Unpacker::new(payload)?;
         let summary = self.directory.summaries[page];
         let ends = (
-            unpacker.entries[0].series,
-            unpacker.entries[unpacker.entries.len() - 1].series,
+            unpacker.series[0],
+            unpacker.series[unpacker.series.len() - 1],
         );
         if ends != (summary.first_series, summary.last_series) {
             let expected = format!("{} to {}", summary.first_series, summary.last_series);
@@ -597,7 +597,7 @@ impl Index {
         }
         let mut wanted = &series[series.partition_point(|&s| s < ends.0)..];
         for at in 0..unpacker.entries.len() {
-            let number = unpacker.entries[at].series;
+            let number = unpacker.series[at];
             while wanted.first().is_some_and(|&first| first < number) {
                 wanted = &wanted[1..];
             }
@@ -606,7 +606,7 @@ impl Index {
                 Some(&first) if first > number => continue,
                 Some(_) => {}
             }
-            if let Some(run) = unpacker.run(at, min, max)? {
+            if let Some(run) = unpacker.run(at, &(min, max).into())? {
                 each(number, run);
             }
         }
@@ -623,7 +623,7 @@ impl Index {
         (min, max): (i64, i64),
         each: &mut dyn FnMut(u32, Run<'_>),
     ) -> Result<(), Error> {
-        let pages = self.pages(series, min, max);
+        let pages = self.pages(series, &(min, max).into());
         self.for_each_page(source, Which::Chunks, &pages, &mut |page, payload| {
             self.decode_payload(page, payload, series, min, max, each)
         })

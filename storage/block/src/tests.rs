@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod fixture;
 mod model;
+mod sparse;
 
 use std::collections::BTreeMap;
 

@@ -6,7 +6,9 @@
 //! | jitter | distance of each time from where it should be | clocks that wander by milliseconds |
 //! | steps | distance of each time from the one before | gaps, irregular samples |
 
-use model::varint;
+use std::ops::Range;
+
+use model::{TimeRange, Windows, varint};
 
 use crate::error::Malformed;
 use crate::ints::{self, Effort, take, take_byte, take_count, take_signed};
@@ -68,54 +70,174 @@ fn common_step(steps: &[i64]) -> i64 {
     }
 }
 
-/// Reads a column off the front of `bytes` and appends it to `out`.
-pub(crate) fn decode(bytes: &mut &[u8], base: i64, out: &mut Vec<i64>) -> Result<(), Malformed> {
-    let mode = take_byte(bytes, "mode of times")?;
-    let count = take_count(bytes, RUN_SAMPLES_MAX, "count of times")?;
-    if count == 0 {
-        return Err(Malformed::new("count of times", "at least 1", 0));
-    }
-    let first = base.wrapping_add(take_signed(bytes, "first time")?);
-    let step = match mode {
-        REGULAR | JITTER => take(bytes, "step of times")? as i64,
-        STEPS => 0,
-        other => return Err(Malformed::new("mode of times", "0 to 2", other)),
-    };
-    let start = out.len();
-    out.resize(start + count, first);
-    let rest = &mut out[start + 1..];
-    let mut due = first;
-    match mode {
-        REGULAR => {
-            for slot in rest {
-                due = due.wrapping_add(step);
-                *slot = due;
-            }
-        }
-        JITTER => {
-            ints::decode(bytes, rest)?;
-            for slot in rest {
-                due = due.wrapping_add(step);
-                *slot = due.wrapping_add(*slot);
-            }
-        }
-        _ => {
-            ints::decode(bytes, rest)?;
-            for slot in rest {
-                due = due.wrapping_add(*slot);
-                *slot = due;
-            }
-        }
-    }
-    let ascending = out[start..]
-        .iter()
-        .zip(&out[start + 1..])
-        .fold(true, |all, (a, b)| all & (a < b));
-    if !ascending {
-        return Err(Malformed::new("times", "ascending", "others"));
-    }
-    Ok(())
+/// A column that has been read. Regular times are not written out: where one lies is computed.
+#[derive(Debug, Default)]
+pub(crate) struct Times {
+    count: usize,
+    first: i64,
+    /// Between two of them; 0: they are in `list`.
+    step: u64,
+    list: Vec<i64>,
 }
+
+impl Times {
+    /// Reads a column of at least one time off the front of `bytes` in place of what was here. On an error this holds anything.
+    pub(crate) fn read(&mut self, bytes: &mut &[u8], base: i64) -> Result<(), Malformed> {
+        let mode = take_byte(bytes, "mode of times")?;
+        let count = take_count(bytes, RUN_SAMPLES_MAX, "count of times")?;
+        if count == 0 {
+            return Err(Malformed::new("count of times", "at least 1", 0));
+        }
+        let first = base.wrapping_add(take_signed(bytes, "first time")?);
+        let step = match mode {
+            REGULAR | JITTER => take(bytes, "step of times")?,
+            STEPS => 0,
+            other => return Err(Malformed::new("mode of times", "0 to 2", other)),
+        };
+        (self.count, self.first, self.step) = (count, first, 0);
+        self.list.clear();
+        let more = count as u64 - 1;
+        let ascend = match mode {
+            // The only time of a column may have any step.
+            REGULAR if more == 0 => {
+                self.list.push(first);
+                true
+            }
+            REGULAR => {
+                self.step = step;
+                let last = i128::from(first) + i128::from(step) * i128::from(more);
+                step > 0 && last <= i128::from(i64::MAX)
+            }
+            _ => {
+                self.list.resize(count, first);
+                let rest = &mut self.list[1..];
+                ints::decode(bytes, rest)?;
+                let mut due = first;
+                if mode == JITTER {
+                    for slot in rest {
+                        due = due.wrapping_add(step as i64);
+                        *slot = due.wrapping_add(*slot);
+                    }
+                } else {
+                    for slot in rest {
+                        due = due.wrapping_add(*slot);
+                        *slot = due;
+                    }
+                }
+                let pairs = self.list.iter().zip(&self.list[1..]);
+                pairs.fold(true, |all, (a, b)| all & (a < b))
+            }
+        };
+        match ascend {
+            true => Ok(()),
+            false => Err(Malformed::new("times", "ascending", "others")),
+        }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// One of them, by its place.
+    #[inline]
+    pub(crate) fn at(&self, place: usize) -> i64 {
+        debug_assert!(place < self.count);
+        match self.step {
+            0 => self.list[place],
+            step => (self.first).wrapping_add(step.wrapping_mul(place as u64) as i64),
+        }
+    }
+
+    pub(crate) fn ends(&self) -> (i64, i64) {
+        (self.first, self.at(self.count - 1))
+    }
+
+    /// The place, `from` or behind it, of the first that is not before `time`; the count where all are.
+    fn seek(&self, from: usize, time: i64) -> usize {
+        if self.step == 0 {
+            // Mostly near.
+            let list = &self.list[from..];
+            let mut reach = 1;
+            while reach < list.len() && list[reach] < time {
+                reach *= 2;
+            }
+            let near = &list[reach / 2..list.len().min(reach + 1)];
+            return from + reach / 2 + near.partition_point(|&t| t < time);
+        }
+        if time <= self.first {
+            return from;
+        }
+        let ahead = time.wrapping_sub(self.first) as u64;
+        let place = ahead.div_ceil(self.step).min(self.count as u64);
+        (place as usize).max(from)
+    }
+
+    /// Whether any lies in `min..=max`.
+    pub(crate) fn any_in(&self, min: i64, max: i64) -> bool {
+        let first = self.seek(0, min);
+        first < self.count && self.at(first) <= max
+    }
+
+    /// Which of them are in a range, as ascending ranges of places that are not empty, in place of what `picks` held.
+    ///
+    /// Where windows follow each other so closely that finding them is more work than they save, what lies between them is in it too.
+    pub(crate) fn pick(&self, range: &TimeRange, picks: &mut Vec<Range<usize>>) {
+        picks.clear();
+        let mut at = self.seek(0, range.min);
+        let end = match range.max.checked_add(1) {
+            Some(behind) => self.seek(0, behind),
+            None => self.count,
+        };
+        if at >= end {
+            return;
+        }
+        let Some(windows) = range.windows.filter(|windows| self.is_fine_for(windows)) else {
+            picks.push(at..end);
+            return;
+        };
+        while at < end {
+            let time = self.at(at);
+            let Some(first) = windows.first_from(time) else {
+                break;
+            };
+            if first > time {
+                at = self.seek(at, first);
+                continue;
+            }
+            let behind = windows.last_of(time).checked_add(1);
+            let until = behind.map_or(self.count, |behind| self.seek(at, behind));
+            let until = until.min(end);
+            picks.push(at..until);
+            at = until;
+        }
+    }
+
+    /// Whether there are some times from window to window.
+    fn is_fine_for(&self, windows: &Windows) -> bool {
+        let (first, last) = self.ends();
+        let spaces = self.count as u64 - 1;
+        let step = windows.step() as u64;
+        last.wrapping_sub(first) as u64 / spaces.max(1) <= step / TIMES_A_WINDOW_MIN
+    }
+
+    /// Appends those at some places.
+    pub(crate) fn put(&self, picks: &[Range<usize>], out: &mut Vec<i64>) {
+        for pick in picks {
+            match self.step {
+                0 => out.extend_from_slice(&self.list[pick.clone()]),
+                step => {
+                    let from = self.at(pick.start);
+                    let due =
+                        |more: usize| from.wrapping_add(step.wrapping_mul(more as u64) as i64);
+                    out.extend((0..pick.len()).map(due));
+                }
+            }
+        }
+    }
+}
+
+/// Times from one window to the next, from which on what lies between is left out: two divisions and a jump for each window are worth some samples.
+const TIMES_A_WINDOW_MIN: u64 = 8;
 
 #[cfg(test)]
 mod tests {
@@ -126,10 +248,13 @@ mod tests {
     fn len(times: &[i64]) -> usize {
         let mut bytes = Vec::new();
         encode(times, 1_700_000_000_000, Effort::Best, &mut bytes);
-        let (mut rest, mut out) = (&bytes[..], vec![1]);
-        decode(&mut rest, 1_700_000_000_000, &mut out).unwrap();
+        let (mut rest, mut read) = (&bytes[..], Times::default());
+        read.read(&mut rest, 1_700_000_000_000).unwrap();
         assert!(rest.is_empty());
+        let mut out = vec![1];
+        read.put(std::slice::from_ref(&(0..times.len())), &mut out);
         assert_eq!(&out[1..], times);
+        assert_eq!(read.ends(), (times[0], times[times.len() - 1]));
         bytes.len()
     }
 
@@ -157,8 +282,10 @@ mod tests {
 
         #[test]
         fn hostile_bytes_are_an_error_or_ascend(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
-            let mut out = Vec::new();
-            if decode(&mut &bytes[..], 5, &mut out).is_ok() {
+            let mut read = Times::default();
+            if read.read(&mut &bytes[..], 5).is_ok() {
+                let mut out = Vec::new();
+                read.put(std::slice::from_ref(&(0..read.count())), &mut out);
                 prop_assert!(out.is_sorted_by(|a, b| a < b));
             }
         }

@@ -12,6 +12,8 @@
 //! Decoding a decimal is one division, which rounds correctly, so that it gives exactly the double that parsing the text gave. Encoding
 //! tests each value by doing it, bit by bit: nothing is taken for granted.
 
+use std::ops::Range;
+
 use model::varint;
 
 use crate::error::Malformed;
@@ -305,16 +307,21 @@ fn put_pco(values: &[f64], out: &mut Vec<u8>) -> bool {
     true
 }
 
-/// Appends `count` values to `out`; `bytes` are the whole of the column. On an error `out` is as long as it was.
+/// Appends those of `count` values that are picked (ascending ranges of places) to `out`; `bytes` are the whole of the column. On an error `out` is as long as it was.
+///
+/// What a coding lets nobody skip is unpacked all the same, into `scratch`; what makes values of that is done for the picked ones alone.
 pub(crate) fn decode(
     coding: Coding,
     bytes: &[u8],
     count: usize,
+    picks: &[Range<usize>],
     scratch: &mut Scratch,
     out: &mut Vec<f64>,
 ) -> Result<(), Malformed> {
+    #[cfg(test)]
+    tests::DECODED.with(|decoded| decoded.set(decoded.get() + 1));
     let start = out.len();
-    let result = append(coding, bytes, count, scratch, out);
+    let result = append(coding, bytes, (count, picks), scratch, out);
     if result.is_err() {
         out.truncate(start);
     }
@@ -325,18 +332,24 @@ pub(crate) fn decode(
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     integers: Vec<i64>,
+    floats: Vec<f64>,
 }
+
+/// How many values there are, and which of them are wanted.
+type Picked<'a> = (usize, &'a [Range<usize>]);
 
 fn append(
     coding: Coding,
     bytes: &[u8],
-    count: usize,
+    (count, picks): Picked<'_>,
     scratch: &mut Scratch,
     out: &mut Vec<f64>,
 ) -> Result<(), Malformed> {
     let mut rest = bytes;
     let rest = &mut rest;
     let start = out.len();
+    let picked: usize = picks.iter().map(Range::len).sum();
+    out.reserve(picked);
     match coding {
         Coding::Constant => {
             let value = match take_byte(rest, "exponent of a constant")? {
@@ -346,9 +359,9 @@ fn append(
                     from_decimal(integer, known_exponent(exponent)?)
                 }
             };
-            out.resize(start + count, value);
+            out.resize(start + picked, value);
         }
-        Coding::Decimal => append_decimals(rest, count, scratch, out)?,
+        Coding::Decimal => append_decimals(rest, (count, picks), scratch, out)?,
         Coding::Words => {
             let known = take_count(rest, WORDS_MAX, "distinct values")?;
             let words = take_slice(rest, known * 8, "distinct values")?
@@ -357,8 +370,9 @@ fn append(
             let numbers = &mut scratch.integers;
             numbers.clear();
             numbers.resize(count, 0);
-            ints::decode(rest, numbers)?;
-            for &number in numbers.iter() {
+            let until = picks.last().map_or(0, |last| last.end);
+            ints::decode_until(rest, until, numbers)?;
+            for &number in picks.iter().flat_map(|pick| &numbers[pick.clone()]) {
                 let word = usize::try_from(number).ok().and_then(|n| words.get(n));
                 let word = word.ok_or_else(|| {
                     Malformed::new("number of a value", format!("below {known}"), number)
@@ -367,40 +381,61 @@ fn append(
             }
         }
         Coding::Xor => {
-            let times = &mut scratch.integers;
-            times.clear();
-            chunk::decode(rest, times, out)
+            let Scratch { integers, floats } = scratch;
+            integers.clear();
+            floats.clear();
+            chunk::decode(rest, integers, floats)
                 .map_err(|e| Malformed::new("XOR stream", "sound", e))?;
+            if floats.len() != count {
+                return Err(Malformed::new("values", count, floats.len()));
+            }
+            put_picked(floats, picks, out);
             *rest = &[];
         }
         Coding::Pco => {
-            out.resize(start + count, 0.0);
-            let progress = pco::standalone::simple_decompress_into(rest, &mut out[start..])
-                .map_err(|e| Malformed::new("pco column", "sound", e))?;
-            if progress.n_processed != count || !progress.finished {
-                let found = progress.n_processed;
-                return Err(Malformed::new("values of a pco column", count, found));
+            let all = picked == count;
+            let floats = match all {
+                true => {
+                    out.resize(start + count, 0.0);
+                    &mut out[start..]
+                }
+                false => {
+                    scratch.floats.clear();
+                    scratch.floats.resize(count, 0.0);
+                    &mut scratch.floats[..]
+                }
+            };
+            ints::decode_pco(rest, picks.last().map_or(0, |last| last.end), floats)?;
+            if !all {
+                put_picked(&scratch.floats, picks, out);
             }
             *rest = &[];
         }
         Coding::Raw => {
             let words = take_slice(rest, count * 8, "raw values")?.as_chunks().0;
-            out.extend(words.iter().map(|w| f64::from_bits(u64::from_le_bytes(*w))));
+            for pick in picks {
+                let words = words[pick.clone()].iter();
+                out.extend(words.map(|w| f64::from_bits(u64::from_le_bytes(*w))));
+            }
         }
         Coding::Sealed => return Err(Malformed::new("coding of values", "floats", "sealed")),
     }
-    if out.len() - start != count {
-        return Err(Malformed::new("values", count, out.len() - start));
-    }
+    assert_eq!(out.len() - start, picked, "as many as were picked");
     if !rest.is_empty() {
         return Err(Malformed::new("bytes behind the values", 0, rest.len()));
     }
     Ok(())
 }
 
+fn put_picked(values: &[f64], picks: &[Range<usize>], out: &mut Vec<f64>) {
+    for pick in picks {
+        out.extend_from_slice(&values[pick.clone()]);
+    }
+}
+
 fn append_decimals(
     rest: &mut &[u8],
-    count: usize,
+    (count, picks): Picked<'_>,
     scratch: &mut Scratch,
     out: &mut Vec<f64>,
 ) -> Result<(), Malformed> {
@@ -433,12 +468,15 @@ fn append_decimals(
     integers.resize(count, first);
     // A column shorter than its order has no differences at all.
     let column = order.min(count);
-    ints::decode(rest, &mut integers[column..])?;
+    // What stands behind the last one that is wanted is in no sum of those before.
+    let until = picks.last().map_or(0, |last| last.end);
+    ints::decode_until(rest, until.saturating_sub(column), &mut integers[column..])?;
+    let integers = &mut integers[..until];
     match order {
         0 => {}
         1 => {
             let mut sum = first;
-            for slot in &mut integers[1..] {
+            for slot in integers.iter_mut().skip(1) {
                 sum = sum.wrapping_add(*slot);
                 *slot = sum;
             }
@@ -456,14 +494,30 @@ fn append_decimals(
             }
         }
     }
-    if exponent == 0 {
-        out.extend(integers.iter().map(|&i| i as f64));
-    } else {
-        let power = POWERS[exponent];
-        out.extend(integers.iter().map(|&i| i as f64 / power));
+    let power = POWERS[exponent];
+    for pick in picks {
+        let integers = &integers[pick.clone()];
+        match exponent {
+            0 => out.extend(integers.iter().map(|&i| i as f64)),
+            _ => out.extend(integers.iter().map(|&i| i as f64 / power)),
+        }
     }
+    // Both ascend.
+    let (mut rest, mut before) = (picks, 0);
     for (at, word) in exceptions.into_iter().zip(words) {
-        out[start + at] = f64::from_bits(u64::from_le_bytes(*word));
+        while let Some((pick, more)) = rest.split_first()
+            && pick.end <= at
+        {
+            before += pick.len();
+            rest = more;
+        }
+        match rest.first() {
+            Some(pick) if pick.start <= at => {
+                out[start + before + at - pick.start] = f64::from_bits(u64::from_le_bytes(*word));
+            }
+            Some(_) => {}
+            None => break,
+        }
     }
     Ok(())
 }
@@ -489,4 +543,4 @@ pub(crate) fn take_u32(bytes: &mut &[u8], what: &'static str) -> Result<u32, Mal
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

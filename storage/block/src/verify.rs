@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::Labels;
+use model::{Labels, TimeRange};
 
 use crate::builder::Spent;
 use crate::error::{Error, Malformed};
@@ -163,15 +163,15 @@ fn verify_chunks(
         let mut samples = 0;
         let (mut min, mut max) = (i64::MAX, i64::MIN);
         for at in 0..unpacker.entries.len() {
-            let (series, coding) = (unpacker.entries[at].series, unpacker.entries[at].coding);
-            let len = unpacker.body_len(at);
+            let (series, coding) = (unpacker.series[at], unpacker.entries[at].coding);
+            let len = unpacker.entries[at].body.len();
             let next = last.map_or(0, |(series, _)| series + 1);
             let same = last.is_some_and(|(last, _)| last == series);
             if !same && series != next {
                 return Err(Malformed::new("series of an entry", next, series));
             }
             let before = last.filter(|_| same).and_then(|(_, time)| time);
-            let run = unpacker.run(at, i64::MIN, i64::MAX)?;
+            let run = unpacker.run(at, &TimeRange::ALL)?;
             let run = run.ok_or_else(|| Malformed::new("samples of an entry", "some", "none"))?;
             let (first, end, count) = match run {
                 Run::Floats { times, .. } => {

@@ -29,6 +29,7 @@ pub mod sorted;
 mod tenant;
 mod value;
 pub mod varint;
+mod windows;
 
 pub use class::Class;
 pub use exemplar::Exemplar;
@@ -51,3 +52,4 @@ pub use relabel::{RelabelAction, RelabelConfig};
 pub use sample::{STALE_NAN_BITS, Sample, is_stale, same_value, stale_nan};
 pub use tenant::{TENANT_LEN_MAX, TenantError, TenantId};
 pub use value::{FloatPoint, HistogramPoint, InstantSample, QueryValue, RangeSeries, SeriesValue};
+pub use windows::{TimeRange, Windows};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use model::{
-    FloatHistogram, FloatPoint, InstantSample, Labels, QueryValue, SeriesValue, stale_nan,
+    FloatHistogram, FloatPoint, InstantSample, Labels, QueryValue, SeriesValue, Windows, stale_nan,
 };
 use proptest::prelude::*;
 
@@ -38,6 +38,22 @@ impl Raw {
             histograms: newest.map(|(_, h)| (0, h.clone())).collect(),
             times: self.times[range.clone()].to_vec(),
             values: self.values[range].to_vec(),
+        }
+    }
+
+    /// With what lies in windows alone, which is what a block may hand out.
+    fn within(&self, windows: &Windows) -> Raw {
+        let places = (0..self.times.len()).filter(|at| windows.contains(self.times[*at]));
+        let places: Vec<usize> = places.collect();
+        let histogram = |(now, at): (usize, &usize)| {
+            let found = self.histograms.iter().find(|(of, _)| *of as usize == *at);
+            found.map(|(_, histogram)| (now as u32, histogram.clone()))
+        };
+        Raw {
+            labels: self.labels.clone(),
+            times: places.iter().map(|at| self.times[*at]).collect(),
+            values: places.iter().map(|at| self.values[*at]).collect(),
+            histograms: places.iter().enumerate().filter_map(histogram).collect(),
         }
     }
 }
@@ -83,6 +99,13 @@ impl Selected {
                     let mut raw = Arc::clone(raw);
                     if selector.newest {
                         raw = Arc::new(raw.newest(selector.max_time));
+                    }
+                    if let Some(windows) = &selector.windows {
+                        raw = Arc::new(raw.within(windows));
+                        if raw.times.is_empty() {
+                            // A block does not even find it.
+                            continue;
+                        }
                     }
                     series.push((raw.labels.clone(), raw));
                 }
@@ -499,17 +522,18 @@ proptest! {
     /// The point of columns is that many steps are computed at once; so each must be what the instant query gives.
     #[test]
     fn every_step_of_a_range_is_the_instant_query_at_its_time(
-        text in generated::vector(), start in 0..900_000i64, step in 1_000..90_000i64, count in 1..6i64,
+        text in generated::vector(), start in 0..900_000i64, step in prop_oneof![1_000..90_000i64, 60_000..500_000i64], count in 1..6i64,
+        lookback_ms in prop_oneof![Just(300_000i64), 1_000..60_000i64],
     ) {
         let data = mixed();
-        let params = Params::range(start, start + step * (count - 1), step);
+        let params = Params { lookback_ms, ..Params::range(start, start + step * (count - 1), step) };
         // `start()` and `end()` mean something else in an instant query.
         let text = text.replace("start()", "300").replace("end()", "900");
         let whole = run(&data, &text, params);
         let mut points: std::collections::BTreeMap<String, Vec<(i64, u64)>> = Default::default();
         let mut failed = false;
         for time in (0..count).map(|i| start + step * i) {
-            match run(&data, &text, Params::instant(time)) {
+            match run(&data, &text, Params { lookback_ms, ..Params::instant(time) }) {
                 Ok(instant) => {
                     for (labels, found) in table(instant.value) {
                         points.entry(labels).or_default().extend(found);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::{METRIC_NAME, MatchOp, Matcher, Projection};
+use model::{METRIC_NAME, MatchOp, Matcher, Projection, Windows};
 
 use super::{
     AggregateNode, BinaryNode, CallNode, InfoPlan, Instant, Moment, Node, NodeKind, Params, Plan,
@@ -400,6 +400,11 @@ impl Builder {
                 None => Projection::All,
             },
             newest: scope.range == 0 && edges == Edges::Plain && first == last,
+            windows: match edges {
+                Edges::Plain => windows(moment, scope, before),
+                // Whether a series has histograms decides what can be asked of it, wherever they are.
+                Edges::Anchored | Edges::Smoothed => None,
+            },
         };
         let same = |other: &Selector| {
             other.matchers == planned.matchers
@@ -409,6 +414,7 @@ impl Builder {
             let known = &mut self.selectors[index];
             known.projection = known.projection.union(&planned.projection);
             known.newest &= planned.newest;
+            known.windows = known.windows.filter(|w| planned.windows == Some(*w));
             return index;
         }
         self.selectors.push(planned);
@@ -447,6 +453,17 @@ impl Builder {
             data,
         }
     }
+}
+
+/// The windows of a selector that looks back over `width`, where there are several and they leave something out.
+fn windows(moment: Moment, scope: Scope<'_>, width: i64) -> Option<Windows> {
+    let (first, last) = (moment.of(scope.first), moment.of(scope.last));
+    // One step needs none; and where an offset leads out of what there is of time, steps do not lie where they should.
+    let length = last.checked_sub(first);
+    let moves = length.is_some() && length == scope.last.checked_sub(scope.first);
+    (first < last && moves)
+        .then(|| Windows::new(first, scope.step, width))
+        .flatten()
 }
 
 /// Whether two vectors are matched somewhere in a chain of operators, outermost first.

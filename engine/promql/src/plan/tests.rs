@@ -1,5 +1,7 @@
 //! Claims about plans: which samples are asked for, what is folded, what is evaluated once.
 
+use model::Windows;
+
 use super::{Node, NodeKind, Params, Plan, plan, subquery_steps};
 use crate::parse;
 use crate::value::Steps;
@@ -61,6 +63,63 @@ fn selectors_ask_for_what_can_count_and_nothing_more() {
     for (text, expected) in cases {
         assert_eq!(ranges(text, range), [expected], "{text}");
     }
+}
+
+#[test]
+fn windows_are_told_where_steps_leave_something_out_and_everybody_agrees() {
+    let hour = 60 * MINUTE;
+    // Neither are the steps aligned, nor is the end one of them.
+    let (start, end) = (7 * MINUTE + 123, 7 * MINUTE + 123 + 30 * hour);
+    let hourly = Params::range(start, end, hour);
+    let windows = |end, width| Windows::new(end, hour, width);
+    let cases = [
+        ("x", windows(start, LOOKBACK)),
+        ("sum(rate(x[10m]))", windows(start, 10 * MINUTE)),
+        ("rate(x[1h])", None),
+        ("rate(x[59m])", windows(start, 59 * MINUTE)),
+        ("x offset 17m", windows(start - 17 * MINUTE, LOOKBACK)),
+        ("x offset -17m", windows(start + 17 * MINUTE, LOOKBACK)),
+        ("timestamp(x)", windows(start, LOOKBACK)),
+        // One time.
+        ("x @ 600", None),
+        ("rate(x[10m] @ end())", None),
+        // All that is between may be of use.
+        ("rate(x[10m] anchored)", None),
+        ("rate(x[10m] smoothed)", None),
+        // Steps of its own, multiples of them.
+        ("max_over_time(x[6h:1m])", None),
+        ("max_over_time(x[6h:5m])", None),
+        (
+            "max_over_time(x[6h:7m])",
+            Windows::new(0, 7 * MINUTE, LOOKBACK),
+        ),
+        (
+            "max_over_time(x[6h:7m] offset 1h)",
+            Windows::new(0, 7 * MINUTE, LOOKBACK),
+        ),
+        (
+            "max_over_time((x offset 1m)[6h:7m] @ end())",
+            Windows::new(-MINUTE, 7 * MINUTE, LOOKBACK),
+        ),
+        // Twice the same windows.
+        ("x + count_over_time(x[5m])", windows(start, LOOKBACK)),
+    ];
+    for (text, expected) in cases {
+        let plan = planned(text, hourly);
+        let found: Vec<_> = plan.selectors().iter().map(|s| s.windows).collect();
+        assert_eq!(found, [expected], "{text}");
+    }
+    let one = planned("x", Params::instant(start));
+    assert_eq!(one.selectors()[0].windows, None);
+    // One selection for two that look at other times.
+    let lookback_ms = 3 * MINUTE;
+    let params = Params {
+        lookback_ms,
+        ..Params::range(0, 20 * MINUTE, 10 * MINUTE)
+    };
+    let plan = planned("x + max_over_time(x[25m:5m] @ end())", params);
+    let found: Vec<_> = plan.selectors().iter().map(|s| s.windows).collect();
+    assert_eq!(found, [None], "every ten minutes, and every five");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::mpsc::channel;
 use model::{Labels, TenantId, TenantLimits, identity};
 use prometheus::Registry;
 use query::{Caller, Engine, Options, Query, Times};
-use shard::{Cores, FreshSamples, FreshSeries, Push};
+use shard::{Cores, FreshSamples, FreshSeries, Push, PushOutcome};
 
 /// Cores, an engine over them, and the directory they live in.
 pub(crate) struct Node {
@@ -78,6 +78,18 @@ pub(crate) fn push(
     labels: &Labels,
     samples: &[(i64, f64)],
 ) {
+    let outcome = send(cores, tenant, limits, labels, samples);
+    assert_eq!(outcome.stored as usize, samples.len(), "{outcome:?}");
+}
+
+/// Sends samples of one series, of which some may be refused.
+pub(crate) fn send(
+    cores: &Cores,
+    tenant: &TenantId,
+    limits: TenantLimits,
+    labels: &Labels,
+    samples: &[(i64, f64)],
+) -> PushOutcome {
     let mut scratch = Vec::new();
     let id = identity::series_id(tenant, labels.packed(), &mut scratch);
     let placement = identity::placement(tenant, labels, &mut scratch);
@@ -104,8 +116,7 @@ pub(crate) fn push(
         reply: Box::new(move |outcome| sender.send(outcome).unwrap()),
     };
     permits.send(core, push);
-    let outcome = receiver.recv().unwrap();
-    assert_eq!(outcome.stored as usize, samples.len(), "{outcome:?}");
+    receiver.recv().unwrap()
 }
 
 /// A query with nothing special.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use block::{HeldRun, Run};
 use chunk::XorAppender;
+use model::TimeRange;
 use reactor::Reader;
 
 use crate::message::{ReadError, SelectedSeries};
@@ -158,9 +159,24 @@ impl ChunkBytes {
                 fill(file, u64::from(*offset), &mut bytes)?;
                 Ok(Cow::Owned(bytes))
             }
-            Repr::Packed(run) => Ok(Cow::Owned(seal(run)?)),
+            Repr::Packed(run) => {
+                let sealed = seal(run, &TimeRange::ALL)?;
+                Ok(Cow::Owned(
+                    sealed.unwrap_or_else(|| XorAppender::new().seal()),
+                ))
+            }
             Repr::Told { bytes, .. } => Ok(Cow::Borrowed(bytes)),
         }
+    }
+
+    /// As [`ChunkBytes::read`], for whoever looks at a range of times alone: of a run of a block less may come, but never nothing.
+    pub fn read_of(&self, range: &TimeRange) -> Result<Cow<'_, [u8]>, ReadError> {
+        if let Repr::Packed(run) = &self.repr
+            && let Some(sealed) = seal(run, range)?
+        {
+            return Ok(Cow::Owned(sealed));
+        }
+        self.read()
     }
 
     /// Takes the bytes into memory, if they are not there.
@@ -182,12 +198,12 @@ impl ChunkBytes {
     }
 }
 
-/// The samples of a run as a chunk. Cost: encodes them anew; who wants many had better decode the run.
-fn seal(run: &HeldRun) -> Result<Vec<u8>, ReadError> {
+/// The samples of a run in a range as a chunk, if there are any. Cost: encodes them anew; who wants many had better decode the run.
+fn seal(run: &HeldRun, range: &TimeRange) -> Result<Option<Vec<u8>>, ReadError> {
     let mut sealed = None;
     // Floats come in pieces where something between them is deleted.
     let mut chunk = XorAppender::new();
-    let decoded = run.decode((i64::MIN, i64::MAX), &mut |run| match run {
+    let decoded = run.decode(range, &mut |run| match run {
         Run::Floats { times, values } => {
             let samples = times.iter().zip(values);
             samples.for_each(|(&time, &value)| chunk.append(time, value));
@@ -195,7 +211,7 @@ fn seal(run: &HeldRun) -> Result<Vec<u8>, ReadError> {
         Run::Sealed(run) => sealed = Some(run.bytes.to_vec()),
     });
     decoded.map_err(|error| ReadError::Block(error.to_string()))?;
-    Ok(sealed.unwrap_or_else(|| chunk.seal()))
+    Ok(sealed.or_else(|| (!chunk.is_empty()).then(|| chunk.seal())))
 }
 
 fn damaged(file: &StoredFile, offset: u64, reason: &str) -> ReadError {

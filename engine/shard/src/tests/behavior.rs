@@ -110,6 +110,7 @@ impl One {
             with_chunks: true,
             projection: ::model::Projection::All,
             newest: false,
+            windows: None,
             with_exemplars: false,
             with_starts: false,
             series_max: 0,

@@ -258,6 +258,7 @@ fn a_read_holds_the_files_that_it_needs() {
         with_starts: false,
         projection: ::model::Projection::All,
         newest: false,
+        windows: None,
         series_max: 0,
         bytes_max: 0,
         chunks_max: 0,

@@ -12,7 +12,7 @@ use block::{Catalog, FoundRun, Gone, Run};
 
 use ::model::{
     Ack, CoreId, Exemplar, FloatHistogram, Histogram, HistogramSample, Labels, Matcher, SeriesKey,
-    Span, TenantId, TenantLimits, TimeMs, identity,
+    Span, TenantId, TenantLimits, TimeMs, TimeRange, identity,
 };
 
 use crate::message::*;
@@ -438,6 +438,7 @@ impl Client {
                 with_starts: false,
                 projection: ::model::Projection::All,
                 newest: wanted == Wanted::Newest,
+                windows: None,
                 series_max: 0,
                 chunks_max: 0,
                 bytes_max: 0,
@@ -571,13 +572,13 @@ impl Blocks {
             let series = index.select(&mut file, &self.matchers)?;
             let labels = index.labels(&mut file, &series)?;
             let mut runs = Vec::new();
-            let range = (min, max);
+            let range = (min, max).into();
             let order = block.meta().info.order;
             let all = index.runs(
                 &mut file,
                 order,
                 &series,
-                range,
+                &range,
                 &mut |_| true,
                 &mut |run| {
                     runs.push(run);
@@ -597,19 +598,18 @@ impl Blocks {
                     continue;
                 }
                 let into = found.entry(labels[at].clone()).or_default();
-                run.without(&gone)
-                    .decode((i64::MIN, i64::MAX), &mut |run| {
-                        let samples = match run {
-                            Run::Floats { times, values } => {
-                                let bits = values.iter().map(|value| value.to_bits());
-                                times.iter().copied().zip(bits).collect()
-                            }
-                            Run::Sealed(sealed) => decode(sealed.bytes),
-                        };
-                        for (time, bits) in samples {
-                            into.entry(time).or_insert(bits);
+                run.without(&gone).decode(&TimeRange::ALL, &mut |run| {
+                    let samples = match run {
+                        Run::Floats { times, values } => {
+                            let bits = values.iter().map(|value| value.to_bits());
+                            times.iter().copied().zip(bits).collect()
                         }
-                    })?;
+                        Run::Sealed(sealed) => decode(sealed.bytes),
+                    };
+                    for (time, bits) in samples {
+                        into.entry(time).or_insert(bits);
+                    }
+                })?;
             }
         }
         Ok(())

@@ -610,6 +610,7 @@ impl Node {
             chunks_max: select.chunks_max,
             bytes_max: select.bytes_max,
             data_bytes_max: select.data_bytes_max,
+            windows: select.windows.map(convert::windows_to),
         };
         let mut client = self.client.clone();
         let replies = client.select(request).await;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use model::{
     Exemplar, HistogramSample, Labels, MatchOp, Matcher, Metadata, MetricType, Projection,
-    SeriesId, SeriesKey, SeriesRef, TenantId, TimeMs, identity,
+    SeriesId, SeriesKey, SeriesRef, TenantId, TimeMs, Windows, identity,
 };
 use rpc::ingester as proto;
 use shard::{
@@ -511,6 +511,20 @@ pub(super) fn projection_of(project: bool, names: &[String]) -> Projection {
         false => Projection::All,
         true => Projection::only(names),
     }
+}
+
+pub(super) fn windows_to(windows: Windows) -> proto::Windows {
+    proto::Windows {
+        end: windows.end(),
+        step: windows.step() as u64,
+        width: windows.width() as u64,
+    }
+}
+
+/// `None` also where they make no sense: then nothing is left out.
+pub(super) fn windows_of(windows: Option<proto::Windows>) -> Option<Windows> {
+    let proto::Windows { end, step, width } = windows?;
+    Windows::new(end, i64::try_from(step).ok()?, i64::try_from(width).ok()?)
 }
 
 /// A series whose chunks are in memory.

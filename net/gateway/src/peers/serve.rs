@@ -146,6 +146,7 @@ fn selection(request: &proto::SelectRequest) -> Result<Selection, Status> {
         with_chunks: request.with_chunks,
         with_exemplars: request.with_exemplars,
         newest: request.newest,
+        windows: convert::windows_of(request.windows),
         projection: convert::projection_of(request.project, &request.labels),
         bounds: [
             request.series_max,

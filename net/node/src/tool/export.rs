@@ -155,7 +155,7 @@ fn one_day(
     target: &Path,
 ) -> Result<Option<u64>, String> {
     let all: Vec<u32> = (0..index.series_count()).collect();
-    if index.pages(&all, range.0, range.1).is_empty() {
+    if index.pages(&all, &range.into()).is_empty() {
         return Ok(None);
     }
     let ulid = ulid();

@@ -4,6 +4,19 @@ use proptest::prelude::*;
 
 use super::*;
 
+thread_local! {
+    /// Columns of values that this thread has unpacked.
+    pub(crate) static DECODED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+/// `width` places from every `stride`th on.
+fn every(count: usize, stride: usize, width: usize) -> Vec<Range<usize>> {
+    (stride / 2..count)
+        .step_by(stride)
+        .map(|from| from..(from + width).min(count))
+        .collect()
+}
+
 fn bits(values: &[f64]) -> Vec<u64> {
     values.iter().map(|v| v.to_bits()).collect()
 }
@@ -13,9 +26,20 @@ fn round_trip(values: &[f64], effort: Effort) -> (Coding, usize) {
     let coding = encode(values, effort, &mut bytes);
     let mut out = vec![1.5];
     let mut scratch = Scratch::default();
-    decode(coding, &bytes[1..], values.len(), &mut scratch, &mut out).unwrap();
+    let (bytes, count) = (&bytes[1..], values.len());
+    let whole = 0..count;
+    let all = std::slice::from_ref(&whole);
+    decode(coding, bytes, count, all, &mut scratch, &mut out).unwrap();
     assert_eq!(bits(&out[1..]), bits(values), "{coding:?}");
-    (coding, bytes.len() - 1)
+    for (stride, width) in [(2, 1), (3, 2), (7, 7), (50, 1), (64, 10), (1000, 1)] {
+        let picks = every(count, stride, width);
+        let picked = picks.iter().flat_map(|pick| &values[pick.clone()]);
+        let picked: Vec<f64> = picked.copied().collect();
+        out.truncate(1);
+        decode(coding, bytes, count, &picks, &mut scratch, &mut out).unwrap();
+        assert_eq!(bits(&out[1..]), bits(&picked), "{coding:?} {picks:?}");
+    }
+    (coding, bytes.len())
 }
 
 fn both(values: &[f64]) -> (Coding, usize) {
@@ -126,12 +150,14 @@ proptest! {
 
     #[test]
     fn hostile_bytes_are_an_error_or_values(coding in 0u8..6, bytes in prop::collection::vec(any::<u8>(), 0..80), count in 1usize..400) {
-        let mut out = Vec::new();
         let coding = Coding::from_number(coding).unwrap();
-        if decode(coding, &bytes, count, &mut Scratch::default(), &mut out).is_ok() {
-            prop_assert_eq!(out.len(), count);
-        } else {
-            prop_assert!(out.is_empty());
+        for picks in [std::iter::once(0..count).collect(), every(count, 9, 2)] {
+            let mut out = Vec::new();
+            if decode(coding, &bytes, count, &picks, &mut Scratch::default(), &mut out).is_ok() {
+                prop_assert_eq!(out.len(), picks.iter().map(Range::len).sum::<usize>());
+            } else {
+                prop_assert!(out.is_empty());
+            }
         }
     }
 }

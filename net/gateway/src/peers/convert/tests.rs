@@ -263,6 +263,17 @@ fn matchers_and_series_arrive_as_they_were() {
         let (project, names) = projection_to(&projection);
         assert_eq!(projection_of(project, &names), projection);
     }
+    for end in [-1, 0, i64::MAX] {
+        let windows = Windows::new(end, 86_400_000, 300_000);
+        assert!(windows.is_some());
+        assert_eq!(windows_of(windows.map(windows_to)), windows);
+    }
+    let nonsense = proto::Windows {
+        end: 1,
+        step: u64::MAX,
+        width: 5,
+    };
+    assert_eq!(windows_of(Some(nonsense)), None);
     let series = SelectedSeries {
         id: SeriesId(u128::MAX - 5),
         labels: Labels::from_pairs([("a", "b")]).unwrap(),
