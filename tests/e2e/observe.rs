@@ -369,3 +369,29 @@ fn metrics_of_cortex_that_mean_something_here_are_there_from_the_start() {
     let bytes = text.lines().find_map(|l| l.strip_prefix(sent)).unwrap();
     assert!(bytes.parse::<f64>().unwrap() > 50.0, "{bytes}");
 }
+
+/// Where standard error could not be written, its disk being full, every request that had something to log ended in a panic: what was to be stored was,
+/// and nobody was told.
+#[test]
+fn a_log_that_cannot_be_written_takes_nothing_with_it() {
+    let to_nowhere = ["sh", "-c", "exec \"$@\" >/dev/full 2>/dev/full", "sh"];
+    let options = ServerOptions {
+        wrapper: to_nowhere.map(str::to_owned).to_vec(),
+        ..ServerOptions::default()
+    };
+    let Some(mut server) = Server::start(options) else {
+        return;
+    };
+    let now = unix_now() * 1000;
+    let (good, bad) = ([("__name__", "good")], [("__name__", "no name")]);
+    let answer = push(&server, None, &body(&[(&good, now, 1.0), (&bad, now, 1.0)]));
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    assert!(answer.text().contains("no name"), "{}", answer.text());
+    let at = (now / 1000).to_string();
+    let found = server
+        .api(None)
+        .data("/api/v1/query", &[("query", "good"), ("time", &at)]);
+    assert_eq!(found["result"][0]["value"][1], "1", "{found}");
+    assert!(metric(&server, "myelin_log_lines_lost_total") > 1.0);
+    server.stop();
+}

@@ -6,6 +6,7 @@
 //!
 //! A panic on a core aborts the process: its state may be half changed, and replay is the recovery.
 
+use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -159,7 +160,8 @@ impl Cores {
                     let body = || start.run(crew, &report, &wait);
                     if catch_unwind(AssertUnwindSafe(body)).is_err() {
                         // The panic's own message is out already.
-                        eprintln!(
+                        let _ = writeln!(
+                            std::io::stderr(),
                             "myelin: core {core} (or one on its thread) panicked; the process ends, replay recovers"
                         );
                         std::process::abort();

@@ -1,9 +1,10 @@
 //! The log: one line per event, to standard error, of `key=value` pairs or as a JSON object.
 
 use std::fmt::{self, Write as _};
+use std::io;
 use std::sync::OnceLock;
 
-use prometheus::{IntCounterVec, Opts};
+use prometheus::{IntCounter, IntCounterVec, Opts};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::field::RecordFields;
@@ -35,12 +36,39 @@ pub(crate) fn start(level: LogLevel, format: LogFormat) {
     }
     let lines = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
-        .with_writer(std::io::stderr)
+        .with_writer(|| Lossy(io::stderr()))
+        // It would say so on standard error, and panic because it cannot.
+        .log_internal_errors(false)
         .with_ansi(false);
     match format {
         LogFormat::Logfmt => lines.event_format(Logfmt).init(),
         LogFormat::Json => lines.event_format(Json).fmt_fields(JsonFields).init(),
     }
+}
+
+/// Standard error; a line that cannot be written, since its disk is full perhaps, is lost and counted: whatever was to be logged goes on.
+struct Lossy<W>(W);
+
+impl<W: io::Write> io::Write for Lossy<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.0.write_all(line).is_err() {
+            lost().inc();
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Lines that could not be written.
+pub(crate) fn lost() -> &'static IntCounter {
+    static LOST: OnceLock<IntCounter> = OnceLock::new();
+    LOST.get_or_init(|| {
+        let help = "Lines of the log that could not be written.";
+        IntCounter::new("myelin_log_lines_lost_total", help).expect("a valid metric")
+    })
 }
 
 /// Lines by level.

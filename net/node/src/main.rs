@@ -59,7 +59,7 @@ fn main() -> ExitCode {
             return say(&config::yaml(&config));
         }
         Err(error) => {
-            eprintln!("myelin: {error}");
+            let _ = writeln!(std::io::stderr(), "myelin: {error}");
             return ExitCode::from(2);
         }
     };

@@ -113,6 +113,9 @@ async fn live(config: &Config) -> anyhow::Result<()> {
     registry
         .register(Box::new(crate::logging::counter().clone()))
         .context("counter of log lines")?;
+    registry
+        .register(Box::new(crate::logging::lost().clone()))
+        .context("counter of lost log lines")?;
     let (security, secured) = Security::start(config, &registry)?;
     let options = gateway::Options {
         auth: secured.auth,
