@@ -78,6 +78,8 @@ fn label_requests_without_a_start_look_at_the_last_day() {
         "label/U__/values",
         "label/%FF/values",
         "query_exemplars?query=new&start=200&end=100",
+        "series?start=200&end=100",
+        "labels?start=200&end=100&match[]=%7B",
     ] {
         let (status, answer) = raw(&server, &format!("GET /prometheus/api/v1/{path}"));
         assert!(

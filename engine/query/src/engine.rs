@@ -424,8 +424,11 @@ impl Engine {
                 newest: selector.newest,
                 windows: selector.windows,
             };
-            // Those that differ in their windows alone have other times but for the floor.
-            let known = reaches.iter_mut().position(|known| known.join(&reach));
+            // Selectors of a plan differ in matchers or times: only where the floor moves them two may ask for the same.
+            let known = match min_time > floor {
+                true => None,
+                false => reaches.iter_mut().position(|known| known.join(&reach)),
+            };
             of_selector.push(known.unwrap_or(reaches.len()));
             if known.is_none() {
                 reaches.push(reach);
@@ -883,7 +886,7 @@ impl Engine {
     }
 
     /// Moves the first step of a range to the first one that the caller may see; true where there is none, and the times are as they were.
-    fn is_moved_out(&self, caller: &Caller, times: &mut Times) -> bool {
+    pub(crate) fn is_moved_out(&self, caller: &Caller, times: &mut Times) -> bool {
         let floor = self.floor(caller);
         let Times::Range { start, end, step } = times else {
             return false;

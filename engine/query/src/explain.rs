@@ -107,10 +107,11 @@ impl Engine {
     pub async fn explain(
         &self,
         caller: &Caller,
-        query: Query,
+        mut query: Query,
         analyze: bool,
     ) -> Result<Explanation, Error> {
         let text = query.text.clone();
+        self.is_moved_out(caller, &mut query.times);
         // What may not be asked may not be explained either: with `analyze` it would be evaluated.
         let asking = Asking {
             operation: "explain",

@@ -89,14 +89,12 @@ impl Reach {
 
     /// Asks for what another asks for too. False where that is another question.
     pub(crate) fn join(&mut self, other: &Reach) -> bool {
-        let windows = self.windows.filter(|w| other.windows == Some(*w));
-        let as_other = Reach {
-            windows: other.windows,
-            ..self.clone()
-        };
-        let same = as_other == *other;
+        let same = self.matchers == other.matchers
+            && (self.min_time, self.max_time) == (other.min_time, other.max_time)
+            && self.newest == other.newest
+            && self.projection == other.projection;
         if same {
-            self.windows = windows;
+            self.windows = self.windows.filter(|w| other.windows == Some(*w));
         }
         same
     }

@@ -8,7 +8,8 @@ use reactor::{IoMode, Options, Reactor, World, for_each_world};
 
 use crate::contract::{Claims, run};
 use crate::{
-    Bucket, Condition, Conditions, Error, Faults, Filesystem, Metered, Sim, list_all, probe,
+    Body, Bucket, Condition, Conditions, Error, Faults, Filesystem, Listing, Metered, Object,
+    Piece, Sim, Stat, list_all, probe,
 };
 
 const CLAIMS: Claims = Claims {
@@ -253,16 +254,61 @@ fn a_store_that_ignores_conditions_is_found_out() {
     assert!(probe(&sim, "x/probe", 1).unwrap_err().is_passing());
 }
 
+/// A store that takes some time for everything.
+#[derive(Debug)]
+struct Slow<'s>(&'s Sim, std::sync::atomic::AtomicU64);
+
+impl Slow<'_> {
+    fn later(&self) -> &Sim {
+        // Up to 400 us, other ones each time.
+        let last = self.1.load(std::sync::atomic::Ordering::Relaxed);
+        let next = last.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        self.1.store(next, std::sync::atomic::Ordering::Relaxed);
+        std::thread::park_timeout(std::time::Duration::from_micros((next >> 33) % 400));
+        self.0
+    }
+}
+
+impl Bucket for Slow<'_> {
+    fn name(&self) -> &str {
+        "slow"
+    }
+    fn head(&self, key: &str) -> Result<Option<Stat>, Error> {
+        self.later().head(key)
+    }
+    fn get(&self, key: &str) -> Result<Option<Object>, Error> {
+        self.later().get(key)
+    }
+    fn read(&self, pieces: &[Piece]) -> Result<Vec<Vec<u8>>, Error> {
+        self.later().read(pieces)
+    }
+    fn put(&self, key: &str, bytes: &[u8], condition: &Condition) -> Result<Stat, Error> {
+        self.later().put(key, bytes, condition)
+    }
+    fn put_large(&self, key: &str, body: &mut dyn Body) -> Result<Stat, Error> {
+        self.later().put_large(key, body)
+    }
+    fn list(&self, prefix: &str, after: &str) -> Result<Listing, Error> {
+        self.later().list(prefix, after)
+    }
+    fn delete(&self, key: &str) -> Result<(), Error> {
+        self.later().delete(key)
+    }
+    fn sweep(&self, prefix: &str, before_ms: i64) -> Result<u64, Error> {
+        self.later().sweep(prefix, before_ms)
+    }
+}
+
 /// Two nodes of one name that started together each took the store for one that ignores conditions, for the rest of their lives.
 #[test]
 fn who_tries_at_the_same_time_is_not_taken_for_a_store_without_conditions() {
     let sim = Sim::new(2);
     let found: Vec<_> = std::thread::scope(|scope| {
-        let tries = |chance| {
-            let sim = &sim;
-            move || -> Vec<_> { (0..2000).map(|_| probe(sim, "x", chance)).collect() }
+        let tries = |chance: u64| {
+            let slow = Slow(&sim, chance.into());
+            move || -> Vec<_> { (0..200).map(|_| probe(&slow, "x", chance)).collect() }
         };
-        let all = [1, 2, 3].map(|chance| scope.spawn(tries(chance)));
+        let all = [1, 2].map(|chance| scope.spawn(tries(chance)));
         all.into_iter()
             .flat_map(|one| one.join().unwrap())
             .collect()
