@@ -1,9 +1,7 @@
 //! Deletions, one claim at a time; what holds under anything is in `model` and `simulation`.
 
 use super::*;
-use crate::limits::{CUT_MS, PARK_AFTER_S};
 use crate::tests::client::{Asked, Client, Found};
-use crate::tests::cuts::{self, Cutting};
 
 fn answer(one: &mut One, mut asked: Asked) -> Found {
     let mut found = None;
@@ -220,58 +218,4 @@ fn deletions_that_wait_for_a_cut_are_answered_when_the_node_stops_and_the_keeper
         let refused = reply.try_recv().expect("answered").unwrap_err();
         assert!(refused.to_string().contains("stop"), "{refused}");
     }
-}
-
-/// Story: memory let go of the value that had replaced one of a block before the block did of its own. A process that ended in between showed the old value, for good.
-#[test]
-fn a_power_cut_after_every_operation_of_a_deletion_brings_no_replaced_value_back() {
-    let tenant = TenantId::fake();
-    let (mut kept, mut gone) = (0, 0);
-    for stop in 0.. {
-        let mut run = Cutting::new(stop, 1);
-        assert!(run.start());
-        let from = cuts::boundary(run.node()) - 4 * CUT_MS;
-        run.history(&tenant, from, 190);
-        run.sim
-            .advance(Duration::from_secs(u64::from(PARK_AFTER_S) + 60));
-        run.cut();
-        let again = (cuts::labels(3), from + 10 * 60_000, 77.0);
-        run.forget();
-        // The key is dead.
-        run.push(&tenant, &vec![again.clone()]);
-        run.push(&tenant, &vec![again.clone()]);
-        let value = |run: &mut Cutting| {
-            let found = run.read(&tenant);
-            let of_series = found.get(&again.0);
-            of_series.and_then(|times| times.get(&again.1).copied())
-        };
-        assert_eq!(value(&mut run), Some(again.2.to_bits()));
-
-        let client = Client::new(run.node().mailboxes.clone());
-        let reply = client.delete(&tenant, &[&[]], (i64::MIN, i64::MAX));
-        drop(client);
-        run.sim.stop_after(stop);
-        let sim = run.sim.clone();
-        let mut answer = None;
-        run.node().turn_until(2000, || {
-            answer = answer.take().or_else(|| reply.try_recv().ok());
-            answer.is_some() || sim.is_off()
-        });
-        let is_whole = !sim.is_off();
-        run.end();
-        assert!(run.start(), "a sound machine starts");
-        match value(&mut run) {
-            None => gone += 1,
-            Some(value) => {
-                assert_eq!(value, again.2.to_bits(), "stopped after {stop}");
-                kept += 1;
-            }
-        }
-        if is_whole {
-            answer.expect("answered").expect("a sound node");
-            assert_eq!(value(&mut run), None);
-            break;
-        }
-    }
-    assert!(kept > 2 && gone > 0, "{kept} times kept, {gone} times gone");
 }
