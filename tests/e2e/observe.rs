@@ -383,10 +383,14 @@ fn a_log_that_cannot_be_written_takes_nothing_with_it() {
         return;
     };
     let now = unix_now() * 1000;
-    let (good, bad) = ([("__name__", "good")], [("__name__", "no name")]);
+    let (good, bad) = ([("__name__", "good")], [("job", "nameless")]);
     let answer = push(&server, None, &body(&[(&good, now, 1.0), (&bad, now, 1.0)]));
     assert_eq!(answer.status, 400, "{}", answer.text());
-    assert!(answer.text().contains("no name"), "{}", answer.text());
+    assert!(
+        answer.text().contains("missing metric name"),
+        "{}",
+        answer.text()
+    );
     let at = (now / 1000).to_string();
     let found = server
         .api(None)
