@@ -9,7 +9,7 @@
 //! 2. *list*: these chunks, a bounded batch of series at a time, go to the keeper (`write`) when the log is durable up to all of it; it encodes
 //!    them into a file, which is durable and shown to readers when it answers. The chunks stay where they are: they are seen twice, which readers take out.
 //! 3. *name*: a checkpoint is written that leaves these chunks out. When it is durable, a start will find the samples in the blocks and nowhere else.
-//! 4. *drop*: the chunks are let go. A series of which nothing else is here keeps its last one in mind, and leaves whole when it is not written any more (`memtable::gc`).
+//! 4. *drop*: the chunks are let go. A series of which nothing else is here keeps its last one in mind, which is not read, and leaves whole when it is not written any more (`memtable::gc`).
 //!    Chunk files go when no checkpoint names them, as ever.
 //!
 //! No checkpoint begins between 1 and 3. A file bears the least sequence of a checkpoint that may rely on it; until 4 is over its name says that it is *pending*. So a start

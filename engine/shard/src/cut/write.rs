@@ -139,6 +139,8 @@ enum Turn {
 struct Deleting {
     delete: Delete,
     orders: Sender<Order>,
+    /// What it is in the file of its tenant, once it has the turn.
+    id: u128,
     /// Cores that have not answered.
     missing: u16,
     /// Why one of them could not.
@@ -284,7 +286,7 @@ impl Blocks {
                     self.turn = Some(next);
                     self.answer(core, Outcome::Turn);
                 }
-                Turn::Delete => self.begin_delete(),
+                Turn::Delete => self.begin_delete(reactor),
                 Turn::Snapshot => self.begin_snapshot(reactor),
             }
         }
@@ -298,6 +300,7 @@ impl Blocks {
         self.deletes.push_back(Deleting {
             delete,
             orders,
+            id: 0,
             missing: 0,
             failed: None,
         });
@@ -405,8 +408,12 @@ impl Blocks {
         }
     }
 
-    /// The first deletion has the turn: all cores delete, unless it cannot be kept.
-    fn begin_delete(&mut self) {
+    /// The first deletion has the turn: blocks have it, durably, and then all cores delete, unless it cannot be kept.
+    ///
+    /// No file is being written while it has the turn: all that are there are before the place in the order of logging that it gets now, and all that come
+    /// are behind it, without what the cores delete. Blocks come first: of a value that memory has and that replaced one of a block the old one would be left
+    /// where the process ends in between.
+    fn begin_delete(&mut self, reactor: &mut Reactor) {
         let Some(Deleting { delete, .. }) = self.deletes.front() else {
             return;
         };
@@ -426,9 +433,21 @@ impl Blocks {
             let first = self.deletes.pop_front().expect("looked at above");
             return (first.delete.reply)(Err(error));
         }
+        let order = self.catalog.next_order();
+        let deletion = self.deletion(delete, order, reactor.wall_ms());
+        let id = deletion.id;
+        let added = (self.catalog.deletions()).add(reactor, &delete.tenant, deletion);
         let mailboxes = self.mailboxes.clone().expect("connected before it serves");
+        if let Err(error) = added {
+            let Deleting { delete, .. } = self.deletes.pop_front().expect("looked at above");
+            // It is in force all the same.
+            mailboxes.changes().note(&delete.tenant, delete.min_time);
+            return (delete.reply)(Err(DeleteError::Unavailable(format!(
+                "a part may have been deleted, ask again: {error}"
+            ))));
+        }
         let first = self.deletes.front_mut().expect("looked at above");
-        first.missing = mailboxes.count();
+        (first.id, first.missing) = (id, mailboxes.count());
         self.turn = Some(Turn::Delete);
         for core in 0..mailboxes.count() {
             let orders = first.orders.clone();
@@ -446,8 +465,7 @@ impl Blocks {
         }
     }
 
-    /// A core has answered. When all have deleted, no file is being written that has what they deleted; all that are there are before the place in
-    /// the order of logging that the deletion gets now, and all that come are behind it.
+    /// A core has answered; when all have, the deletion is answered.
     fn purged(&mut self, reactor: &mut Reactor, result: Result<u64, String>) {
         let Some(first) = self.deletes.front_mut() else {
             return; // The node stops, and everybody was told so.
@@ -459,23 +477,14 @@ impl Blocks {
         if first.missing > 0 {
             return;
         }
-        let Deleting { delete, failed, .. } = self.deletes.pop_front().expect("as above");
+        let Deleting {
+            delete, failed, id, ..
+        } = self.deletes.pop_front().expect("as above");
         let result = match failed {
             Some(reason) => Err(DeleteError::Unavailable(format!(
                 "a part may have been deleted, ask again: {reason}"
             ))),
-            None => {
-                let order = self.catalog.next_order();
-                let deletion = self.deletion(&delete, order, reactor.wall_ms());
-                let id = deletion.id;
-                let deletions = self.catalog.deletions();
-                let added = deletions.add(reactor, &delete.tenant, deletion);
-                added.map(|()| id).map_err(|error| {
-                    DeleteError::Unavailable(format!(
-                        "a part may have been deleted, ask again: {error}"
-                    ))
-                })
-            }
+            None => Ok(id),
         };
         let mailboxes = self.mailboxes.as_ref().expect("connected before it serves");
         // Of what was read from blocks before, results may be kept.

@@ -151,7 +151,7 @@ impl Memtable {
     /// Errors: a chunk cannot be read; nothing has changed then. Cost: a read and a new chunk for each chunk that the range meets in part.
     pub(crate) fn purge(&mut self, series: u32, min: i64, max: i64) -> Result<Purged, String> {
         let mut purged = Purged::default();
-        if !self.overlaps(series, min, max) {
+        if !self.holds(series, min, max) {
             purged.changed = self.purge_beside(series, min, max);
             return Ok(purged);
         }

@@ -1,5 +1,6 @@
 //! What readers take out of the memtable: where closed chunks lie, and copies of open ones.
 
+use block::Gone;
 use chunk::{Encoding, HistogramAppender, XorAppender};
 
 use super::native::{Open, Stored};
@@ -8,8 +9,23 @@ use crate::message::ChunkSlice;
 use crate::seen::Newest;
 
 impl Memtable {
-    /// Whether a live series has a chunk that overlaps a range of times, both ends included.
+    /// Whether readers find something of a live series here in a range of times, both ends included: a chunk that overlaps it, and not one that has been
+    /// moved into a block, which speaks for it.
     pub(crate) fn overlaps(&self, series: u32, min: i64, max: i64) -> bool {
+        self.has_chunk(series, (min, max), |chunk| !chunk.is_in_block())
+    }
+
+    /// The same, chunks that are in blocks too.
+    pub(super) fn holds(&self, series: u32, min: i64, max: i64) -> bool {
+        self.has_chunk(series, (min, max), |_| true)
+    }
+
+    fn has_chunk(
+        &self,
+        series: u32,
+        (min, max): (i64, i64),
+        counts: impl Fn(&Sealed) -> bool,
+    ) -> bool {
         let open = self.open(series);
         let parked = open.is_empty();
         (!parked && open.first_time() <= max && open.last_time() >= min)
@@ -17,12 +33,13 @@ impl Memtable {
                 && self.colds[series]
                     .sealed
                     .iter()
-                    .any(|c| c.min_time() <= max && c.max_time() >= min))
+                    .any(|c| c.min_time() <= max && c.max_time() >= min && counts(c)))
             || self.late_overlaps(series, min, max)
     }
 
     /// The chunks of a live series that overlap a range of times, in the order of their first times; of the last one what lies in the range. Those
-    /// with late samples may overlap others.
+    /// with late samples may overlap others. One that has been moved is left to its block: what has been deleted from that must not be seen here, and what came
+    /// late and lies in another block counts.
     ///
     /// Cost: a reference count each, and a copy and a hash of the open one's bytes. Closed chunks that still wait for the disk are copied.
     pub(crate) fn slices(&self, series: u32, min: i64, max: i64) -> Vec<ChunkSlice> {
@@ -32,7 +49,7 @@ impl Memtable {
         let from = sealed.partition_point(|c| c.max_time() < min);
         let until = from + sealed[from..].partition_point(|c| c.min_time() <= max);
         let mut slices = Vec::with_capacity(until - from + usize::from(with_open));
-        let closed = sealed[from..until].iter();
+        let closed = sealed[from..until].iter().filter(|c| !c.is_in_block());
         slices.extend(closed.map(|chunk| self.slice_of(chunk, max)));
         if with_open {
             slices.push(slice_of_open(open, max));
@@ -111,6 +128,9 @@ impl Memtable {
             let sealed = &self.colds[series].sealed;
             let at = sealed.partition_point(|chunk| chunk.max_time() < time);
             let chunk = *sealed.get(at).filter(|chunk| chunk.min_time() <= time)?;
+            if chunk.is_in_block() && self.is_deleted_in_blocks(series, time) {
+                return None;
+            }
             let bytes = self.chunks.look_up(chunk.place())?;
             // What is damaged is found by the queries that need it.
             return sample_at(&bytes.read().ok()?, time);
@@ -122,6 +142,18 @@ impl Memtable {
             });
         }
         sample_at(&open.seal(), time)
+    }
+
+    /// Whether a deletion means a sample in a block. One that failed, or that the process ended in, may not have come to the chunk that is kept in mind.
+    #[cold]
+    fn is_deleted_in_blocks(&self, series: u32, time: i64) -> bool {
+        let Some(blocks) = &self.blocks else {
+            return false;
+        };
+        let tenant = self.tenant(self.rows[series].tenant);
+        let deleted = blocks.deletions().tombstones(&tenant.id);
+        // Blocks that are behind a deletion are not told apart: then a repetition is stored again.
+        !deleted.is_empty() && Gone::of(&self.labels(series), 0, i64::MIN, &deleted).contains(time)
     }
 }
 

@@ -145,6 +145,11 @@ impl Cutting {
         self.ledger.check_acknowledged(tenant, &found);
     }
 
+    /// What was sent so far: the ledger knows no two values of a sample.
+    pub(super) fn forget(&mut self) {
+        self.ledger = Ledger::default();
+    }
+
     fn in_blocks(&mut self) -> u64 {
         self.node().mailboxes.blocks().summary().samples
     }
@@ -341,8 +346,8 @@ fn what_was_logged_later_counts_wherever_it_lies() {
     run.cut();
     assert!(run.in_blocks() > 0);
     let again = (labels(3), from + 10 * 60_000, 77.0);
-    // The key is dead. The ledger knows no two values of a sample.
-    run.ledger = Ledger::default();
+    // The key is dead.
+    run.forget();
     run.push(&tenant, &vec![again.clone()]);
     run.push(&tenant, &vec![again.clone()]);
     let is_later = |run: &mut Cutting, samples: usize| {

@@ -1,7 +1,11 @@
 //! Deletions, one claim at a time; what holds under anything is in `model` and `simulation`.
 
+use std::path::Path;
+
 use super::*;
+use crate::limits::{CUT_MS, PARK_AFTER_S};
 use crate::tests::client::{Asked, Client, Found};
+use crate::tests::cuts::{self, Cutting};
 
 fn answer(one: &mut One, mut asked: Asked) -> Found {
     let mut found = None;
@@ -218,4 +222,158 @@ fn deletions_that_wait_for_a_cut_are_answered_when_the_node_stops_and_the_keeper
         let refused = reply.try_recv().expect("answered").unwrap_err();
         assert!(refused.to_string().contains("stop"), "{refused}");
     }
+}
+
+/// Story: memory let go of the value that had replaced one of a block before the block did of its own. A process that ended in between showed the old value, for good.
+#[test]
+fn a_power_cut_after_every_operation_of_a_deletion_brings_no_replaced_value_back() {
+    let tenant = TenantId::fake();
+    let (mut kept, mut gone) = (0, 0);
+    for stop in 0.. {
+        let mut run = Cutting::new(stop, 1);
+        assert!(run.start());
+        let from = cuts::boundary(run.node()) - 4 * CUT_MS;
+        run.history(&tenant, from, 190);
+        run.sim
+            .advance(Duration::from_secs(u64::from(PARK_AFTER_S) + 60));
+        run.cut();
+        let again = (cuts::labels(3), from + 10 * 60_000, 77.0);
+        run.forget();
+        // The key is dead.
+        run.push(&tenant, &vec![again.clone()]);
+        run.push(&tenant, &vec![again.clone()]);
+        let value = |run: &mut Cutting| {
+            let found = run.read(&tenant);
+            let of_series = found.get(&again.0);
+            of_series.and_then(|times| times.get(&again.1).copied())
+        };
+        assert_eq!(value(&mut run), Some(again.2.to_bits()));
+
+        let client = Client::new(run.node().mailboxes.clone());
+        let reply = client.delete(&tenant, &[&[]], (i64::MIN, i64::MAX));
+        drop(client);
+        run.sim.stop_after(stop);
+        let sim = run.sim.clone();
+        let mut answer = None;
+        run.node().turn_until(2000, || {
+            answer = answer.take().or_else(|| reply.try_recv().ok());
+            answer.is_some() || sim.is_off()
+        });
+        let is_whole = !sim.is_off();
+        run.end();
+        assert!(run.start(), "a sound machine starts");
+        match value(&mut run) {
+            None => gone += 1,
+            Some(value) => {
+                assert_eq!(value, again.2.to_bits(), "stopped after {stop}");
+                kept += 1;
+            }
+        }
+        if is_whole {
+            answer.expect("answered").expect("a sound node");
+            assert_eq!(value(&mut run), None);
+            break;
+        }
+    }
+    assert!(kept > 2 && gone > 0, "{kept} times kept, {gone} times gone");
+}
+
+/// A node that has cut: of the last of four series, which ended early, memory has no more than the chunk that it keeps in mind.
+fn cut_and_kept_in_mind(tenant: &TenantId) -> (Cutting, i64) {
+    let mut run = Cutting::new(1, 1);
+    assert!(run.start());
+    let from = cuts::boundary(run.node()) - 4 * CUT_MS;
+    run.history(tenant, from, 290);
+    run.cut();
+    let colds = &run.node().cores[0].memtable.colds;
+    let in_mind = (0..4).filter(|&series| {
+        let sealed = &colds[series].sealed;
+        sealed.len() == 1 && sealed[0].is_in_block()
+    });
+    assert_eq!(in_mind.count(), 1);
+    // the ledger knows no two values of a sample.
+    run.forget();
+    (run, from)
+}
+
+fn samples_of(run: &mut Cutting, tenant: &TenantId, series: usize) -> Vec<(i64, f64)> {
+    let found = run.read(tenant);
+    let times = found.get(&cuts::labels(series));
+    let times = times.into_iter().flatten();
+    times.map(|(&t, &bits)| (t, f64::from_bits(bits))).collect()
+}
+
+/// Story: the deletions of blocks could not be kept, so memory kept what it had. The last chunk of a series that has been cut was shown from memory though its block's
+/// copy was hidden, a repetition of it was acknowledged as known, and with the chunk both went.
+#[test]
+fn a_sample_that_is_sent_again_after_a_deletion_that_failed_stays() {
+    let tenant = TenantId::fake();
+    let (mut run, _) = cut_and_kept_in_mind(&tenant);
+    let before = samples_of(&mut run, &tenant, 3);
+    let &last = before.last().expect("four samples");
+
+    run.sim.fail_when(|op| {
+        let is_kept = op
+            .path
+            .starts_with(crate::cut::deletions_directory(Path::new("data")));
+        (is_kept && op.kind == reactor::OpKind::Write).then_some(reactor::Fault::EIO)
+    });
+    let client = Client::new(run.node().mailboxes.clone());
+    let reply = client.delete(
+        &tenant,
+        &[&[Matcher::equal("pod", "p3")]],
+        (i64::MIN, i64::MAX),
+    );
+    drop(client);
+    let mut result = None;
+    run.node().turn_until(1000, || {
+        result = result.take().or_else(|| reply.try_recv().ok());
+        result.is_some()
+    });
+    let failed = result.expect("answered").expect_err("the disk is broken");
+    assert!(failed.to_string().contains("ask again"), "{failed}");
+    run.sim.clear_faults();
+    assert_eq!(samples_of(&mut run, &tenant, 3), []);
+
+    // Once for the series, which the client does not know any more.
+    let again = vec![(cuts::labels(3), last.0, last.1)];
+    run.push(&tenant, &again);
+    run.push(&tenant, &again);
+    assert_eq!(samples_of(&mut run, &tenant, 3), [last]);
+    for _ in 0..4 {
+        run.sim
+            .advance(Duration::from_secs(u64::from(PARK_AFTER_S) + 60));
+        run.cut();
+        assert_eq!(samples_of(&mut run, &tenant, 3), [last]);
+    }
+    run.end();
+    assert!(run.start());
+    assert!(samples_of(&mut run, &tenant, 3).contains(&last));
+}
+
+/// Story: more samples were looked up in a turn than may be, so that a later value of one was taken for a new one. A cut moved it into a block, and the chunk that memory keeps
+/// in mind, which has the earlier value, was taken for what was logged last.
+#[test]
+fn what_is_kept_in_mind_of_a_series_does_not_hide_a_later_value_in_a_block() {
+    let tenant = TenantId::fake();
+    let (mut run, from) = cut_and_kept_in_mind(&tenant);
+    let before = samples_of(&mut run, &tenant, 3);
+    assert_eq!(before.len(), 4);
+    // All of this is there, in closed chunks.
+    let known = (cuts::labels(0), from + 200 * 60_000, 200.0);
+    let mut body = vec![known; 400];
+    let later = (before[3].0, 77.0);
+    body.push((cuts::labels(3), later.0, later.1));
+    run.push(&tenant, &body);
+    run.push(&tenant, &body);
+    let mut expected = before.clone();
+    expected[3] = later;
+    assert_eq!(samples_of(&mut run, &tenant, 3), expected);
+    // Others bring the next cut about; by the clock the series has just been written.
+    let made = run.node().cores[0].cuts.made;
+    run.push(&tenant, &vec![(cuts::labels(0), from + 3 * CUT_MS, 1.0)]);
+    run.push(&tenant, &vec![(cuts::labels(0), from + 3 * CUT_MS, 1.0)]);
+    run.cut();
+    assert!(run.node().cores[0].cuts.made > made);
+    assert_eq!(samples_of(&mut run, &tenant, 3), expected);
 }
