@@ -192,7 +192,7 @@ impl Engine {
             self.holders(),
             caller,
             &reach,
-            Wanted::Labels,
+            Wanted::Known,
             allowance,
             turn,
         );

@@ -216,6 +216,8 @@ fn ask<T: Send + 'static>(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wanted {
     Labels,
+    /// Labels of all that memory knows.
+    Known,
     Chunks,
     /// Of those that have exemplars in the range.
     Exemplars,
@@ -238,6 +240,7 @@ pub(crate) fn select(
             max_time: reach.max_time,
             with_chunks: wanted == Wanted::Chunks,
             with_exemplars: wanted == Wanted::Exemplars,
+            with_moved: wanted == Wanted::Known,
             with_starts: false,
             projection: reach.projection.clone(),
             newest: reach.newest,

@@ -118,7 +118,6 @@ impl Core {
         let bell = reactor.doorbell();
         let post = mailboxes.of(id).post();
         post.set_bell(Box::new(move || bell.ring()));
-        memtable.blocks = Some(mailboxes.blocks().clone());
         let wall_ms = reactor.wall_ms();
         if memtable.totals.series > 0 {
             memtable.written_from_s = seconds(wall_ms).saturating_add(1);

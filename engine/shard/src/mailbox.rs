@@ -110,6 +110,12 @@ impl Mailboxes {
         self.cores.len() as u16
     }
 
+    /// Whether a core has stopped, as all do when the node ends.
+    pub(crate) fn is_stopping(&self) -> bool {
+        let mut cores = self.cores.iter();
+        cores.any(|core| core.closed.load(Ordering::Relaxed))
+    }
+
     /// Takes credits on all of these cores, or on none. `wanted` is bytes per core, no core twice.
     ///
     /// Bytes are whatever the body keeps in memory for the sender's part, at least the columns. A push larger than the whole

@@ -40,7 +40,6 @@ use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
-use block::Catalog;
 use chunk::XorAppender;
 use model::{Ack, Lsn, SeriesId, TenantId, TenantLimits};
 
@@ -260,8 +259,6 @@ pub(crate) struct Memtable {
     pub(crate) secret: Secret,
     /// Where closed chunks are.
     pub(crate) chunks: ChunkFiles,
-    /// Those of the node, once there are some to be asked.
-    pub(crate) blocks: Option<Arc<Catalog>>,
     quotas: Arc<Quotas>,
     pub(crate) chunk_samples_max: u16,
     retention_default_ms: i64,
@@ -295,7 +292,6 @@ impl Memtable {
             free: Vec::new(),
             secret: Secret::new(seed),
             chunks: ChunkFiles::new(Path::new(""), 0),
-            blocks: None,
             quotas,
             chunk_samples_max,
             retention_default_ms,

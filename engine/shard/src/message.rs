@@ -427,6 +427,8 @@ pub struct Select {
     pub windows: Option<Windows>,
     /// Instead of chunks: the exemplars within the range; series without any are no part of the result.
     pub with_exemplars: bool,
+    /// Also series of which memory only keeps in mind what is in blocks: for who counts those in memory, and asks no block.
+    pub with_moved: bool,
     /// The starts of counters too; series without any are no part of the result.
     pub with_starts: bool,
     /// Stop with an error beyond this many series on this core; 0 is unlimited.

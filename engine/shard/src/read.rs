@@ -846,6 +846,7 @@ fn visit(
     // An exemplar may be in the range where no sample is.
     let is_part = match select.with_exemplars {
         true => !exemplars.is_empty(),
+        false if select.with_moved => memtable.holds(series, min, max),
         false => memtable.overlaps(series, min, max),
     };
     if !is_part {

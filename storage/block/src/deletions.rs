@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use model::{MatchOp, Matcher, TenantId, varint};
@@ -150,6 +150,8 @@ pub struct Deletions {
     changing: Mutex<()>,
     /// Why no place in the order of logging can be given to one now.
     unready: RwLock<Option<String>>,
+    /// Place of the last one that not all have done, 0: none. It does not end.
+    unfinished: AtomicU64,
     /// Whether there is a bucket, whose uploader ends deletions.
     has_bucket: AtomicBool,
 }
@@ -162,6 +164,7 @@ impl Default for Deletions {
             any: AtomicBool::new(false),
             changing: Mutex::default(),
             unready: RwLock::default(),
+            unfinished: AtomicU64::new(0),
             has_bucket: AtomicBool::new(false),
         }
     }
@@ -208,6 +211,11 @@ impl Deletions {
     pub fn set_bucket(&self, unready: &str) {
         self.has_bucket.store(true, Ordering::Relaxed);
         *self.unready.write().unwrap_or_else(PoisonError::into_inner) = Some(unready.to_owned());
+    }
+
+    /// The deletion of that place is made, and memory may still hold what it means: it lives until another one is told here, or 0 when memory has deleted.
+    pub fn set_unfinished(&self, order: u64) {
+        self.unfinished.store(order, Ordering::Relaxed);
     }
 
     /// See [`Deletions::set_bucket`].
@@ -327,11 +335,13 @@ impl Deletions {
         exists: &dyn Fn(u128) -> bool,
     ) -> Result<usize, Error> {
         let now_ms = reactor.wall_ms();
+        let unfinished = self.unfinished.load(Ordering::Relaxed);
         let mut ended = 0;
         self.change(reactor, tenant, false, |of| {
             let view = of.clone();
             for deletion in &mut of.deletions {
-                if deletion.over_ms.is_none() && !is_pending(&view, deletion) {
+                let is_done = deletion.order != unfinished && !is_pending(&view, deletion);
+                if deletion.over_ms.is_none() && is_done {
                     *deletion = Arc::new(Deletion {
                         over_ms: Some(now_ms),
                         ..deletion.as_ref().clone()

@@ -417,9 +417,14 @@ impl Blocks {
         let Some(Deleting { delete, .. }) = self.deletes.front() else {
             return;
         };
-        let refused = match delete.canceled.load(Ordering::Relaxed) {
-            true => Some(DeleteError::Unavailable("nobody waits for it".to_owned())),
-            false => None,
+        let mailboxes = self.mailboxes.clone().expect("connected before it serves");
+        let unavailable = |why: &str| Some(DeleteError::Unavailable(why.to_owned()));
+        let refused = if delete.canceled.load(Ordering::Relaxed) {
+            unavailable("nobody waits for it")
+        } else if mailboxes.is_stopping() {
+            unavailable("the node stops")
+        } else {
+            None
         };
         let unready = self.catalog.deletions().unready();
         let refused = refused.or(unready.map(DeleteError::Unavailable));
@@ -436,8 +441,10 @@ impl Blocks {
         let order = self.catalog.next_order();
         let deletion = self.deletion(delete, order, reactor.wall_ms());
         let id = deletion.id;
-        let added = (self.catalog.deletions()).add(reactor, &delete.tenant, deletion);
-        let mailboxes = self.mailboxes.clone().expect("connected before it serves");
+        let deletions = self.catalog.deletions();
+        // Else it could be over, for want of blocks, while cores still delete.
+        deletions.set_unfinished(order);
+        let added = deletions.add(reactor, &delete.tenant, deletion);
         if let Err(error) = added {
             let Deleting { delete, .. } = self.deletes.pop_front().expect("looked at above");
             // It is in force all the same.
@@ -484,7 +491,10 @@ impl Blocks {
             Some(reason) => Err(DeleteError::Unavailable(format!(
                 "a part may have been deleted, ask again: {reason}"
             ))),
-            None => Ok(id),
+            None => {
+                self.catalog.deletions().set_unfinished(0);
+                Ok(id)
+            }
         };
         let mailboxes = self.mailboxes.as_ref().expect("connected before it serves");
         // Of what was read from blocks before, results may be kept.

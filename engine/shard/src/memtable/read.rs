@@ -1,6 +1,5 @@
 //! What readers take out of the memtable: where closed chunks lie, and copies of open ones.
 
-use block::Gone;
 use chunk::{Encoding, HistogramAppender, XorAppender};
 
 use super::native::{Open, Stored};
@@ -16,7 +15,7 @@ impl Memtable {
     }
 
     /// The same, chunks that are in blocks too.
-    pub(super) fn holds(&self, series: u32, min: i64, max: i64) -> bool {
+    pub(crate) fn holds(&self, series: u32, min: i64, max: i64) -> bool {
         self.has_chunk(series, (min, max), |_| true)
     }
 
@@ -118,7 +117,7 @@ impl Memtable {
         }
     }
 
-    /// The sample of a live series at exactly that time; of two the one that counts. Cost: decodes a chunk; one that is closed is read from its file, within the budget of the turn.
+    /// The sample of a live series at exactly that time; of two the one that counts. Not one that has been moved: it may have been deleted where it is. Cost: decodes a chunk; one that is closed is read from its file, within the budget of the turn.
     pub(super) fn value_at(&mut self, series: u32, time: i64) -> Option<Stored> {
         if let Some(late) = self.late_value_at(series, time) {
             return Some(late);
@@ -128,7 +127,7 @@ impl Memtable {
             let sealed = &self.colds[series].sealed;
             let at = sealed.partition_point(|chunk| chunk.max_time() < time);
             let chunk = *sealed.get(at).filter(|chunk| chunk.min_time() <= time)?;
-            if chunk.is_in_block() && self.is_deleted_in_blocks(series, time) {
+            if chunk.is_in_block() {
                 return None;
             }
             let bytes = self.chunks.look_up(chunk.place())?;
@@ -142,18 +141,6 @@ impl Memtable {
             });
         }
         sample_at(&open.seal(), time)
-    }
-
-    /// Whether a deletion means a sample in a block. One that failed, or that the process ended in, may not have come to the chunk that is kept in mind.
-    #[cold]
-    fn is_deleted_in_blocks(&self, series: u32, time: i64) -> bool {
-        let Some(blocks) = &self.blocks else {
-            return false;
-        };
-        let tenant = self.tenant(self.rows[series].tenant);
-        let deleted = blocks.deletions().tombstones(&tenant.id);
-        // Blocks that are behind a deletion are not told apart: then a repetition is stored again.
-        !deleted.is_empty() && Gone::of(&self.labels(series), 0, i64::MIN, &deleted).contains(time)
     }
 }
 

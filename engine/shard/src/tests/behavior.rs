@@ -112,6 +112,7 @@ impl One {
             newest: false,
             windows: None,
             with_exemplars: false,
+            with_moved: false,
             with_starts: false,
             series_max: 0,
             chunks_max: 0,

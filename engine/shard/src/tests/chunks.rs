@@ -255,6 +255,7 @@ fn a_read_holds_the_files_that_it_needs() {
         max_time: i64::MAX,
         with_chunks: true,
         with_exemplars: false,
+        with_moved: false,
         with_starts: false,
         projection: ::model::Projection::All,
         newest: false,

@@ -435,6 +435,7 @@ impl Client {
                 max_time,
                 with_chunks: wanted != Wanted::Exemplars,
                 with_exemplars: wanted == Wanted::Exemplars,
+                with_moved: false,
                 with_starts: false,
                 projection: ::model::Projection::All,
                 newest: wanted == Wanted::Newest,
