@@ -275,8 +275,14 @@ fn a_year_is_answered_from_the_disk_and_from_the_bucket_with_few_requests() {
     forget_files();
     server.restart();
     for question in questions() {
+        let before = size_of_blocks(&server);
         let requests = ask(&mut server, &plan, start, &question, "disk");
-        assert_eq!(requests, 0, "what is on the disk is not asked for");
+        // A start may find another merge to do: what it makes can be in the bucket's index before the question, which holds the blocks it was made of, comes to that.
+        let is_still = size_of_blocks(&server) == before;
+        assert!(
+            requests == 0 || !is_still,
+            "what is on the disk is not asked for: {requests} requests"
+        );
     }
     server.stop();
     args.push("-blocks-storage.tsdb.retention-period=1s".to_owned());
