@@ -413,3 +413,35 @@ fn in_a_cluster_all_ingesters_delete_or_the_one_that_does_not_is_named() {
     write(&cluster.distributor, 12);
     assert_eq!(counts(&cluster).len(), NAMES.len());
 }
+
+/// Story: who deleted to get below a limit was refused with it for minutes, series by series, as the refusals of a moment ago were remembered.
+#[test]
+fn series_that_a_limit_refused_are_taken_when_others_have_been_deleted() {
+    let Some(server) = Server::start(ServerOptions {
+        config: "auth_enabled: true\nlimits: {max_series_per_user: 2}\n".to_owned(),
+        ..ServerOptions::default()
+    }) else {
+        return;
+    };
+    let now = unix_now() * 1000;
+    let one = |i: &str, time| {
+        let labels = [("__name__", "m"), ("i", i)];
+        push(&server, Some("t"), &body(&[(&labels, time, 1.0)])).status
+    };
+    let wipe = || server.api(Some("t")).form("/purger/delete_tenant", &[]);
+    let delete = || delete(&server, "t", &[("match[]", "m")]);
+    let (first, second): (&dyn Fn() -> Response, &dyn Fn() -> Response) = (&delete, &wipe);
+    for (round, away) in (0..).zip([first, second]) {
+        let time = now + round * 1000;
+        assert_eq!(one("a", time), 200);
+        assert_eq!(one("b", time), 200);
+        for _ in 0..8 {
+            assert_eq!(one("c", time), 400);
+        }
+        let answer = away();
+        assert!(answer.status < 300, "{}", answer.text());
+        assert_eq!(one("c", time + 1), 200, "round {round}");
+        let answer = delete();
+        assert!(answer.status < 300, "{}", answer.text());
+    }
+}

@@ -436,6 +436,18 @@ async fn a_range_query_that_is_too_long_is_the_clients_fault_and_a_selector_meet
     let error = engine.query(&caller, range(-3_600_000)).await.unwrap_err();
     assert_eq!(error.class(), model::Class::Client, "{error}");
     assert!(error.to_string().contains("time range exceeds the limit"));
+    // Both ends of a remote read belong to it, and those of the limit as well.
+    for (start, is_allowed) in [(0, true), (-1, false)] {
+        let matchers = vec![(model::MatchOp::Equal, "__name__".to_owned(), "m".to_owned())];
+        let end = 3_600_000;
+        let selector = query::ReadSelector {
+            start,
+            end,
+            matchers,
+        };
+        let read = engine.read(&caller, vec![selector]).await;
+        assert_eq!(read.is_ok(), is_allowed, "from {start}");
+    }
     // Just as long as it may be: that the newest sample before its start is looked for counts for nothing.
     let just = engine
         .query(&caller, range(caller.now_ms - 3_600_000))

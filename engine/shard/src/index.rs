@@ -22,7 +22,7 @@ pub(crate) mod resolve;
 pub(crate) mod table;
 mod texts;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use model::varint;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_secret};
@@ -102,9 +102,10 @@ pub(crate) struct Index {
 struct Unswept {
     /// Ascending once sweeping has begun.
     dead: Vec<u32>,
-    pairs: BTreeSet<PairId>,
-    /// A list that is swept in part, and from which series on it is not.
-    half: Option<(PairId, u32)>,
+    /// How many of them have a pair.
+    pairs: BTreeMap<PairId, u32>,
+    /// A list that is swept in part, from which series on it is not, and how many dead are in it still.
+    half: Option<(PairId, u32, u32)>,
     /// As `half`, of the list of all.
     all_from: u32,
     sweeping: bool,
@@ -244,6 +245,19 @@ impl Index {
         self.all.count()
     }
 
+    /// How many live series have a pair.
+    pub(crate) fn live_of(&self, pair: PairId) -> usize {
+        let unswept = &self.unswept;
+        let dead = match unswept.half {
+            Some((half, _, left)) if half == pair => left,
+            _ => unswept.pairs.get(&pair).copied().unwrap_or(0),
+        };
+        self.pairs[pair]
+            .postings
+            .count()
+            .saturating_sub(dead as usize)
+    }
+
     /// See the field.
     pub(crate) fn sweeps(&self) -> u64 {
         self.sweeps
@@ -264,7 +278,9 @@ impl Index {
             "a round of sweeping ends before the next begins"
         );
         self.unswept.dead.push(series);
-        self.unswept.pairs.extend(pairs);
+        for &pair in pairs {
+            *self.unswept.pairs.entry(pair).or_default() += 1;
+        }
     }
 
     /// Removes the dead from lists, looking at about `budget` series (but at least a piece of a list). Returns the dead, whose
@@ -280,13 +296,20 @@ impl Index {
         let dead = std::mem::take(&mut self.unswept.dead);
         let next = |unswept: &mut Unswept| {
             let half = unswept.half.take();
-            half.or_else(|| Some((unswept.pairs.pop_first()?, 0)))
+            half.or_else(|| {
+                let (pair, left) = unswept.pairs.pop_first()?;
+                Some((pair, 0, left))
+            })
         };
-        while let Some((pair, from)) = next(&mut self.unswept) {
+        while let Some((pair, from, left)) = next(&mut self.unswept) {
             let postings = &mut self.pairs[pair].postings;
+            let before = postings.count();
             let removal = postings.remove(&dead, from, budget);
             self.postings_bytes -= removal.freed;
-            self.unswept.half = removal.next.map(|next| (pair, next));
+            let gone = (before - postings.count()) as u32;
+            self.unswept.half = removal
+                .next
+                .map(|next| (pair, next, left.saturating_sub(gone)));
             if removal.next.is_none() && postings.count() == 0 {
                 self.remove_pair(secret, pair);
             }

@@ -781,8 +781,12 @@ fn count_values(
         let run = values.run(at.1 as u32);
         let some = &run[..run.len().min(*budget)];
         for &pair in some {
+            // What has died stays in the lists until they are swept.
+            let series = index.live_of(pair) as u32;
+            if series == 0 {
+                continue;
+            }
             into.text.push_str(index.value(pair));
-            let series = index.series_of(pair).count() as u32;
             into.values.push((into.text.len(), series));
             bytes += index.value(pair).len() as u64 + size_of::<(usize, u32)>() as u64;
         }

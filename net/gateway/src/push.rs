@@ -381,6 +381,11 @@ impl PushService {
         }
     }
 
+    /// Series of a tenant that has just deleted are tried again, though its limits refused them a moment ago.
+    pub(crate) fn retry_refused(&self, tenant: &TenantId) {
+        self.shared.tenants.retry_refused(tenant);
+    }
+
     /// Samples a second of a tenant, lately.
     pub fn rate_of(&self, tenant: &TenantId) -> f64 {
         self.shared.tenants.rate_of(tenant)

@@ -36,6 +36,60 @@ fn delete(one: &mut One, tenant: &TenantId, i: &str, times: (i64, i64)) {
     result.expect("answered").expect("a sound node");
 }
 
+/// Story: until a collection swept them, up to a minute later, what had been deleted was counted, values of a tenant that had been wiped included.
+#[test]
+fn cardinality_counts_nothing_that_was_deleted() {
+    let (mut one, tenant) = (One::new(), TenantId::fake());
+    let all: Vec<Labels> = (0..600)
+        .map(|i| {
+            labels(&[
+                ("__name__", "up"),
+                ("i", ["a", "b", "c"][i % 3]),
+                ("n", &i.to_string()),
+            ])
+        })
+        .collect();
+    one.push(|r| fresh("fake", &all, 7, unlimited(), r));
+    delete(&mut one, &tenant, "b", (i64::MIN, i64::MAX));
+    let mut ask = |one: &mut One| {
+        let (reply, result) = channel();
+        let query = CardinalityQuery {
+            tenant: tenant.clone(),
+            names: Vec::new(),
+            hold: Arc::new(|_| true),
+            canceled: Arc::default(),
+            reply: Box::new(move |r| reply.send(r).unwrap()),
+        };
+        one.node
+            .mailboxes
+            .send(CoreId(0), Message::Cardinality(query));
+        let told = one.wait(&result).unwrap();
+        let counts = |name: &NameCardinality| {
+            let counts = name.values.iter().map(|(_, count)| *count);
+            let mut counts: Vec<u32> = counts.collect();
+            counts.sort_unstable();
+            (name.name.clone(), counts)
+        };
+        let mut names: Vec<_> = told.names.iter().map(counts).collect();
+        names.sort_unstable();
+        (told.series, names)
+    };
+    let (series, names) = ask(&mut one);
+    let expected = |name: &str, counts: Vec<u32>| (name.to_owned(), counts);
+    let left = [
+        expected("__name__", vec![400]),
+        expected("i", vec![200, 200]),
+        expected("n", vec![1; 400]),
+    ];
+    assert_eq!((series, &names[..]), (400, &left[..]));
+    // The same while lists are swept, and behind it.
+    one.sim.advance(Duration::from_secs(61));
+    for _ in 0..40 {
+        one.node.turn_until(1, || false);
+        assert_eq!(ask(&mut one), (400, names.clone()));
+    }
+}
+
 /// A series that had left memory before it was deleted is in no record of the deletion, and the checkpoint still names its chunk.
 #[test]
 fn what_a_core_had_let_go_of_does_not_come_back_from_an_older_checkpoint() {

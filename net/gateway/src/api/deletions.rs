@@ -44,6 +44,7 @@ impl Api<'_> {
         let id = engine
             .delete_series(tenant, selectors, (start, end))
             .await?;
+        self.services.push.retry_refused(tenant);
         tracing::info!(%tenant, id = %shown(id), start, end, "series were deleted");
         Ok(reply::text(StatusCode::NO_CONTENT, ""))
     }
@@ -89,6 +90,7 @@ pub(crate) async fn delete_tenant(
 ) -> Result<Response<Body>, ApiError> {
     let id = services.engine.delete_tenant(tenant).await?;
     services.metadata.forget(tenant);
+    services.push.retry_refused(tenant);
     tracing::info!(%tenant, id = %shown(id), "a tenant was deleted");
     Ok(reply::text(StatusCode::OK, ""))
 }

@@ -2,7 +2,7 @@
 //!
 //! An over-limit tenant repeats its surplus series every scrape. The first time a series is refused its alias remembers why
 //! ([`crate::alias`]); from then on it costs a lookup, and only the first one of a body is parsed, for the words of the answer. What
-//! can end a refusal: other limits of the tenant (its secret changes, so no alias is found), time (one to five minutes, spread), and
+//! can end a refusal: other limits of the tenant (its secret changes, so no alias is found), a deletion of the tenant that this process is asked for, time (one to five minutes, spread), and
 //! [`Refusals`]: when one of the tenant's series is taken that was tried again, all others of the tenant are tried again too, at most once
 //! a minute. So a limit that frees up is noticed within five minutes, and sooner the more series wait for it.
 
@@ -88,7 +88,7 @@ impl Refusals {
         }
     }
 
-    /// A limit has changed: all refused series are tried again.
+    /// A limit has changed, or series were deleted: all refused series are tried again.
     pub(crate) fn forget(&self) {
         self.any.store(false, Ordering::Relaxed);
         self.epoch.fetch_add(1, Ordering::Relaxed);

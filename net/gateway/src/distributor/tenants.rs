@@ -223,6 +223,14 @@ impl Tenants {
         }
     }
 
+    /// The tenant has deleted: series that its limits refused a moment ago may be taken now.
+    pub(crate) fn retry_refused(&self, id: &TenantId) {
+        let map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tenant) = map.tenants.get(id) {
+            tenant.refusals.forget();
+        }
+    }
+
     /// Samples a second of a tenant, lately.
     pub(crate) fn rate_of(&self, id: &TenantId) -> f64 {
         let map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
