@@ -15,9 +15,15 @@
 //! 5. new ones *join*: the manifest names them, then they are marked. They hold nothing until step 3 of a change (`recovery`);
 //! 6. this start gets its number: the manifest with it and a mark that it is being given, then each directory, then the manifest without the mark. With the mark a directory may have
 //!    the number before; the next start gives the same one then;
-//! 7. where one joins, one that is to be left holds cores, or the number of cores is another, all cores are placed anew, core `n` in directory `n` modulo their number, by such a change.
+//! 7. where one joins, one that is to be left or is lost holds cores, or the number of cores is another, all cores are placed anew, core `n` in directory `n` modulo their number, by such
+//!    a change.
 //!
 //! Otherwise every core stays where the manifest has it, in whatever order directories are given.
+//!
+//! One that is *lost* (the operator says so, nothing else does) stays in the manifest as it was until the change, and the mark of 6 stays with it, since it has the number before: so a
+//! start that ends before the change has decided nothing, and the directory is taken if it is there again after all. The change leaves of it only what it was called, under a number
+//! that no directory has, so that who goes on naming it is understood; when it is not named any more that goes too. The directory itself, should it come back, is then one that holds
+//! logs which the manifest does not know of: refused, never read.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -38,6 +44,8 @@ pub(crate) struct Layout {
     pub(crate) trees: Vec<PathBuf>,
     /// Those of them that are nobody's when the cores have moved.
     pub(crate) leaving: Vec<PathBuf>,
+    /// Cores whose logs are gone with their directory.
+    pub(crate) lost: Vec<u16>,
     /// For the operator.
     pub(crate) notes: Vec<String>,
     /// Held until the reactor is dropped.
@@ -51,6 +59,48 @@ struct Given<'a> {
     leaves: bool,
     owner: Option<Owner>,
 }
+
+/// A directory that is gone for good.
+struct Lost {
+    /// As the manifest has it.
+    directory: Directory,
+    /// Whose logs went with it; none where the manifest has none there (any more).
+    cores: Vec<u16>,
+}
+
+impl Lost {
+    /// What is left of it when it holds no core.
+    fn remembered(&self) -> Directory {
+        Directory {
+            path: self.directory.path.clone(),
+            ..joining(block::fresh_id(0).max(1))
+        }
+    }
+
+    /// What the manifest in force has of it.
+    fn in_force(&self) -> Directory {
+        match self.cores.is_empty() {
+            true => self.remembered(),
+            false => self.directory.clone(),
+        }
+    }
+
+    fn note(&self) -> String {
+        let path = self.directory.path.display();
+        match &self.cores[..] {
+            [] => {
+                format!("{path} holds nothing of this node any more: it need not be named as lost")
+            }
+            cores => format!(
+                "{path} is LOST, as data.core_dirs_lost says: samples of core {} that were not in blocks are gone. All others are there, and the cores are placed anew without it",
+                shown(cores)
+            ),
+        }
+    }
+}
+
+/// What to do about a directory that is missed.
+const IF_GONE: &str = "if it is gone for good, name it in data.core_dirs_lost (-data.core-dir-lost) and nowhere else: what its cores had not in blocks is given up then, and all else is kept";
 
 /// Opens the data directory and the others. See the module.
 ///
@@ -83,8 +133,9 @@ pub(crate) fn open(reactor: &mut Reactor, options: &Options) -> Result<Layout, E
         directories: Vec::new(),
         places: vec![None; usize::from(manifest.cores)],
     });
+    let lost = lost(reactor, &before, options)?;
     let mut directories = Vec::new();
-    for (one, directory) in given.iter().zip(fit(reactor, &before, &given)?) {
+    for (one, directory) in given.iter().zip(fit(reactor, &before, &given, &lost)?) {
         directories.extend(directory.map(|directory| (one, directory)));
     }
     for (one, _) in &directories {
@@ -141,7 +192,9 @@ pub(crate) fn open(reactor: &mut Reactor, options: &Options) -> Result<Layout, E
             one.path.display()
         ));
     }
-    let list: Vec<Directory> = directories.iter().map(|(_, d)| d.clone()).collect();
+    notes.extend(lost.iter().map(Lost::note));
+    let list = directories.iter().map(|(_, d)| d.clone());
+    let list: Vec<Directory> = list.chain(lost.iter().map(Lost::in_force)).collect();
     let spread = placed(&before, list, |core| before.home(core).map(|home| home.id));
     if is_first || spread != manifest.spread {
         manifest.spread = spread;
@@ -157,12 +210,16 @@ pub(crate) fn open(reactor: &mut Reactor, options: &Options) -> Result<Layout, E
             owner.write(reactor, &wal::tree(one.path))?;
         }
     }
-    if let Some(spread) = &mut manifest.spread {
+    // One that is lost has the number before. The change ends this.
+    let lost_cores: Vec<u16> = lost.iter().flat_map(|one| one.cores.clone()).collect();
+    if lost_cores.is_empty()
+        && let Some(spread) = &mut manifest.spread
+    {
         spread.numbering = false;
         manifest.write(reactor, &root)?;
     }
     before.numbering = false;
-    let next = next(&manifest, cores, &before, &directories);
+    let next = next(&manifest, cores, &before, &directories, &lost);
     let homes = directories.iter().filter(|(one, _)| !one.leaves).count();
     if homes > usize::from(cores) {
         notes.push(format!(
@@ -178,6 +235,7 @@ pub(crate) fn open(reactor: &mut Reactor, options: &Options) -> Result<Layout, E
         next,
         trees: std::iter::once(root).chain(trees).collect(),
         leaving,
+        lost: lost_cores,
         notes,
         _locks: locks,
     })
@@ -200,8 +258,7 @@ fn exist<'a>(reactor: &mut Reactor, options: &'a Options) -> Result<Vec<Given<'a
             // What it held, if anything, is missed when it is looked for.
             Err(failure) if failure.is_not_found() && leaves => {}
             Err(failure) if failure.is_not_found() => {
-                let reason = "it does not exist (it is not made: its disk may not be mounted)";
-                return Err(unfit(path, reason));
+                return Err(unfit(path, missing(reactor, path, options)));
             }
             Err(failure) if failure.source.kind() == ErrorKind::NotADirectory => {
                 return Err(unfit(path, "it is no directory"));
@@ -210,6 +267,69 @@ fn exist<'a>(reactor: &mut Reactor, options: &'a Options) -> Result<Vec<Given<'a
         }
     }
     Ok(given)
+}
+
+/// Why one that does not exist is refused. What it held is told where the manifest says so, which is read without its lock: for these words alone.
+fn missing(reactor: &mut Reactor, path: &Path, options: &Options) -> String {
+    let reason = "it does not exist (it is not made: its disk may not be mounted)";
+    let manifest = Manifest::read(reactor, &wal::tree(&options.data_dir));
+    let spread = manifest.ok().flatten().and_then(|found| found.spread);
+    let cores = spread.and_then(|spread| {
+        let mut known = spread.directories.iter();
+        let at = known.position(|directory| directory.path == path)?;
+        Some(spread.cores_of(at))
+    });
+    match cores.as_deref() {
+        None | Some([]) => reason.to_owned(),
+        Some(cores) => format!("{reason}, and held core {}; {IF_GONE}", shown(cores)),
+    }
+}
+
+/// What is named as lost.
+///
+/// Errors: the manifest calls no directory so; it is there, and this node's.
+fn lost(reactor: &mut Reactor, known: &Spread, options: &Options) -> Result<Vec<Lost>, Error> {
+    let mut all = Vec::new();
+    for path in &options.core_dirs_lost {
+        let mut listed = known.directories.iter();
+        let Some(at) = listed.position(|directory| directory.path == *path) else {
+            let listed = known.directories.iter().filter(|d| !d.joining);
+            let listed: Vec<String> = listed.map(|d| d.path.display().to_string()).collect();
+            let listed = match listed.is_empty() {
+                true => "none".to_owned(),
+                false => listed.join(", "),
+            };
+            let reason = format!(
+                "it is named as lost, but the manifest calls no directory of cores so (it knows {listed}; one that was lost is forgotten by the first start that does not name it)"
+            );
+            return Err(unfit(path, reason));
+        };
+        let one = Lost {
+            directory: known.directories[at].clone(),
+            cores: known.cores_of(at),
+        };
+        // Of what holds nothing that is in force nothing is given up.
+        if !one.directory.joining && is_there(reactor, path, known.node)? {
+            let reason = "it is named as lost, but it is there: its file wal/owner is this node's. Name it in data.core_dirs or data.core_dirs_leaving; where it cannot be used, unmount it or move it away";
+            return Err(unfit(path, reason));
+        }
+        all.push(one);
+    }
+    Ok(all)
+}
+
+/// Whether a directory can be read and is this node's. On a disk that is gone anything may be met instead.
+///
+/// Errors: it is there, but cannot be looked at for a reason that a lost disk does not give.
+fn is_there(reactor: &mut Reactor, path: &Path, node: u128) -> Result<bool, Error> {
+    match Owner::read(reactor, &wal::tree(path)) {
+        Ok(owner) => Ok(owner.is_some_and(|owner| owner.node == node)),
+        Err(error @ wal::Error::Version { .. }) => Err(error.into()),
+        Err(wal::Error::Io(failure)) if failure.source.kind() == ErrorKind::PermissionDenied => {
+            Err(Error::Log(failure.into()))
+        }
+        Err(_) => Ok(false),
+    }
 }
 
 /// Whose a directory is; `None` where nobody's.
@@ -236,6 +356,7 @@ fn fit(
     reactor: &mut Reactor,
     known: &Spread,
     given: &[Given<'_>],
+    lost: &[Lost],
 ) -> Result<Vec<Option<Directory>>, Error> {
     let mut fitting: Vec<Option<Directory>> = Vec::new();
     for one in given {
@@ -282,23 +403,38 @@ fn fit(
         }));
     }
     for (at, directory) in known.directories.iter().enumerate() {
-        let is_there = fitting.iter().flatten().any(|d| d.id == directory.id);
+        let mut fits = given.iter().zip(&fitting);
+        let is_it = |fit: &Option<Directory>| fit.as_ref().is_some_and(|d| d.id == directory.id);
+        let found = fits.find(|(_, fit)| is_it(fit)).map(|(one, _)| one.path);
+        let is_lost = lost.iter().any(|one| one.directory.id == directory.id);
         let cores = known.cores_of(at);
         let held = match cores.len() {
             0 => "nothing".to_owned(),
             _ => format!("core {}", shown(&cores)),
         };
         let unmarked = given.iter().find(|one| one.path == directory.path);
-        if is_there || directory.joining {
-            continue;
-        } else if unmarked.is_some_and(|one| one.owner.is_none() && !one.leaves) {
+        if let Some(found) = found.filter(|_| is_lost && !directory.joining) {
             let reason = format!(
-                "it has no file wal/owner, but was in use and held {held}: is its disk mounted?"
+                "it is named as lost, but it is there: {} is it",
+                found.display()
+            );
+            return Err(unfit(&directory.path, reason));
+        }
+        if found.is_some() || is_lost || directory.joining {
+            continue;
+        }
+        let if_gone = match cores.len() {
+            0 => String::new(),
+            _ => format!("; {IF_GONE}"),
+        };
+        if unmarked.is_some_and(|one| one.owner.is_none() && !one.leaves) {
+            let reason = format!(
+                "it has no file wal/owner, but was in use and held {held}: its disk may not be mounted{if_gone}"
             );
             return Err(unfit(&directory.path, reason));
         } else if !cores.is_empty() {
             let reason = format!(
-                "it holds {held}, and no directory of data.core_dirs is it (what is given instead may be a disk that is not mounted)"
+                "it holds {held}, and no directory of data.core_dirs is it (what is given instead may be a disk that is not mounted){if_gone}"
             );
             return Err(unfit(&directory.path, reason));
         }
@@ -394,10 +530,12 @@ fn next(
     cores: u16,
     before: &Spread,
     directories: &[(&Given<'_>, Directory)],
+    lost: &[Lost],
 ) -> Option<Manifest> {
     // One that holds nothing has nothing to leave.
     let moves = |(one, directory): &(&Given<'_>, Directory)| one.leaves || directory.joining;
-    if manifest.cores == cores && !directories.iter().any(moves) {
+    let is_lost = lost.iter().any(|one| !one.cores.is_empty());
+    if manifest.cores == cores && !is_lost && !directories.iter().any(moves) {
         return None;
     }
     let stay = directories.iter().filter(|(one, _)| !one.leaves);
@@ -407,6 +545,7 @@ fn next(
         joining: one.leaves,
         ..directory.clone()
     });
+    let list = list.chain(lost.iter().map(Lost::remembered));
     let home = |core: u16| Some(*ids.get(usize::from(core).checked_rem(ids.len())?)?);
     let all = Spread {
         node: before.node,

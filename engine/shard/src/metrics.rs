@@ -309,7 +309,7 @@ fn rows() -> Vec<Row> {
         ),
         row(
             "cortex_ingester_wal_corruptions_total",
-            "Corrupt places of the log met at start.",
+            "Corrupt places of the log met at start; a log that is lost is one.",
             COUNTER,
             false,
             |p| &p.corruptions,

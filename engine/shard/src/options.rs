@@ -27,6 +27,8 @@ pub struct Options {
     pub core_dirs: Vec<PathBuf>,
     /// Such directories that the cores are to leave.
     pub core_dirs_leaving: Vec<PathBuf>,
+    /// Such directories that are gone for good, as the manifest calls them: their cores start without what they had there.
+    pub core_dirs_lost: Vec<PathBuf>,
     /// The CPU of each core, as [`crate::topology::cores`] chose them.
     pub cores: Vec<usize>,
     /// io_uring, helper threads, or whatever works.
@@ -64,6 +66,7 @@ impl Options {
             data_dir: data_dir.into(),
             core_dirs: Vec::new(),
             core_dirs_leaving: Vec::new(),
+            core_dirs_lost: Vec::new(),
             cores,
             io: IoMode::Auto,
             queue_bytes_per_core: QUEUE_BYTES_DEFAULT,
@@ -92,7 +95,7 @@ impl Options {
         (quarter as usize).clamp(8 << 10, wal::GROUP_BYTES)
     }
 
-    /// All directories of cores.
+    /// All directories of cores that there are.
     pub(crate) fn directories(&self) -> impl Iterator<Item = &PathBuf> {
         self.core_dirs.iter().chain(&self.core_dirs_leaving)
     }
@@ -103,12 +106,14 @@ impl Options {
         if self.cores.is_empty() || self.cores.len() > crate::topology::CORES_MAX {
             return bad("cores", format!("{} cores", self.cores.len()));
         }
-        if self.directories().count() > wal::DIRECTORIES_MAX {
+        // Those that are lost stay in the manifest for a while.
+        let named = || self.directories().chain(&self.core_dirs_lost);
+        if named().count() > wal::DIRECTORIES_MAX {
             let reason = format!("more than {} directories", wal::DIRECTORIES_MAX);
             return bad("core-dirs", reason);
         }
-        for (at, path) in self.directories().enumerate() {
-            let before = self.directories().take(at);
+        for (at, path) in named().enumerate() {
+            let before = named().take(at);
             let others = before.chain([&self.data_dir]);
             let mut overlapping =
                 others.filter(|other| path.starts_with(other) || other.starts_with(path));
@@ -182,17 +187,24 @@ mod tests {
                 .to_string()
                 .starts_with("chunk-samples-max: ")
         );
-        for (dirs, leaving) in [
-            (&["a", "b", "a"][..], &[][..]),
-            (&["data"], &[]),
-            (&["data/cores"], &[]),
-            (&["a", "b"], &["b/deeper"]),
-            (&[""], &[]),
+        for (dirs, leaving, lost) in [
+            (&["a", "b", "a"][..], &[][..], &[][..]),
+            (&["data"], &[], &[]),
+            (&["data/cores"], &[], &[]),
+            (&["a", "b"], &["b/deeper"], &[]),
+            (&[""], &[], &[]),
+            // What is there is not lost, and nothing is without the data directory.
+            (&["a", "b"], &[], &["b"]),
+            (&["a"], &["b"], &["c", "b"]),
+            (&["a"], &[], &["c", "c"]),
+            (&["a"], &[], &["data"]),
+            (&["a"], &[], &[""]),
         ] {
             let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect();
             let odd = Options {
                 core_dirs: paths(dirs),
                 core_dirs_leaving: paths(leaving),
+                core_dirs_lost: paths(lost),
                 ..good.clone()
             };
             let refused = odd.validate().unwrap_err().to_string();
@@ -200,6 +212,8 @@ mod tests {
         }
         let fine = Options {
             core_dirs: vec!["a".into(), "ab".into(), "data2".into()],
+            core_dirs_leaving: vec!["b".into()],
+            core_dirs_lost: vec!["c".into()],
             ..good.clone()
         };
         fine.validate().unwrap();

@@ -9,10 +9,10 @@
 //! One [`Node`] per process holds the lock and decides the [`Plan`]; every core then runs [`recover`], in parallel and without
 //! talking to the others; when all are done [`Node::conclude`] makes what they wrote the truth.
 //!
-//! With the number of cores that the manifest names, a core replays its own log and goes on writing it. With another number, or where cores go to other directories,
+//! With the number of cores that the manifest names, a core replays its own log and goes on writing it. With another number, or where cores go to other directories or have lost theirs,
 //!
 //! 1. what a former attempt left of the next generation is removed;
-//! 2. every new core reads *every* old log, keeps what is placed on it, copies the closed chunks of it, and writes a checkpoint into the next generation;
+//! 2. every new core reads *every* old log that there is, keeps what is placed on it, copies the closed chunks of it, and writes a checkpoint into the next generation;
 //! 3. the manifest is replaced: the moment of the change;
 //! 4. the old generation is removed.
 //!
@@ -59,8 +59,10 @@ pub(crate) enum Plan {
     Replace {
         /// In force until the node concludes.
         generation: u32,
-        /// The trees that the logs are in, in the order of their cores.
-        old: Vec<PathBuf>,
+        /// The logs: of which core, and the tree that it is in.
+        old: Vec<(u16, PathBuf)>,
+        /// The cores whose logs are gone.
+        lost: Vec<u16>,
         /// Of each core.
         homes: Vec<Home>,
     },
@@ -146,8 +148,10 @@ impl Node {
             Some(_) => Plan::Replace {
                 generation,
                 old: (0..manifest.cores)
-                    .map(|core| manifest.tree_of(&root, core))
+                    .filter(|core| !layout.lost.contains(core))
+                    .map(|core| (core, manifest.tree_of(&root, core)))
                     .collect(),
+                lost: layout.lost.clone(),
                 homes,
             },
         };
@@ -233,10 +237,16 @@ pub(crate) fn recover(
             (Keep::Own, vec![own], *generation)
         }
         Plan::Replace {
-            generation, old, ..
+            generation,
+            old,
+            lost,
+            ..
         } => {
-            let sources = (0..).zip(old);
-            let sources = sources.map(|(core, tree)| (*generation, core, tree));
+            // Each is counted once.
+            let mine = lost.iter().filter(|&&core| core % count == id.0);
+            salvaged += mine.count() as u64;
+            let sources = old.iter();
+            let sources = sources.map(|(core, tree)| (*generation, *core, tree));
             let keep = Keep::Placed { core: id, count };
             (keep, sources.collect(), generation + 1)
         }

@@ -480,6 +480,16 @@ impl Client {
         matchers: &[Matcher],
         range: (i64, i64),
     ) -> impl Iterator<Item = Labels> {
+        self.found_in_blocks(tenant, matchers, range).into_keys()
+    }
+
+    /// What blocks have in a range.
+    pub(crate) fn found_in_blocks(
+        &self,
+        tenant: &TenantId,
+        matchers: &[Matcher],
+        range: (i64, i64),
+    ) -> Found {
         let blocks = Blocks {
             catalog: self.mailboxes.blocks().clone(),
             tenant: tenant.clone(),
@@ -488,7 +498,7 @@ impl Client {
         };
         let mut found = Found::default();
         blocks.add_to(&mut found).expect("sound blocks");
-        found.into_keys()
+        found
     }
 
     /// Asks for a deletion.

@@ -1,4 +1,4 @@
-//! Cores in several directories: where they are, how they get there when the power goes at any moment, and what is refused.
+//! Cores in several directories: where they are, how they get there when the power goes at any moment, and what is refused; what is left when one is lost is in `lost`.
 
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,9 @@ use super::client::{Body, Client, Ledger};
 use super::node::{TestNode, options};
 use crate::message::Refusal;
 use crate::{Error, Options};
+
+#[path = "lost.rs"]
+mod lost;
 
 const DISKS: [&str; 3] = ["disk0", "disk1", "disk2"];
 

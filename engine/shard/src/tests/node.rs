@@ -25,6 +25,7 @@ pub(crate) struct TestNode {
     pub(crate) mailboxes: Mailboxes,
     pub(crate) published: Vec<Arc<Published>>,
     pub(crate) samples_replayed: u64,
+    pub(crate) corruptions: u64,
     pub(crate) notes: Vec<String>,
     keeper: Node,
     /// What the cores have ordered of it.
@@ -97,6 +98,7 @@ impl TestNode {
             mailboxes: mailboxes.clone(),
             published: (0..count).map(|_| Arc::default()).collect(),
             samples_replayed: 0,
+            corruptions: 0,
             notes,
             keeper,
             orders,
@@ -105,6 +107,7 @@ impl TestNode {
             recovered.into_iter().zip(observers).enumerate()
         {
             node.samples_replayed += state.memtable.totals.samples;
+            node.corruptions += state.corruptions;
             node.notes.extend(state.notes);
             node.cores.push(Core::new(Parts {
                 id: CoreId(core as u16),
