@@ -1,7 +1,8 @@
-//! Cores in several directories, with the real binary: where files are, `kill -9`, what is refused, a snapshot with its parts.
+//! Cores in several directories, with the real binary: where files are, `kill -9`, what is refused, a snapshot with its parts, a directory that is lost.
 
 use std::path::{Path, PathBuf};
 
+use model::{Labels, TenantId, identity};
 use tests::{Server, ServerOptions, unix_now};
 
 use crate::series::push_forty;
@@ -62,12 +63,16 @@ fn check(server: &Server, samples: i64) {
 
 /// A start that is refused, and what it says.
 fn refused(data: &Path, dirs: &[&Path]) -> String {
+    refused_with(data, &flags(dirs))
+}
+
+fn refused_with(data: &Path, flags: &[String]) -> String {
     let program = tests::binary("myelin").unwrap();
     let output = std::process::Command::new(program)
         .arg(format!("-data.dir={}", data.display()))
         .arg(format!("-server.http-listen-port={}", tests::free_port()))
         .arg(format!("-server.grpc-listen-port={}", tests::free_port()))
-        .args(flags(dirs))
+        .args(flags)
         .output()
         .unwrap();
     assert!(!output.status.success(), "it started");
@@ -200,4 +205,132 @@ fn restore(data: &Path, name: &str, dirs: &[&Path]) {
     write(&restored, 2);
     check(&restored, 3);
     restored.stop();
+}
+
+/// Samples of each of the forty series, by its number.
+fn samples_of_each(server: &Server) -> Vec<usize> {
+    let api = server.api(None);
+    let found = api.query("count_over_time(up[5m])", unix_now() as f64 + 5.0);
+    let mut counts = vec![0; 40];
+    for one in found.as_array().expect("a vector") {
+        let pod = one["metric"]["pod"].as_str().expect("a pod");
+        let pod: usize = pod[1..].parse().expect("its number");
+        let count = one["value"][1].as_str().expect("a number");
+        counts[pod] = count.parse().expect("a number");
+    }
+    counts
+}
+
+/// A disk dies: what its cores had in no block is gone, and nothing else.
+#[test]
+fn a_lost_directory_takes_what_its_cores_had_in_no_block_and_nothing_else() {
+    let place = tempfile::tempdir().unwrap();
+    let [one, two] = ["one", "two"].map(|name| place.path().join(name));
+    for dir in [&one, &two] {
+        std::fs::create_dir(dir).unwrap();
+    }
+    let options = ServerOptions {
+        args: flags(&[&one, &two]),
+        ..ServerOptions::default()
+    };
+    let Some(mut server) = Server::start(options) else {
+        return;
+    };
+    let data = server.data().to_owned();
+    let lost = format!("-data.core-dir-lost={}", two.display());
+    let with = |dirs: &[&Path], more: &str| [flags(dirs), vec![more.to_owned()]].concat();
+    let restart = |server: &mut Server, args: &[String]| {
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        server.restart_with(&args);
+    };
+    write(&server, 0);
+    let flushed = server.admin().get("/ingester/flush", &[("wait", "true")]);
+    assert!(flushed.status < 300, "{}", flushed.text());
+    write(&server, 1);
+    assert_eq!(samples_of_each(&server), [2; 40]);
+    server.kill();
+    // It is there, so it is not lost.
+    let told = refused_with(&data, &with(&[&one], &lost));
+    assert!(
+        told.contains(two.to_str().unwrap()) && told.contains("it is there"),
+        "{told}"
+    );
+    // And then it is not.
+    let aside = place.path().join("aside");
+    std::fs::rename(&two, &aside).unwrap();
+    for dirs in [&[&one, &two][..], &[&one]] {
+        let dirs: Vec<&Path> = dirs.iter().map(|dir| dir.as_path()).collect();
+        let told = refused(&data, &dirs);
+        for word in [two.to_str().unwrap(), "core 1, 3", "data.core_dirs_lost"] {
+            assert!(told.contains(word), "{word}: {told}");
+        }
+    }
+    for (args, word) in [
+        (with(&[&one, &two], &lost), "data.core_dirs_lost"),
+        (
+            with(&[&one], &format!("-data.core-dir-lost={}", one.display())),
+            "data.core_dirs_lost",
+        ),
+        (
+            with(&[&one], &format!("-data.core-dir-lost={}", data.display())),
+            "data.dir",
+        ),
+        (
+            with(&[&one], &format!("-data.core-dir-lost={}", aside.display())),
+            "the manifest calls no directory",
+        ),
+    ] {
+        let told = refused_with(&data, &args);
+        assert!(told.contains(word), "{word}: {told}");
+    }
+    restart(&mut server, &with(&[&one], &lost));
+    let expected = |of_lost: usize, of_others: usize| -> Vec<usize> {
+        let count = |pod: usize| {
+            let pod = format!("p{pod}");
+            let labels = Labels::from_pairs([("__name__", "up"), ("pod", &pod)]).unwrap();
+            let hash = identity::placement(&TenantId::fake(), &labels, &mut Vec::new());
+            match identity::core_of(hash, CORES as u16).0 % 2 {
+                0 => of_others,
+                _ => of_lost,
+            }
+        };
+        (0..40).map(count).collect()
+    };
+    let (left, others) = (expected(1, 2), expected(0, 1));
+    assert!(others.contains(&0) && others.contains(&1), "{others:?}");
+    assert_eq!(samples_of_each(&server), left);
+    assert_eq!(cores_in(&one), [0, 1, 2, 3]);
+    let log = server.child().log();
+    let note = format!("{} is LOST", two.display());
+    assert!(log.contains(&note) && log.contains("core 1, 3"), "{log}");
+    let metrics = server.admin().get("/metrics", &[]).text();
+    let corruptions = metrics
+        .lines()
+        .filter(|line| line.starts_with("cortex_ingester_wal_corruptions_total"))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    assert_eq!(corruptions.sum::<f64>(), 2.0, "one for each log");
+    // New samples of all series; then with the option once more, and without it.
+    write(&server, 2);
+    assert_eq!(samples_of_each(&server), expected(2, 3));
+    server.kill();
+    restart(&mut server, &with(&[&one], &lost));
+    assert_eq!(samples_of_each(&server), expected(2, 3));
+    let log = server.child().log();
+    assert!(log.contains("need not be named as lost"), "{log}");
+    server.kill();
+    restart(&mut server, &flags(&[&one]));
+    assert_eq!(samples_of_each(&server), expected(2, 3));
+    write(&server, 3);
+    server.kill();
+    // The disk is found again: nothing of it is taken.
+    std::fs::rename(&aside, &two).unwrap();
+    let told = refused(&data, &[&one, &two]);
+    let word = "its manifest does not know of";
+    assert!(
+        told.contains(two.to_str().unwrap()) && told.contains(word),
+        "{told}"
+    );
+    restart(&mut server, &flags(&[&one]));
+    assert_eq!(samples_of_each(&server), expected(3, 4));
+    server.stop();
 }

@@ -79,6 +79,7 @@ pub(crate) struct Config {
     /// Where logs of cores are instead; see `keys/directories.rs`.
     pub(crate) core_dirs: Vec<String>,
     pub(crate) core_dirs_leaving: Vec<String>,
+    pub(crate) core_dirs_lost: Vec<String>,
     /// Memory that the process may take; 0 is four fifths of what there is.
     pub(crate) memory_limit: ByteSize,
     /// How many pinned cores; 0 takes all CPUs of the affinity mask, capped by the cgroup quota.
@@ -570,6 +571,7 @@ impl Config {
             data_dir: PathBuf::from("./data"),
             core_dirs: Vec::new(),
             core_dirs_leaving: Vec::new(),
+            core_dirs_lost: Vec::new(),
             memory_limit: ByteSize(0),
             cores: 0,
             core_set: String::new(),
@@ -862,7 +864,9 @@ impl Config {
         let stay = self.core_dirs.iter().map(|dir| ("data.core_dirs", dir));
         let leave = self.core_dirs_leaving.iter();
         let leave = leave.map(|dir| ("data.core_dirs_leaving", dir));
-        for (key, dir) in stay.chain(leave) {
+        let lost = self.core_dirs_lost.iter();
+        let lost = lost.map(|dir| ("data.core_dirs_lost", dir));
+        for (key, dir) in stay.chain(leave).chain(lost) {
             let path = plain(Path::new(dir));
             for (other_key, other) in &known {
                 let other_path = plain(Path::new(other));

@@ -924,6 +924,7 @@ fn shard_options(config: &Config, memory: &Memory) -> anyhow::Result<shard::Opti
         poison_linger: config.poison_linger,
         core_dirs: paths(&config.core_dirs),
         core_dirs_leaving: paths(&config.core_dirs_leaving),
+        core_dirs_lost: paths(&config.core_dirs_lost),
         ..shard::Options::new(config.data_dir.clone(), cpus(config)?)
     })
 }

@@ -22,5 +22,14 @@ pub(super) fn keys() -> Vec<Key> {
             "/disk3/myelin",
             "Directories of `data.core_dirs` until now whose cores the start moves to the others (to `data.dir` where there are none), so that they can be taken away."
         ),
+        key!(
+            "data.core_dirs_lost",
+            "data.core-dir-lost",
+            core_dirs_lost,
+            "/disk4/myelin",
+            "Directories of `data.core_dirs` until now that are gone for good with their disk, each as it was called at the last start, and in no other list. The start gives up what \
+             their cores had not in blocks yet, which is hours of their series, keeps all else, and places the cores anew. One that is there is refused; one that holds nothing any more, \
+             since a former start has done so, need not be named."
+        ),
     ]
 }

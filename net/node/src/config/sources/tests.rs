@@ -257,10 +257,13 @@ fn tls_needs_a_certificate_with_its_key_and_authorities_where_clients_are_asked(
 fn directories_of_cores_lie_apart_from_each_other_and_from_all_else() {
     let config = flags(&["-data.core-dirs=a,b", "--data.core-dirs", "c"]).unwrap();
     assert_eq!(config.core_dirs, ["a", "b", "c"]);
-    let listed = "data: {core_dirs: [a, b, c], core_dirs_leaving: [d]}";
+    let listed = "data: {core_dirs: [a, b, c], core_dirs_leaving: [d], core_dirs_lost: [e, f]}";
     let listed = file(listed).unwrap();
     assert_eq!(listed.core_dirs, config.core_dirs);
     assert_eq!(listed.core_dirs_leaving, ["d"]);
+    assert_eq!(listed.core_dirs_lost, ["e", "f"]);
+    let lost = flags(&["-data.core-dir-lost=e", "-data.core-dir-lost=f"]).unwrap();
+    assert_eq!(lost.core_dirs_lost, ["e", "f"]);
     // By what they are, not by how they are called.
     let place = tempfile::tempdir().unwrap();
     let at = |name: &str| place.path().join(name).display().to_string();
@@ -277,6 +280,16 @@ fn directories_of_cores_lie_apart_from_each_other_and_from_all_else() {
             vec!["-data.core-dirs=a", "-data.core-dirs-leaving=./a"],
             "data.core_dirs_leaving: ./a",
         ),
+        (
+            vec!["-data.core-dirs=a", "-data.core-dir-lost=b/../a"],
+            "data.core_dirs_lost: b/../a",
+        ),
+        (
+            vec!["-data.core-dirs-leaving=a", "-data.core-dir-lost=a"],
+            "a of data.core_dirs_leaving",
+        ),
+        (vec!["-data.core-dir-lost=a,a"], "a of data.core_dirs_lost"),
+        (vec!["-data.core-dir-lost=./data"], "data.dir"),
         (
             vec![
                 "-data.core-dirs=bucket/a",
