@@ -123,7 +123,8 @@ pub(crate) fn open(reactor: &mut Reactor, options: &Options) -> Result<Layout, E
         spread: None,
     });
     for one in &mut given {
-        one.owner = look(reactor, one.path)?;
+        let owner = look(reactor, one.path);
+        one.owner = owner.map_err(|error| failed(reactor, error, one.path, options))?;
     }
     let mut notes = Vec::new();
     let mut before = manifest.spread.clone().unwrap_or_else(|| Spread {
@@ -263,25 +264,41 @@ fn exist<'a>(reactor: &mut Reactor, options: &'a Options) -> Result<Vec<Given<'a
             Err(failure) if failure.source.kind() == ErrorKind::NotADirectory => {
                 return Err(unfit(path, "it is no directory"));
             }
-            Err(failure) => return Err(Error::Log(failure.into())),
+            Err(failure) => {
+                let error = Error::Log(failure.into());
+                return Err(failed(reactor, error, path, options));
+            }
         }
     }
     Ok(given)
 }
 
-/// Why one that does not exist is refused. What it held is told where the manifest says so, which is read without its lock: for these words alone.
+/// The cores that the manifest has in what it calls so, if any. The manifest is read without its lock: for the words of an error alone.
+fn held_by(reactor: &mut Reactor, path: &Path, options: &Options) -> Option<String> {
+    let manifest = Manifest::read(reactor, &wal::tree(&options.data_dir)).ok()??;
+    let spread = manifest.spread?;
+    let mut known = spread.directories.iter();
+    let cores = spread.cores_of(known.position(|directory| directory.path == path)?);
+    (!cores.is_empty()).then(|| shown(&cores))
+}
+
+/// Why one that does not exist is refused.
 fn missing(reactor: &mut Reactor, path: &Path, options: &Options) -> String {
     let reason = "it does not exist (it is not made: its disk may not be mounted)";
-    let manifest = Manifest::read(reactor, &wal::tree(&options.data_dir));
-    let spread = manifest.ok().flatten().and_then(|found| found.spread);
-    let cores = spread.and_then(|spread| {
-        let mut known = spread.directories.iter();
-        let at = known.position(|directory| directory.path == path)?;
-        Some(spread.cores_of(at))
-    });
-    match cores.as_deref() {
-        None | Some([]) => reason.to_owned(),
-        Some(cores) => format!("{reason}, and held core {}; {IF_GONE}", shown(cores)),
+    match held_by(reactor, path, options) {
+        None => reason.to_owned(),
+        Some(cores) => format!("{reason}, and held core {cores}; {IF_GONE}"),
+    }
+}
+
+/// The error of an operation in one: where the disk fails that has cores, with what can be done about it.
+fn failed(reactor: &mut Reactor, error: Error, path: &Path, options: &Options) -> Error {
+    match error {
+        Error::Log(wal::Error::Io(failure)) => match held_by(reactor, path, options) {
+            None => Error::Log(failure.into()),
+            Some(cores) => unfit(path, format!("{failure}; it holds core {cores}; {IF_GONE}")),
+        },
+        error => error,
     }
 }
 

@@ -300,7 +300,14 @@ fn until_its_end_a_start_without_a_lost_directory_decides_nothing() {
 #[test]
 fn a_lost_directory_that_comes_back_is_taken_until_the_change_and_refused_behind_it() {
     for (number, loss) in LOSSES.iter().enumerate() {
-        end_everywhere(loss, steps(number), &|run, gone, _, is_decided| {
+        end_everywhere(loss, steps(number), &|run, gone, stop, mut is_decided| {
+            if !is_decided {
+                // Twice: its number is that of both.
+                run.sim.stop_after(stop / 2);
+                let _ = run.try_start();
+                run.end(stop.is_multiple_of(3));
+                is_decided = run.generation() == 3;
+            }
             loss.undo(run);
             if is_decided {
                 run.refused(&[
@@ -360,6 +367,15 @@ fn a_directory_is_not_lost_that_is_there_or_that_nobody_knows() {
     run.refused(&["disk1", "held core 1", "mounted", "data.core_dirs_lost"]);
     lost(&mut run, &["disk0", "disk2"], &[]);
     run.refused(&["disk1", "core 1", "not mounted", "data.core_dirs_lost"]);
+    // Its disk fails, as a whole or when it is looked into.
+    lost(&mut run, &["disk0", "disk1"], &[]);
+    for below in ["disk1", "disk1/wal/owner"] {
+        run.sim
+            .fail_when(move |op| op.path.starts_with(below).then_some(Fault::EIO));
+        let failure = format!("{below}: Input/output error");
+        run.refused(&["disk1: ", &failure, "core 1", "data.core_dirs_lost"]);
+        run.sim.clear_faults();
+    }
     // What cannot be looked at may be there.
     lost(&mut run, &["disk0"], &["disk1"]);
     const EACCES: Fault = Fault::Errno(13);
