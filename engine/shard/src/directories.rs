@@ -92,7 +92,7 @@ impl Lost {
                 format!("{path} holds nothing of this node any more: it need not be named as lost")
             }
             cores => format!(
-                "{path} is LOST, as data.core_dirs_lost says: samples of core {} that were not in blocks are gone. All others are there, and the cores are placed anew without it",
+                "{path} is LOST, as data.core_dirs_lost says: samples of core {} that were not in blocks are gone; the cores are placed anew without it",
                 shown(cores)
             ),
         }
