@@ -428,7 +428,7 @@ fn series_that_a_limit_refused_are_taken_when_others_have_been_deleted() {
         let labels = [("__name__", "m"), ("i", i)];
         push(&server, Some("t"), &body(&[(&labels, time, 1.0)])).status
     };
-    let wipe = || server.api(Some("t")).form("/purger/delete_tenant", &[]);
+    let wipe = || tests::Api::new(&server.url(), Some("t")).form("/purger/delete_tenant", &[]);
     let delete = || delete(&server, "t", &[("match[]", "m")]);
     let (first, second): (&dyn Fn() -> Response, &dyn Fn() -> Response) = (&delete, &wipe);
     for (round, away) in (0..).zip([first, second]) {

@@ -51,7 +51,7 @@ fn cardinality_counts_nothing_that_was_deleted() {
         .collect();
     one.push(|r| fresh("fake", &all, 7, unlimited(), r));
     delete(&mut one, &tenant, "b", (i64::MIN, i64::MAX));
-    let mut ask = |one: &mut One| {
+    let ask = |one: &mut One| {
         let (reply, result) = channel();
         let query = CardinalityQuery {
             tenant: tenant.clone(),
