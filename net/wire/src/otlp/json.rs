@@ -2,7 +2,7 @@
 //!
 //! One table ([`Message`]) says which field has which number and type; a body is read once, front to back, and its fields are written as they
 //! come: protobuf has no order of fields either. Messages get their length in four bytes, which are filled in behind them, so nothing is
-//! held but the output. As OTLP has it: names in lowerCamelCase, numbers of 64 bits as texts or numbers, enums as numbers (their names are
+//! held but the output. As OTLP has it: names in lowerCamelCase (and, as Go's pdata has it, in snake_case), numbers of 64 bits as texts or numbers, enums as numbers (their names are
 //! taken too), `traceId` and `spanId` in hexadecimal, other bytes in base64, what is not known passed over, `null` as if it were not there.
 
 use std::fmt;
@@ -301,8 +301,19 @@ impl Visitor<'_> for Name {
     }
 
     fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(self.0.fields.iter().find(|field| field.name == name))
+        let mut fields = self.0.fields.iter();
+        Ok(fields.find(|field| field.name == name || is_snake_of(name, field.name)))
     }
+}
+
+/// Whether a name is the other one with words parted by `_`.
+fn is_snake_of(name: &str, camel: &str) -> bool {
+    let mut name = name.bytes();
+    let is_same = camel.bytes().all(|byte| match byte.is_ascii_uppercase() {
+        true => name.next() == Some(b'_') && name.next() == Some(byte.to_ascii_lowercase()),
+        false => name.next() == Some(byte),
+    });
+    is_same && name.next().is_none()
 }
 
 /// Reads the content of a field, and writes it.

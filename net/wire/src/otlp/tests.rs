@@ -522,6 +522,55 @@ fn json_is_the_protobuf_that_it_stands_for() {
     );
 }
 
+/// Go's pdata takes both, so there are senders of both.
+#[test]
+fn names_of_fields_may_be_in_snake_case() {
+    fn snake(value: &Value) -> Value {
+        match value {
+            Value::Object(fields) => {
+                let mut all = serde_json::Map::new();
+                for (name, value) in fields {
+                    let mut snake_name = String::new();
+                    for c in name.chars() {
+                        if c.is_ascii_uppercase() {
+                            snake_name.push('_');
+                        }
+                        snake_name.push(c.to_ascii_lowercase());
+                    }
+                    all.insert(snake_name, snake(value));
+                }
+                Value::Object(all)
+            }
+            Value::Array(items) => items.iter().map(snake).collect(),
+            other => other.clone(),
+        }
+    }
+    let read = |request: &Value| {
+        let mut body = Vec::new();
+        to_protobuf(request.to_string().as_bytes(), 1 << 20, &mut body).unwrap();
+        // The order of fields is that of their names, which differs.
+        series_of(&translate(&body, &quiet()).unwrap())
+    };
+    let gauge = request(json!([{"name": "g", "gauge": {"dataPoints": [
+        {"timeUnixNano": "1000000000", "startTimeUnixNano": "1", "asDouble": 0.5}
+    ]}}]));
+    for camel in [
+        gauge,
+        histogram_request(json!({})),
+        exponential_request(json!({}), 2),
+    ] {
+        let snake = snake(&camel);
+        assert!(snake.to_string().contains("time_unix_nano"));
+        let all = read(&snake);
+        assert!(!all.is_empty());
+        assert_eq!(all, read(&camel));
+    }
+    let unknown = json!({"resource_metric": 1, "resource__metrics": 1, "Resource_metrics": 1, "resource_Metrics": 1});
+    let mut body = Vec::new();
+    to_protobuf(unknown.to_string().as_bytes(), 1 << 20, &mut body).unwrap();
+    assert!(body.is_empty(), "unknown names are passed over");
+}
+
 #[test]
 fn json_that_is_no_request_is_refused_with_its_place() {
     let of = |text: &str| match to_protobuf(text.as_bytes(), 1000, &mut Vec::new()) {
