@@ -232,8 +232,6 @@ enum Prepared<'n> {
     Passive(Pair, Arc<str>),
     /// The tenant wants it dropped.
     Unwanted(Reason),
-    /// It has none.
-    Nothing,
 }
 
 impl Assembly {
@@ -681,9 +679,8 @@ impl<'a> Assembler<'a, '_> {
     {
         let limits = self.rules.limits;
         let mut pairs = validate::read(self.names.labels(names))?;
-        if pairs.is_empty() {
-            return Ok(Prepared::Nothing);
-        }
+        // What had labels and has none left is the tenant's wish; what had none is refused.
+        let had_labels = !pairs.is_empty();
         let mut replica = None;
         if let Some(ha) = self.rules.ha
             && let Some(pair) = validate::ha_pair(&pairs, limits)
@@ -707,7 +704,7 @@ impl<'a> Assembler<'a, '_> {
                     .iter()
                     .map(|(n, v)| ((*n).to_owned(), (*v).to_owned())),
             );
-            if !self.rules.relabel.run(owned) || owned.is_empty() {
+            if !self.rules.relabel.run(owned) || owned.is_empty() && had_labels {
                 return Ok(Prepared::Unwanted(Reason::Relabelled));
             }
             let owned: &'n relabel::Labels = owned;
@@ -717,7 +714,7 @@ impl<'a> Assembler<'a, '_> {
                 .collect();
         }
         validate::remove(&mut pairs, limits, replica);
-        if pairs.is_empty() {
+        if pairs.is_empty() && had_labels {
             return Ok(Prepared::Unwanted(Reason::LabelsRemoved));
         }
         validate::finish(&mut pairs, limits).map_err(Unusable::Invalid)?;
@@ -940,7 +937,6 @@ impl<'a> Assembler<'a, '_> {
             let mut owned = relabel::Labels::new();
             let (mut source, before) = (sources::NONE, self.out.samples_in - count);
             match self.prepare(names, &mut owned, &mut source) {
-                Ok(Prepared::Nothing) => {}
                 Ok(Prepared::Passive(pair, elected)) => {
                     if source != sources::UNNUMBERED {
                         self.aliases.learn_passive(hash, source);

@@ -199,6 +199,11 @@ fn check(pairs: &[(&str, &str)], limits: &TenantLimits) -> Result<(), Invalid> {
             Some(_) => {}
         }
     }
+    if pairs.is_empty() {
+        // Names need not be there, but a series is its labels. Text as of Prometheus' appender.
+        let text = "empty labelset: invalid sample";
+        return Err(Invalid::new(Reason::LabelInvalid, text));
+    }
     if exceeds(pairs.len(), limits.max_label_names_per_series) {
         let text = format!(
             "series has too many labels (actual: {}, limit: {}) series: '{}'",

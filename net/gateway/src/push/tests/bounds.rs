@@ -33,16 +33,42 @@ async fn what_is_no_write_request_is_400_and_stores_nothing() {
         200,
         "an empty request is fine"
     );
-    assert_eq!(
-        rig.push(&[(&[], 1, 1.0)]).await.0,
-        200,
-        "a series without labels is skipped"
-    );
+    let mut bare = Vec::new();
+    encode::put_series(&mut bare, std::iter::empty(), &[]);
+    let bare = rig.send(snappy::pack(&bare)).await;
+    assert_eq!(bare.0, 200, "neither labels nor samples");
     let mut empty = Vec::new();
     encode::put_series(&mut empty, UP.iter().copied(), &[]);
     assert_eq!(rig.send(snappy::pack(&empty)).await.0, 200);
     assert!(rig.stored("a").is_empty());
     rig.assert_nothing_held();
+}
+
+/// Story: samples without any label were answered 200 and were nowhere, also in no counter.
+#[tokio::test]
+async fn a_series_without_any_label_is_refused_and_takes_no_other_with_it() {
+    let unvalued: Pairs<'_> = &[("job", "")];
+    for (is_enforced, reason, words) in [
+        (true, "missing_metric_name", "sample missing metric name"),
+        (false, "label_invalid", "empty labelset: invalid sample"),
+    ] {
+        let limits = TenantLimits {
+            enforce_metric_name: is_enforced,
+            ..TenantLimits::cortex()
+        };
+        let rig = Rig::with(limits, PushOptions::default());
+        // The second time its alias knows that it is refused.
+        for count in [2.0, 4.0] {
+            let answer = rig
+                .push(&[(&[], 1, 1.0), (UP, 1, 1.0), (unvalued, 1, 1.0)])
+                .await;
+            assert_eq!(answer, (400, words.to_owned()));
+            assert_eq!(rig.metric("cortex_discarded_samples_total", reason), count);
+        }
+        assert_eq!(rig.stored("a").len(), 1);
+        assert_eq!(rig.stored("a")[UP_TEXT], [(1, 1.0)]);
+        rig.assert_nothing_held();
+    }
 }
 
 #[tokio::test]

@@ -52,6 +52,28 @@ async fn both_versions_and_both_orders_are_one_series() {
 }
 
 #[tokio::test]
+async fn a_series_without_references_has_no_name_whatever_symbols_there_are() {
+    let rig = Rig::new();
+    let mut sample = vec![0x09];
+    sample.extend_from_slice(&1f64.to_le_bytes());
+    sample.extend_from_slice(&[0x10, 1]);
+    let mut series = Vec::new();
+    field(&mut series, 2, &sample);
+    let mut unnamed = Vec::new();
+    field(&mut unnamed, 5, &series);
+    let mut with_symbols = Vec::new();
+    field(&mut with_symbols, 4, b"");
+    with_symbols.extend_from_slice(&unnamed);
+    for (body, count) in [(unnamed, 1.0), (with_symbols, 2.0)] {
+        let text = "sample missing metric name".to_owned();
+        assert_eq!(send(&rig, &body).await, (400, text, counts(0)));
+        let metric = "cortex_discarded_samples_total";
+        assert_eq!(rig.metric(metric, "missing_metric_name"), count);
+    }
+    assert!(rig.stored("a").is_empty());
+}
+
+#[tokio::test]
 async fn histograms_and_exemplars_are_counted_apart() {
     let rig = Rig::new();
     let mut body = Vec::new();
