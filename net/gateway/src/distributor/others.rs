@@ -198,6 +198,10 @@ pub(crate) fn exemplar(
         let what = "exemplar missing labels".to_owned();
         return refuse("exemplar_labels_missing", what);
     }
+    if exemplar.labels.iter().any(|(name, _)| name.is_empty()) {
+        let what = "exemplar label name is empty".to_owned();
+        return refuse("exemplar_labels_invalid", what);
+    }
     if exemplar.time.0 == 0 {
         let what = "exemplar missing timestamp".to_owned();
         return refuse("exemplar_timestamp_invalid", what);

@@ -527,6 +527,29 @@ fn exemplar_message(trace: &str, time: u8) -> Vec<u8> {
     exemplar
 }
 
+/// Story: such an exemplar was stored, and shown as `{"": "x"}`.
+#[tokio::test]
+async fn an_exemplar_with_a_label_without_a_name_is_refused_alone() {
+    let rig = Rig::new();
+    let mut label = Vec::new();
+    padded(&mut label, 0x12, b"x", 1);
+    let mut nameless = Vec::new();
+    padded(&mut nameless, 0x0a, &label, 1);
+    nameless.extend([0x18, 1]);
+    let fields = [
+        (0x12, sample(1, 1.0)),
+        (0x1a, nameless),
+        (0x1a, exemplar_message("abc", 2)),
+    ];
+    let (status, text) = rig.send(snappy::pack(&series_of(UP, &fields))).await;
+    assert_eq!(status, 400);
+    assert!(text.contains("exemplar label name is empty"), "{text}");
+    assert_eq!(rig.stored("a")[UP_TEXT], [(1, 1.0)]);
+    assert_eq!(rig.others().len(), 1);
+    let metric = "cortex_discarded_exemplars_total";
+    assert_eq!(rig.metric(metric, "exemplar_labels_invalid"), 1.0);
+}
+
 #[tokio::test]
 async fn a_mixed_series_is_taken_sample_by_sample_and_a_bad_histogram_is_named() {
     let rig = Rig::new();
