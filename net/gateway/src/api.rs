@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use model::{Metadata, QueryValue, TenantId, TenantLimits};
+use model::{Metadata, NameScheme, QueryValue, TenantId, TenantLimits};
 use query::{Account, Caller, Client, Lookup, Query, Times};
 use tokio::time::Instant;
 use wire::json::{
@@ -117,7 +117,11 @@ impl Api<'_> {
             Endpoint::QueryRange => api.query(api.form.range()?).await,
             Endpoint::QueryExemplars => api.exemplars().await,
             Endpoint::Labels => api.labels(None).await,
-            Endpoint::LabelValues(name) => api.labels(Some(label_name::unescape(&name)?)).await,
+            Endpoint::LabelValues(part) => {
+                let scheme = scheme_of(&api.services.overrides, &api.caller.tenant);
+                let name = label_name::read(&part, scheme)?;
+                api.labels(Some(name)).await
+            }
             // Cortex and Prometheus have the route, and this answer.
             Endpoint::Series if api.request.0 == Method::DELETE => Err(ApiError {
                 status: StatusCode::INTERNAL_SERVER_ERROR,
@@ -172,6 +176,15 @@ pub(crate) fn limits_of(overrides: &Overrides, tenant: &TenantId) -> Arc<TenantL
     all.fold(first, |least, limits| {
         Arc::new(least.most_restrictive(&limits))
     })
+}
+
+/// The names that may be asked for: of several tenants those that one of them may have.
+fn scheme_of(overrides: &Overrides, tenant: &TenantId) -> NameScheme {
+    let mut all = tenant.members().map(|m| overrides.limits(&m).name_scheme);
+    match all.all(|scheme| scheme == NameScheme::Legacy) {
+        true => NameScheme::Legacy,
+        false => NameScheme::Utf8,
+    }
 }
 
 /// Metadata of a tenant, or of several, put together by metric.

@@ -1,7 +1,6 @@
 //! Which path is what. One table, matched on the encoded path, so that `%2F` inside a label name is no separator.
 
 use http::Method;
-use percent_encoding::percent_decode_str;
 
 use crate::state::Options;
 
@@ -76,7 +75,7 @@ pub(crate) enum Endpoint {
     QueryRange,
     QueryExemplars,
     Labels,
-    /// The name as it stands in the path, percent-decoded.
+    /// The name as it stands in the path.
     LabelValues(String),
     Series,
     Metadata,
@@ -278,12 +277,7 @@ fn api(path: &str, legacy: bool) -> Matched {
                 named!(Endpoint::Kill(id.unwrap_or_default()), "queries_id")
             }
             Some(name) if !name.contains('/') => {
-                // What is not UTF-8 is no name, as the empty one.
-                let name = percent_decode_str(name).decode_utf8().unwrap_or_default();
-                named!(
-                    Endpoint::LabelValues(name.into_owned()),
-                    "label_name_values"
-                )
+                named!(Endpoint::LabelValues(name.to_owned()), "label_name_values")
             }
             _ => named!(Endpoint::Unknown, "other"),
         },
@@ -404,7 +398,7 @@ mod tests {
             ),
             (
                 "/prometheus/api/v1/label/a%2Fb%20c/values",
-                Endpoint::LabelValues("a/b c".into()),
+                Endpoint::LabelValues("a%2Fb%20c".into()),
                 "prometheus_api_v1_label_name_values",
             ),
             (
