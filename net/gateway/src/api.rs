@@ -187,6 +187,12 @@ fn scheme_of(overrides: &Overrides, tenant: &TenantId) -> NameScheme {
     }
 }
 
+/// What `Server-Timing` says: as in Cortex, and only where statistics of queries are wanted. Browsers show it beside the request.
+fn server_timing(is_told: bool, wall: Duration) -> Option<HeaderValue> {
+    let text = || format!("querier_wall_time;dur={:.3}", wall.as_secs_f64() * 1000.0);
+    is_told.then(|| HeaderValue::try_from(text()).expect("digits and letters"))
+}
+
 /// Metadata of a tenant, or of several, put together by metric.
 async fn metadata_of(
     services: &Services,
@@ -259,16 +265,16 @@ impl Api<'_> {
             Ok(landed) => landed,
             Err(error) => return Err(error.clone().into()),
         };
-        if self.gateway.options.query_stats {
+        let is_told = self.gateway.options.query_stats;
+        if is_told {
             self.report().stats(self.begun.elapsed(), landed);
         }
         let wall: Duration = landed.durations.iter().sum();
         let pieces = held(landed.pieces(), landed.account.clone());
         let mut response = reply::json(self.gzip, pieces);
-        // As Cortex; browsers show it beside the request.
-        let timing = format!("querier_wall_time;dur={:.3}", wall.as_secs_f64() * 1000.0);
-        let timing = HeaderValue::try_from(timing).expect("digits and letters");
-        response.headers_mut().insert("server-timing", timing);
+        if let Some(timing) = server_timing(is_told, wall) {
+            response.headers_mut().insert("server-timing", timing);
+        }
         response
             .extensions_mut()
             .insert(Waited(landed.durations[0]));
@@ -441,4 +447,18 @@ pub(crate) fn truncate(value: &mut QueryValue, limit: usize) -> bool {
         _ => return false,
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Story: the time was told to everybody, also where statistics are off.
+    #[test]
+    fn the_wall_time_is_told_where_statistics_are_wanted() {
+        let wall = Duration::from_micros(1500);
+        assert_eq!(server_timing(false, wall), None);
+        let told = server_timing(true, wall).unwrap();
+        assert_eq!(told, "querier_wall_time;dur=1.500");
+    }
 }

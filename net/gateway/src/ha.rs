@@ -259,7 +259,8 @@ impl Tracker {
                     Change::Remove
                 }
             };
-            self.kv.cas(&key, &mut change).await?;
+            let changed = self.kv.cas(&key, &mut change).await;
+            changed.inspect_err(|_| self.metrics.failed.inc())?;
             if marked {
                 self.metrics.marked.inc();
                 self.forget(&key);

@@ -16,6 +16,7 @@ pub(super) struct Metrics {
     pub(super) cleanups: IntCounter,
     pub(super) marked: IntCounter,
     pub(super) removed: IntCounter,
+    pub(super) failed: IntCounter,
 }
 
 impl Metrics {
@@ -73,6 +74,10 @@ impl Metrics {
             removed: counter(
                 "cortex_ha_tracker_replicas_cleanup_deleted_total",
                 "Elections that were removed.",
+            )?,
+            failed: counter(
+                "cortex_ha_tracker_replicas_cleanup_delete_failed_total",
+                "Elections that could not be given up or removed, because their store had no answer. They are tried again.",
             )?,
         };
         registry.register(Box::new(metrics.timestamps.clone()))?;

@@ -1,6 +1,6 @@
 //! Elections by a clock that is handed in: who is taken, when another takes over, what is forgotten.
 
-use super::kv::InMemory;
+use super::kv::{Changing, InMemory};
 use super::*;
 
 const FAILOVER_MS: i64 = 30_000;
@@ -85,6 +85,56 @@ fn a_clock_that_is_put_back_does_not_make_a_silent_replica_fresh() {
     let ahead = 3_600_000;
     assert!(taken(&tracker, "a", ahead));
     assert!(taken(&tracker, "b", 0));
+}
+
+/// A store that can be read and not changed, once told so.
+#[derive(Debug, Default)]
+struct ReadOnly {
+    entries: InMemory,
+    is_stuck: std::sync::atomic::AtomicBool,
+}
+
+impl Kv for ReadOnly {
+    fn try_cas(&self, key: &Key, change: &mut Changing<'_>) -> bool {
+        self.entries.try_cas(key, change)
+    }
+
+    fn cas<'a>(&'a self, key: &'a Key, change: &'a mut Changing<'_>) -> kv::Waiting<'a, ()> {
+        match self.is_stuck.load(std::sync::atomic::Ordering::Relaxed) {
+            true => Box::pin(std::future::ready(Err("stuck".to_owned()))),
+            false => self.entries.cas(key, change),
+        }
+    }
+
+    fn list(&self) -> kv::Waiting<'_, Vec<(Key, Entry)>> {
+        self.entries.list()
+    }
+}
+
+#[tokio::test]
+async fn an_election_that_cannot_be_given_up_or_removed_is_counted() {
+    let kv = Arc::new(ReadOnly::default());
+    let tracker = tracker(kv.clone(), 0);
+    let idle = IDLE_MS as i64;
+    assert!(taken(&tracker, "a", 0));
+    let stuck = |is_stuck| {
+        kv.is_stuck
+            .store(is_stuck, std::sync::atomic::Ordering::Relaxed);
+    };
+    let counts = || {
+        let metrics = &tracker.metrics;
+        [&metrics.failed, &metrics.marked, &metrics.removed].map(|counter| counter.get())
+    };
+    for (is_stuck, now_ms, wanted) in [
+        (true, idle, [1, 0, 0]),
+        (false, idle, [1, 1, 0]),
+        (true, 2 * idle, [2, 1, 0]),
+        (false, 2 * idle, [2, 1, 1]),
+    ] {
+        stuck(is_stuck);
+        assert_eq!(tracker.clean(now_ms).await.is_err(), is_stuck);
+        assert_eq!(counts(), wanted);
+    }
 }
 
 #[tokio::test]
