@@ -294,10 +294,14 @@ fn missing(reactor: &mut Reactor, path: &Path, options: &Options) -> String {
 /// The error of an operation in one: where the disk fails that has cores, with what can be done about it.
 fn failed(reactor: &mut Reactor, error: Error, path: &Path, options: &Options) -> Error {
     match error {
-        Error::Log(wal::Error::Io(failure)) => match held_by(reactor, path, options) {
-            None => Error::Log(failure.into()),
-            Some(cores) => unfit(path, format!("{failure}; it holds core {cores}; {IF_GONE}")),
-        },
+        Error::Log(wal::Error::Io(failure))
+            if failure.source.kind() != ErrorKind::PermissionDenied =>
+        {
+            match held_by(reactor, path, options) {
+                None => Error::Log(failure.into()),
+                Some(cores) => unfit(path, format!("{failure}; it holds core {cores}; {IF_GONE}")),
+            }
+        }
         error => error,
     }
 }
@@ -327,7 +331,7 @@ fn lost(reactor: &mut Reactor, known: &Spread, options: &Options) -> Result<Vec<
         };
         // Of what holds nothing that is in force nothing is given up.
         if !one.directory.joining && is_there(reactor, path, known.node)? {
-            let reason = "it is named as lost, but it is there: its file wal/owner is this node's. Name it in data.core_dirs or data.core_dirs_leaving; where it cannot be used, unmount it or move it away";
+            let reason = "it is named as lost, but it is there: its file wal/owner is this node's. Name it in data.core_dirs or data.core_dirs_leaving; where it can be read but not written, give a whole copy of it in data.core_dirs instead; where neither can be, unmount it or move it away";
             return Err(unfit(path, reason));
         }
         all.push(one);
@@ -343,7 +347,10 @@ fn is_there(reactor: &mut Reactor, path: &Path, node: u128) -> Result<bool, Erro
         Ok(owner) => Ok(owner.is_some_and(|owner| owner.node == node)),
         Err(error @ wal::Error::Version { .. }) => Err(error.into()),
         Err(wal::Error::Io(failure)) if failure.source.kind() == ErrorKind::PermissionDenied => {
-            Err(Error::Log(failure.into()))
+            let reason = format!(
+                "it is named as lost, but may be there: {failure}. Let the node look into it, or move away what is in its place"
+            );
+            Err(unfit(path, reason))
         }
         Err(_) => Ok(false),
     }
