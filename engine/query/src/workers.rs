@@ -382,15 +382,16 @@ mod tests {
         let pool = workers().executor();
         let mine = std::thread::current().id();
         let alone = pool.helpers.alone();
-        let done = AtomicUsize::new(0);
+        let by_helpers = AtomicUsize::new(0);
         let threads = threads_of(&pool, 500, || {
-            // Helpers have all the time to go on.
-            if std::thread::current().id() == mine && done.load(Ordering::Relaxed) == 0 {
-                while done.load(Ordering::Relaxed) < 2 {
-                    std::thread::yield_now();
-                }
+            if std::thread::current().id() != mine {
+                by_helpers.fetch_add(1, Ordering::Relaxed);
+                return;
             }
-            done.fetch_add(1, Ordering::Relaxed);
+            // Helpers have all the time to go on, also where one has been faster than the driver with its first.
+            while by_helpers.load(Ordering::Relaxed) < 2 {
+                std::thread::yield_now();
+            }
         });
         let helped = threads.iter().filter(|thread| **thread != mine);
         let mut helped: Vec<ThreadId> = helped.copied().collect();
