@@ -274,6 +274,8 @@ fn a_day_of_samples_with_everything_on_leaves_memory_files_and_threads_as_they_w
     // them by several per cent an hour. What stays lifts the least too.
     let least: Vec<Look> = steady
         .chunk_by(|a, b| (a.seconds / 300.0) as u64 == (b.seconds / 300.0) as u64)
+        // The last may have just begun: the least of one look is that look.
+        .filter(|looks| looks.len() > 4)
         .filter_map(|looks| looks.iter().min_by_key(|look| look.rss).copied())
         .collect();
     let of_memory = slope(&least, |look| look.rss as f64);

@@ -416,17 +416,23 @@ fn a_directory_is_not_lost_that_is_there_or_that_nobody_knows() {
     }
 }
 
-/// What comes back when the others have gone on is in nobody's way, and never read.
-#[test]
-fn a_directory_that_comes_back_later_is_refused_until_its_logs_are_away() {
+/// A node that has given up a directory and gone on, has ended, and finds it at its place again.
+fn given_up_and_back_again(seed: u64) -> Disks {
     let loss = &LOSSES[0];
-    let (mut run, gone) = loss.begin(2);
+    let (mut run, gone) = loss.begin(seed);
     loss.apply(&mut run);
     run.start();
     run.give_up(&gone);
     run.push();
     run.end(true);
     run.rename_for_good("gone-disk1", "disk1");
+    run
+}
+
+/// What comes back when the others have gone on is in nobody's way, and never read.
+#[test]
+fn a_directory_that_comes_back_later_is_refused_until_its_logs_are_away() {
+    let mut run = given_up_and_back_again(2);
     let old = run.tree("disk1");
     let unknown = "it holds logs of this node that its manifest does not know of";
     // Still named as lost: that is understood, and it is let alone.
@@ -483,14 +489,7 @@ fn a_directory_that_comes_back_later_is_refused_until_its_logs_are_away() {
 /// With its logs moved away a directory that was lost joins again, mark and all.
 #[test]
 fn a_lost_directory_without_its_logs_joins_again() {
-    let loss = &LOSSES[0];
-    let (mut run, gone) = loss.begin(3);
-    loss.apply(&mut run);
-    run.start();
-    run.give_up(&gone);
-    run.push();
-    run.end(true);
-    run.rename_for_good("gone-disk1", "disk1");
+    let mut run = given_up_and_back_again(3);
     run.rename_for_good("disk1/wal/g0000000002", "old-logs");
     run.options.core_dirs_lost.clear();
     run.options.core_dirs = paths(&["disk0", "disk1"]);
