@@ -16,20 +16,30 @@
 //! memory  [ unpacked, len | 64 of slack | packed | 64 of slack ]
 //! ```
 //!
+//! The one thing that is left to wait for is where the next element begins, which the tag of this one tells. How far that is from *any* byte, were it a tag,
+//! is computed for [`PIECE`] bytes at once, sixteen a step ([`skips`]), so that the way from one element to the next is a load and an addition, six cycles in place of the eight
+//! of reading a tag and choosing between two distances.
+//!
 //! What is seldom goes another way ([`element`]), one element at a time and with every check: literals of more than 60 bytes, copies that overlap themselves,
 //! offsets of 32 bits, the last bytes of a block, and whatever is wrong. All of it is safe code: an index that were wrong would panic.
 //!
 //! A byte is read only after it was written in this call, so nothing of an earlier body in the same memory can come out.
 //!
-//! Cost: 75 ns a sample of 300 bytes in 22 elements, where `snap` takes 122; 29 instead of 33 in 9 elements (`docs/performance.md`).
+//! Cost: a fifth less than with the distances computed on the way, half of what `snap` takes for a sample of 285 bytes in 21 elements (`docs/performance.md`).
 
 use std::hint::select_unpredictable;
 
 /// Bytes that are moved at once; no element that goes the fast way is longer.
 const WIDE: usize = 64;
 
-/// A tag, its longest content on the fast way, and where the next tag may be.
+/// What must be left of a block behind the tag of an element that goes the fast way: its longest content, and the tag itself.
 const WINDOW: usize = WIDE + 4;
+
+/// Bytes of a block whose distances are computed together: enough that little is computed in vain, few enough for the first-level cache.
+const PIECE: usize = 2048;
+
+/// Bytes of a tag on the fast way.
+const TAG_BYTES: usize = 3;
 
 /// What a tag says, or that it goes the slow way: then `least` is more than any offset of its.
 #[derive(Clone, Copy)]
@@ -125,50 +135,98 @@ pub(super) fn unpack(packed: &[u8], memory: &mut [u8]) -> Result<usize, Corrupt>
     let base = len + WIDE;
     memory[base..base + packed.len()].copy_from_slice(packed);
     let mut to = 0;
-    while from < packed.len() {
-        let mut tag = packed[from];
-        while let Some(window) = packed.get(from..).and_then(|p| p.first_chunk::<WINDOW>()) {
-            let Tag {
-                len: element_len,
-                least,
-                offset,
-                mask,
-            } = TAGS[usize::from(tag)];
-            let behind = u16::from_le_bytes([window[1], window[2]]);
-            let offset = usize::from(offset | behind & mask);
-            if (offset < usize::from(least)) | (offset > to) {
-                break;
+    let mut piece = Piece {
+        skips: [0; PIECE],
+        bytes: [0; PIECE + TAG_BYTES],
+    };
+    let fast_end = packed.len().saturating_sub(WINDOW);
+    while from < fast_end {
+        let begin = from;
+        let count = PIECE.min(fast_end - begin);
+        piece.read(&packed[begin..], count);
+        let mut at = 0;
+        while at < count {
+            (at, to) = piece.run(at, count, memory, to, base + begin);
+            if to > len {
+                return Err(Corrupt::Length(to, len));
             }
-            // No overflow: `from` is within a slice, `to` grows by at most 64 and is within a slice below, `offset` is at most `to`.
-            // Said in wrapping operations, since the checks would stand on the longest chain of dependent instructions there is here.
-            let (literal, bits) = (tag & 3 == 0, usize::from(tag >> 2));
-            let skip = select_unpredictable(
-                literal,
-                bits.wrapping_add(2),
-                usize::from(tag & 3).wrapping_add(1),
-            );
-            let content = base.wrapping_add(from).wrapping_add(1);
-            let source = select_unpredictable(literal, content, to.wrapping_sub(offset));
-            tag = window[skip];
-            from = from.wrapping_add(skip);
-            let wide: [u8; WIDE] = *memory[source..].first_chunk().expect("slack behind both");
-            // Beyond `len` it is wrong and harmless: seen below.
-            let Some(target) = memory.get_mut(to..).and_then(|m| m.first_chunk_mut()) else {
-                break;
-            };
-            *target = wide;
-            to = to.wrapping_add(usize::from(element_len));
+            from = begin + at;
+            if at < count {
+                element(packed, &mut from, &mut memory[..len], &mut to)?;
+                at = from - begin;
+            }
         }
-        if to > len {
-            return Err(Corrupt::Length(to, len));
-        }
-        if from < packed.len() {
-            element(packed, &mut from, &mut memory[..len], &mut to)?;
-        }
+    }
+    while from < packed.len() {
+        element(packed, &mut from, &mut memory[..len], &mut to)?;
     }
     match to == len {
         true => Ok(len),
         false => Err(Corrupt::Length(to, len)),
+    }
+}
+
+/// Some bytes of a block, and how far it is from each to the next element, if it is the tag of one that goes the fast way.
+struct Piece {
+    skips: [u8; PIECE],
+    bytes: [u8; PIECE + TAG_BYTES],
+}
+
+impl Piece {
+    /// Reads the first `count` bytes of what is left of a block, of which more than a tag is left behind them.
+    fn read(&mut self, rest: &[u8], count: usize) {
+        let len = count + TAG_BYTES;
+        self.bytes[..len].copy_from_slice(&rest[..len]);
+        for (skip, tag) in self.skips.iter_mut().zip(&self.bytes) {
+            *skip = match tag & 3 {
+                0 => (tag >> 2) + 2,
+                kind => kind + 1,
+            };
+        }
+    }
+
+    /// Unpacks elements from `at` on, to `to`, as long as they begin in the first `count` bytes and go the fast way; returns where the next one is, and where it goes to. A `to` beyond what
+    /// the header claims is wrong and harmless: the caller looks. The piece itself stands in `memory` at `there` once more.
+    #[inline(never)]
+    fn run(
+        &self,
+        mut at: usize,
+        count: usize,
+        memory: &mut [u8],
+        mut to: usize,
+        there: usize,
+    ) -> (usize, usize) {
+        let count = count.min(PIECE);
+        let there = there + 1;
+        while at < count {
+            let skip = self.skips[at];
+            let [tag, behind @ ..]: [u8; TAG_BYTES] = *self.bytes[at..]
+                .first_chunk()
+                .expect("there is room for a tag behind the last");
+            let Tag {
+                len,
+                least,
+                offset,
+                mask,
+            } = TAGS[usize::from(tag)];
+            let offset = usize::from(offset | u16::from_le_bytes(behind) & mask);
+            if offset < usize::from(least) || offset > to {
+                break;
+            }
+            // No overflow: `at` is within an array, `to` grows by at most 64 and is within a slice below, `offset` is at most `to`.
+            // Said in wrapping operations, since the checks would stand on the longest chains of dependent instructions there are here.
+            let content = there.wrapping_add(at);
+            let source = select_unpredictable(tag & 3 == 0, content, to.wrapping_sub(offset));
+            // There is slack behind both places; behind a `to` that is wrong there need not be.
+            let wide = memory.get(source..).and_then(|m| m.first_chunk::<WIDE>());
+            let Some(wide) = wide.copied() else { break };
+            let target = memory.get_mut(to..).and_then(|m| m.first_chunk_mut());
+            let Some(target) = target else { break };
+            *target = wide;
+            at = at.wrapping_add(usize::from(skip));
+            to = to.wrapping_add(usize::from(len));
+        }
+        (at, to)
     }
 }
 

@@ -191,9 +191,35 @@ fn errors_say_what_is_wrong_where() {
     }
 }
 
+/// The distances of 2,048 bytes are computed together: here such a piece ends before, within and behind an element of every kind and way, and the
+/// block likewise.
+#[test]
+fn a_piece_may_end_anywhere_in_an_element() {
+    let elements: Vec<Element> = (0..1200)
+        .map(|i| match i % 8 {
+            0 => Element::Literal(vec![i as u8; 1 + i / 8 % 60]),
+            1 => Element::Literal((0..i % 300).map(|n| (n * i) as u8).chain([9]).collect()),
+            kind => Element::Copy {
+                len: [4, 11, 64, 1, 33, 17][kind - 2],
+                offset: [40, 70, 64, 3, 900, 16][kind - 2],
+                kind: [1, 2, 3][i % 3],
+            },
+        })
+        .collect();
+    for shift in 1..=90 {
+        let mut shifted = vec![Element::Literal(vec![3; shift])];
+        shifted.extend_from_slice(&elements[..elements.len() - shift * 9]);
+        let (body, total) = write_block(&shifted);
+        assert!(body.len() > 3 * 2048, "{} bytes", body.len());
+        let (theirs, ours) = both(&body);
+        assert_eq!(theirs.as_ref().map(Vec::len), Some(total), "shift {shift}");
+        assert!(ours == theirs, "shift {shift}");
+    }
+}
+
 proptest! {
     #[test]
-    fn blocks_of_any_elements_are_what_snap_says(elements in prop::collection::vec(any_element(), 0..80)) {
+    fn blocks_of_any_elements_are_what_snap_says(elements in prop::collection::vec(any_element(), 0..600)) {
         let (body, total) = write_block(&elements);
         let (theirs, ours) = both(&body);
         prop_assert_eq!(&ours, &theirs);
@@ -202,7 +228,7 @@ proptest! {
 
     #[test]
     fn damaged_blocks_are_what_snap_says(
-        elements in prop::collection::vec(any_element(), 1..80),
+        elements in prop::collection::vec(any_element(), 1..600),
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
         cut in prop::option::of(any::<prop::sample::Index>()),
     ) {
