@@ -2,7 +2,7 @@
 //!
 //! Each run has a fresh server on an empty directory ([`server`]), one CPU for it and another one for this tool, and is measured as
 //! [`run`] says. A run that lost one sample, or got one answer that is not 2xx, has no figure, and the exit code says so. Rounds go
-//! around the targets, so that what drifts on the machine drifts for all. The result is a table on stdout, a page with plots
+//! around the workloads and the targets, so that what drifts on the machine drifts for all, and one workload can be held against another. The result is a table on stdout, a page with plots
 //! ([`page`]), and JSON where asked for.
 
 mod page;
@@ -21,10 +21,10 @@ use crate::drive::Pace;
 use crate::machine::{allowed_cpus, machine, parse_cpus, pin};
 use crate::progress::Progress;
 use crate::query::AskOptions;
-use crate::workload::{self, Kind, Protocol, ShapeOptions};
+use crate::workload::{self, Kind, Load, Protocol, Shape, ShapeOptions};
 use crate::write::now_ms;
 use report::{Report, TargetReport, WorkloadReport};
-use run::Setting;
+use run::{RunReport, Setting};
 use server::{BUILT_IN, Spec};
 
 /// `myelin-bench compare`.
@@ -44,7 +44,7 @@ pub(crate) struct Options {
     /// The program of the target myelin. Default: beside this one, else the one in PATH.
     #[arg(long, value_name = "PROGRAM")]
     myelin: Option<String>,
-    /// What is pushed; several one after the other.
+    /// What is pushed. Each round has all of several, whose bodies are in memory all the while.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "steady")]
     workload: Vec<Kind>,
     #[command(flatten)]
@@ -112,7 +112,7 @@ fn compare(options: &Options) -> anyhow::Result<Report> {
     let base = options.folder.clone().unwrap_or_else(std::env::temp_dir);
     let folder = Folder(base.join(format!("myelin-compare-{}", std::process::id())));
     let mut progress = Progress::new(options.quiet);
-    let mut workloads = Vec::new();
+    let mut jobs = Vec::new();
     for kind in &options.workload {
         let shape = options.shape.shape(*kind, now_ms()?)?;
         let pace = Pace {
@@ -122,9 +122,6 @@ fn compare(options: &Options) -> anyhow::Result<Report> {
         // All CPUs build, the tool's own drive.
         pin(&allowed)?;
         let load = workload::build(&shape, &mut progress);
-        if let Some(ours) = &ours {
-            pin(ours)?;
-        }
         let many = shape.tenants > 1;
         let mut notes = Vec::new();
         let mut able = Vec::new();
@@ -153,38 +150,51 @@ fn compare(options: &Options) -> anyhow::Result<Report> {
         if many && options.queries {
             notes.push("queries are not asked where there are many tenants".to_owned());
         }
-        let setting = Setting {
-            shape: &shape,
-            load: &load,
-            pace,
-            overload: options.overload,
-            quiet: Duration::from_secs(options.quiet_seconds),
-            cpus: server_cpus.as_deref(),
-            folder: &folder.0,
-            ask: (options.queries && !many).then_some(&options.ask),
-        };
-        let mut runs = Vec::new();
-        for round in 1..=options.rounds {
-            for spec in &able {
-                progress.finish(&format!(
-                    "{}, round {round} of {}: {}",
-                    kind.name(),
-                    options.rounds,
-                    spec.name
-                ));
-                runs.push(run::run(spec, round, &setting, &mut progress));
-            }
-        }
-        workloads.push(WorkloadReport {
-            name: kind.name().to_owned(),
-            rate: pace.rate,
-            requests: load.requests(),
-            body_bytes: load.body_bytes,
-            notes,
-            runs,
+        jobs.push(Job {
+            name: kind.name(),
             shape,
+            pace,
+            load,
+            notes,
+            able,
+            runs: Vec::new(),
         });
     }
+    if let Some(ours) = &ours {
+        pin(ours)?;
+    }
+    for round in 1..=options.rounds {
+        for job in &mut jobs {
+            let many = job.shape.tenants > 1;
+            let setting = Setting {
+                shape: &job.shape,
+                load: &job.load,
+                pace: job.pace,
+                overload: options.overload,
+                quiet: Duration::from_secs(options.quiet_seconds),
+                cpus: server_cpus.as_deref(),
+                folder: &folder.0,
+                ask: (options.queries && !many).then_some(&options.ask),
+            };
+            for spec in &job.able {
+                let (name, rounds) = (job.name, options.rounds);
+                let target = &spec.name;
+                progress.finish(&format!("{name}, round {round} of {rounds}: {target}"));
+                job.runs
+                    .push(run::run(spec, round, &setting, &mut progress));
+            }
+        }
+    }
+    let workloads = jobs.into_iter().map(|job| WorkloadReport {
+        name: job.name.to_owned(),
+        rate: job.pace.rate,
+        requests: job.load.requests(),
+        body_bytes: job.load.body_bytes,
+        notes: job.notes,
+        runs: job.runs,
+        shape: job.shape,
+    });
+    let workloads = workloads.collect();
     let target = |spec: &Spec| TargetReport {
         name: spec.name.clone(),
         version: spec.version(),
@@ -202,6 +212,17 @@ fn compare(options: &Options) -> anyhow::Result<Report> {
         targets: specs.iter().map(target).collect(),
         workloads,
     })
+}
+
+/// A workload, built, for the targets that take it, and its runs so far.
+struct Job<'a> {
+    name: &'static str,
+    shape: Shape,
+    pace: Pace,
+    load: Load,
+    notes: Vec<String>,
+    able: Vec<&'a Spec>,
+    runs: Vec<RunReport>,
 }
 
 /// Holds the directories of the servers; removed at the end.

@@ -1,8 +1,8 @@
 //! Comparisons against a server that keeps what it is given, and one that cheats: a figure must not come of that.
 
 use std::collections::HashSet;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 
 use clap::Parser;
 use wire::remote_write::v1::{self, Part, Record, Walk};
@@ -250,6 +250,43 @@ fn what_a_server_does_not_speak_is_left_out_and_said() {
     let report = compared(Manner::Honest, &["--workload", "v2"]);
     assert!(report.workloads[0].runs.is_empty());
     assert!(report.workloads[0].notes[0].contains("remote write 2.0"));
+}
+
+#[test]
+fn a_round_has_all_workloads() {
+    let pushed = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&pushed);
+    let address = serve(move |asked| {
+        let second = asked.header("content-type").unwrap_or("").contains("v2");
+        if asked.path.ends_with("/push") {
+            log.lock().unwrap().push(second);
+        }
+        Some((204, String::new()))
+    });
+    let target = format!("name=mock;ack=never;v2;push=http://{address}/api/v1/push");
+    let arguments = [
+        "--target",
+        &target,
+        "--workload",
+        "steady,v2",
+        "--rounds",
+        "3",
+        "--series",
+        "500",
+        "--scrapes",
+        "2",
+        "--quiet",
+        "--quiet-seconds",
+        "0",
+    ];
+    let report = compare(&options(&arguments)).unwrap();
+    let mut turns = pushed.lock().unwrap().clone();
+    turns.dedup();
+    assert_eq!(turns, [false, true, false, true, false, true]);
+    for workload in &report.workloads {
+        let rounds: Vec<u32> = workload.runs.iter().map(|run| run.round).collect();
+        assert_eq!(rounds, [1, 2, 3], "{}", workload.name);
+    }
 }
 
 #[test]
