@@ -16,6 +16,19 @@ fn read_usual_sample(message: &[u8; USUAL_LEN]) -> Option<(i64, f64)> {
     usual.then_some((time as i64, value))
 }
 
+/// Takes a sample of the usual length, with its tag and its length, off the front; `None`, and nothing taken, where something else stands there.
+#[inline(always)]
+pub(super) fn take_usual_sample(reader: &mut Reader<'_>, field_tag: u8) -> Option<(i64, f64)> {
+    let (field, rest) = reader.rest().split_first_chunk::<{ 2 + USUAL_LEN }>()?;
+    let ([tag, len], message) = field.split_first_chunk()?;
+    if *tag != field_tag || usize::from(*len) != USUAL_LEN {
+        return None;
+    }
+    let sample = read_usual_sample(message.first_chunk()?)?;
+    *reader = Reader::new(rest);
+    Some(sample)
+}
+
 /// Time in milliseconds, and value. Nearly every sample is value, then time: 9 bytes, then a tag and a varint.
 #[inline]
 pub(super) fn read_sample(message: &[u8]) -> Result<(i64, f64), Malformed> {

@@ -16,7 +16,7 @@
 //! As everywhere in protobuf, fields may come in any order, unknown ones are skipped, and the last of a repeated scalar wins. Labels
 //! that are not one run at the begin ([`Part::Label`] turns up among the parts) are rare enough to be gathered by copying: [`RawSeries::gather_labels`].
 
-use super::sample::read_sample;
+use super::sample::{read_sample, take_usual_sample};
 use crate::proto::{self, BYTES, Malformed, Reader, VARINT, bytes_tag};
 
 pub use super::Error;
@@ -185,16 +185,19 @@ pub struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    /// The next part; `None` at the end.
-    #[inline]
+    /// The next part; `None` at the end. A sample as nearly all are, and the end, cost no call.
+    #[inline(always)]
     pub fn next_part(&mut self) -> Result<Option<Part<'a>>, Malformed> {
-        if self.reader.eat(SAMPLES_TAG) {
-            let (time, value) = read_sample(self.reader.bytes()?)?;
+        if let Some((time, value)) = take_usual_sample(&mut self.reader, SAMPLES_TAG) {
             return Ok(Some(Part::Sample { time, value }));
+        }
+        if self.reader.is_empty() {
+            return Ok(None);
         }
         self.next_rare_part()
     }
 
+    #[inline(never)]
     fn next_rare_part(&mut self) -> Result<Option<Part<'a>>, Malformed> {
         while !self.reader.is_empty() {
             let (field, kind) = self.reader.tag()?;
