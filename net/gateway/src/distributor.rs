@@ -42,7 +42,8 @@ pub(crate) struct Distributor {
     pub(crate) aliases: AliasTable,
     pub(crate) scratch: Scratch,
     packed: Vec<Vec<u8>>,
-    unpacked: Vec<snappy::Buffer>,
+    /// The body that is being split, or was last.
+    pub(crate) unpacked: snappy::Buffer,
 }
 
 impl Distributor {
@@ -51,18 +52,13 @@ impl Distributor {
             aliases: AliasTable::new(aliases_max),
             scratch: Scratch::default(),
             packed: Vec::new(),
-            unpacked: Vec::new(),
+            unpacked: snappy::Buffer::default(),
         }
     }
 
     /// A buffer for a body as it comes.
     pub(crate) fn packed(&mut self) -> Vec<u8> {
         self.packed.pop().unwrap_or_default()
-    }
-
-    /// A buffer for an unpacked body: for one that is there, since its memory is on no account before.
-    pub(crate) fn unpacked(&mut self) -> snappy::Buffer {
-        self.unpacked.pop().unwrap_or_default()
     }
 
     /// Takes a buffer back.
@@ -73,10 +69,10 @@ impl Distributor {
         }
     }
 
-    /// Takes a buffer back.
-    pub(crate) fn recycle_unpacked(&mut self, buffer: snappy::Buffer) {
-        if self.unpacked.len() < SPARE_BUFFERS_MAX && buffer.capacity() <= SPARE_BYTES_MAX {
-            self.unpacked.push(buffer);
+    /// Gives the memory of an unusually large body back.
+    pub(crate) fn shrink(&mut self) {
+        if self.unpacked.capacity() > SPARE_BYTES_MAX {
+            self.unpacked = snappy::Buffer::default();
         }
     }
 }

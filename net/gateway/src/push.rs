@@ -50,7 +50,7 @@ use wire::snappy;
 
 use crate::alias::{ALIASES_MAX, AliasTable, Counts, Secret};
 use crate::distributor::Distributor;
-use crate::distributor::assemble::{self, Assembly, Ha, Origins, Rules, Share};
+use crate::distributor::assemble::{self, Assembly, Ha, Origins, Rules, Scratch, Share};
 use crate::distributor::metrics::Metrics;
 use crate::distributor::outcome::Verdict;
 use crate::distributor::rate::SmoothRate;
@@ -64,6 +64,7 @@ use crate::overrides::Overrides;
 
 pub use crate::distributor::spread::Spread;
 pub use ::wire::otlp::Options as OtlpOptions;
+use body::Body;
 pub use error::{InstanceLimit, PushError};
 use gate::{Gate, fits};
 use gathering::{Answer, Gathering, Queued};
@@ -475,7 +476,7 @@ impl PushService {
         let (tenant, settings) = self.tenant(tenant);
         let sent = Sent {
             protocol: Protocol::V1,
-            body: &request,
+            body: Body::Plain(&request),
             metadata: &[],
         };
         self.distribute(&tenant, &settings, sent, &mut Written::default())
@@ -510,17 +511,18 @@ impl PushService {
         let pass = self.shared.gate.enter(&tenant, len as u64);
         let _pass = pass.ok_or(PushError::Overload)?;
         inflight.add(len as u64)?;
-        let mut unpacked = self.lock().unpacked();
-        snappy::unpack(&packed, options.recv_bytes_max, &mut unpacked)?;
+        // From here on what it unpacks to stands for all that is kept of it: the body as it came, and its columns.
         inflight.sub(packed.len() as u64);
-        self.lock().recycle_packed(packed);
         let sent = Sent {
             protocol,
-            body: unpacked.as_slice(),
+            body: Body::Snappy {
+                packed: &packed,
+                len,
+            },
             metadata: &[],
         };
         let result = self.distribute(&tenant, &settings, sent, written).await;
-        self.lock().recycle_unpacked(unpacked);
+        self.lock().recycle_packed(packed);
         result
     }
 
@@ -533,7 +535,7 @@ impl PushService {
         self.shared.started.elapsed().as_secs() / 60
     }
 
-    /// From the unpacked body to the answer. `written` tells how much is stored, or was already, also beside an error.
+    /// From the body to the answer. `written` tells how much is stored, or was already, also beside an error.
     async fn distribute(
         &self,
         tenant: &Arc<Tenant>,
@@ -594,12 +596,11 @@ impl PushService {
         let dead = verdict.take_dead();
         if !dead.is_empty() {
             self.shared.metrics.dead_keys.inc_by(verdict.dead_samples);
-            let mut again = {
-                let Distributor {
-                    aliases, scratch, ..
-                } = &mut *self.lock();
-                assemble::assemble_again(body, &dead, &rules, aliases, scratch)?
-            };
+            let mut again = self.split(body, |body, aliases, scratch| {
+                Ok(assemble::assemble_again(
+                    body, &dead, &rules, aliases, scratch,
+                )?)
+            })?;
             if limited.is_err() {
                 again.leave_out_histograms();
             }
@@ -678,18 +679,38 @@ impl PushService {
     }
 
     fn assemble(&self, sent: Sent<'_>, rules: &Rules<'_>) -> Result<Assembly, PushError> {
+        self.split(sent.body, |body, aliases, scratch| {
+            aliases.advance(self.minute() as u16);
+            aliases.sweep();
+            let mut assembly = assemble::assemble(body, rules, aliases, scratch)?;
+            if !sent.metadata.is_empty() {
+                assembly = assemble::describe(sent.metadata, rules, aliases, scratch, assembly)?;
+            }
+            self.report_aliases(aliases);
+            Ok(assembly)
+        })
+    }
+
+    /// Does something with an unpacked body, and with what this thread knows.
+    fn split<T>(
+        &self,
+        body: Body<'_>,
+        work: impl FnOnce(&[u8], &mut AliasTable, &mut Scratch) -> Result<T, PushError>,
+    ) -> Result<T, PushError> {
         let distributor = &mut *self.lock();
         let Distributor {
-            aliases, scratch, ..
+            aliases,
+            scratch,
+            unpacked,
+            ..
         } = distributor;
-        aliases.advance(self.minute() as u16);
-        aliases.sweep();
-        let mut assembly = assemble::assemble(sent.body, rules, aliases, scratch)?;
-        if !sent.metadata.is_empty() {
-            assembly = assemble::describe(sent.metadata, rules, aliases, scratch, assembly)?;
-        }
-        self.report_aliases(aliases);
-        Ok(assembly)
+        let max = self.shared.options.recv_bytes_max;
+        let result = match body.open(max, unpacked) {
+            Ok(body) => work(body, aliases, scratch),
+            Err(error) => Err(error.into()),
+        };
+        distributor.shrink();
+        result
     }
 
     fn report_aliases(&self, aliases: &AliasTable) {
@@ -1049,11 +1070,11 @@ fn earlier(one: Option<(u32, String)>, other: Option<(u32, String)>) -> Option<(
     }
 }
 
-/// An unpacked body.
+/// A write request.
 #[derive(Debug, Clone, Copy)]
 struct Sent<'a> {
     protocol: Protocol,
-    body: &'a [u8],
+    body: Body<'a>,
     /// Metadata records of version 1 that come beside it.
     metadata: &'a [u8],
 }

@@ -28,6 +28,7 @@ use wire::otlp::{self, Encoding, Outcome, Translated};
 use wire::remote_write::Protocol;
 use wire::snappy;
 
+use super::body::Body;
 use super::inflight::Inflight;
 use super::unpack::{Packing, unpack};
 use super::{PushError, PushService, Sent, Written, body, media};
@@ -176,7 +177,7 @@ impl PushService {
         };
         let sent = Sent {
             protocol: Protocol::V2,
-            body: &request,
+            body: Body::Plain(&request),
             metadata: &metadata,
         };
         let stored = self

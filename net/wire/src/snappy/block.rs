@@ -16,16 +16,16 @@
 //! memory  [ unpacked, len | 64 of slack | packed | 64 of slack ]
 //! ```
 //!
-//! The one thing that is left to wait for is where the next element begins, which the tag of this one tells. How far that is from *any* byte, were it a tag,
-//! is computed for [`PIECE`] bytes at once, sixteen a step ([`skips`]), so that the way from one element to the next is a load and an addition, six cycles in place of the eight
-//! of reading a tag and choosing between two distances.
+//! The one thing that is left to wait for is where the next element begins, which the tag of this one tells. How far that is from *any*
+//! byte, were it a tag, is computed for a piece of 2,048 bytes at once, sixteen a step ([`Piece`]), so that the way from one element to the
+//! next is a load and an addition, six cycles in place of the eight of reading a tag and choosing between two distances.
 //!
 //! What is seldom goes another way ([`element`]), one element at a time and with every check: literals of more than 60 bytes, copies that overlap themselves,
 //! offsets of 32 bits, the last bytes of a block, and whatever is wrong. All of it is safe code: an index that were wrong would panic.
 //!
 //! A byte is read only after it was written in this call, so nothing of an earlier body in the same memory can come out.
 //!
-//! Cost: a fifth less than with the distances computed on the way, half of what `snap` takes for a sample of 285 bytes in 21 elements (`docs/performance.md`).
+//! Cost: less than half of what `snap` takes for a sample of 285 bytes in 21 elements, two thirds where there are 9 (`docs/performance.md`).
 
 use std::hint::select_unpredictable;
 
@@ -173,7 +173,7 @@ struct Piece {
 }
 
 impl Piece {
-    /// Reads the first `count` bytes of what is left of a block, of which more than a tag is left behind them.
+    /// Reads the first `count` bytes of what is left of a block, and the rest of the tag that may begin with the last of them.
     fn read(&mut self, rest: &[u8], count: usize) {
         let len = count + TAG_BYTES;
         self.bytes[..len].copy_from_slice(&rest[..len]);
@@ -185,8 +185,10 @@ impl Piece {
         }
     }
 
-    /// Unpacks elements from `at` on, to `to`, as long as they begin in the first `count` bytes and go the fast way; returns where the next one is, and where it goes to. A `to` beyond what
-    /// the header claims is wrong and harmless: the caller looks. The piece itself stands in `memory` at `there` once more.
+    /// Unpacks elements from `at` on, to `to`, as long as they begin in the first `count` bytes and go the fast way; returns where the next
+    /// one is, and where it goes to. A `to` beyond what the header claims is wrong and harmless: the caller looks.
+    ///
+    /// The piece stands in `memory` at `there` once more.
     #[inline(never)]
     fn run(
         &self,
