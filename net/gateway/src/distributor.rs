@@ -76,3 +76,20 @@ impl Distributor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_for_usual_bodies_stays_and_that_of_a_large_one_goes() {
+        let mut distributor = Distributor::new(1);
+        for (len, stays) in [(1 << 20, true), (5 << 20, false)] {
+            let body = snappy::pack(&vec![7; len]);
+            snappy::unpack(&body, 100 << 20, &mut distributor.unpacked).unwrap();
+            assert_eq!(distributor.unpacked.as_slice().len(), len);
+            distributor.shrink();
+            assert_eq!(distributor.unpacked.capacity() >= len, stays, "{len}");
+        }
+    }
+}

@@ -515,10 +515,7 @@ impl PushService {
         inflight.sub(packed.len() as u64);
         let sent = Sent {
             protocol,
-            body: Body::Snappy {
-                packed: &packed,
-                len,
-            },
+            body: Body::Snappy(&packed),
             metadata: &[],
         };
         let result = self.distribute(&tenant, &settings, sent, written).await;
@@ -578,6 +575,7 @@ impl PushService {
                 "the same body has the same replicas"
             );
         }
+        let body_len = assembly.body_len;
         let limited = self.take_histogram_rate(tenant, settings, &mut assembly);
         self.count(tenant, settings, &assembly);
         self.pass_over(&assembly, written)?;
@@ -591,7 +589,7 @@ impl PushService {
             refused_at: assembly.refused_at,
             ..Verdict::default()
         };
-        self.round(tenant, settings, body.len(), assembly.shares, &mut verdict)
+        self.round(tenant, settings, body_len, assembly.shares, &mut verdict)
             .await?;
         let dead = verdict.take_dead();
         if !dead.is_empty() {
@@ -608,7 +606,7 @@ impl PushService {
             if let (Some(records), Some(more)) = (&mut verdict.refused_at, again.refused_at) {
                 records.extend(more);
             }
-            self.round(tenant, settings, body.len(), again.shares, &mut verdict)
+            self.round(tenant, settings, body_len, again.shares, &mut verdict)
                 .await?;
             assert!(
                 verdict.dead.is_empty(),

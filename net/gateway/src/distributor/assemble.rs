@@ -177,6 +177,8 @@ impl Share {
 pub(crate) struct Assembly {
     /// One per core.
     pub(crate) shares: Vec<Share>,
+    /// Bytes of the body.
+    pub(crate) body_len: usize,
     /// Samples of either kind in the shares.
     pub(crate) samples: u64,
     /// Native histograms among them.
@@ -251,6 +253,7 @@ impl Assembly {
         };
         Assembly {
             shares: room.iter().map(share).collect(),
+            body_len: 0,
             samples: 0,
             histograms: 0,
             samples_in: 0,
@@ -329,7 +332,7 @@ pub(crate) fn assemble(
     scratch: &mut Scratch,
 ) -> Result<Assembly, Error> {
     let out = Assembly::new(rules, &mut scratch.room);
-    let out = with_names(
+    let mut out = with_names(
         body,
         rules,
         aliases,
@@ -343,6 +346,7 @@ pub(crate) fn assemble(
     for (room, share) in scratch.room.iter_mut().zip(&out.shares) {
         *room = share.known.keys.len();
     }
+    out.body_len = body.len();
     Ok(out)
 }
 

@@ -19,22 +19,10 @@ use super::{PushError, PushOptions};
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Body<'a> {
     Plain(&'a [u8]),
-    Snappy {
-        packed: &'a [u8],
-        /// Bytes that it claims to unpack to.
-        len: usize,
-    },
+    Snappy(&'a [u8]),
 }
 
 impl<'a> Body<'a> {
-    /// Bytes of the request, unpacked.
-    pub(super) fn len(self) -> usize {
-        match self {
-            Body::Plain(bytes) => bytes.len(),
-            Body::Snappy { len, .. } => len,
-        }
-    }
-
     /// The request, unpacked into `buffer` if it is not yet.
     ///
     /// Errors: more than `max` bytes, or not snappy.
@@ -48,7 +36,7 @@ impl<'a> Body<'a> {
     {
         match self {
             Body::Plain(bytes) => Ok(bytes),
-            Body::Snappy { packed, .. } => {
+            Body::Snappy(packed) => {
                 snappy::unpack(packed, max, buffer)?;
                 Ok(buffer.as_slice())
             }
