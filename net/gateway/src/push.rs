@@ -19,7 +19,7 @@
 //! Who is served when there are more pushes than the node can do: [`gate`].
 //!
 //! Bounds: a body, what it unpacks to, and its labels and metadata written out have at most `recv_bytes_max` bytes each; all
-//! bodies in work, packed and unpacked, `inflight_bytes_max`, those of one tenant `inflight_bytes_per_tenant_max` and
+//! bodies in work, packed or unpacked, whichever is more, `inflight_bytes_max`, those of one tenant `inflight_bytes_per_tenant_max` and
 //! twice what is still free. Bytes are counted as they come, so a sender that only promises a large body holds nothing.
 
 mod body;
@@ -148,7 +148,7 @@ pub struct PushOptions {
     pub remote_write_v2: bool,
     /// How OTLP is translated; attributes that are promoted are those of the tenant.
     pub otlp: wire::otlp::Options,
-    /// Bytes of all bodies in work, packed and unpacked.
+    /// Bytes of all bodies in work, packed or unpacked, whichever is more.
     pub inflight_bytes_max: u64,
     /// The same for one tenant, who in any case may hold only twice what is still free; 0: only that.
     pub inflight_bytes_per_tenant_max: u64,
@@ -511,8 +511,8 @@ impl PushService {
         let pass = self.shared.gate.enter(&tenant, len as u64);
         let _pass = pass.ok_or(PushError::Overload)?;
         inflight.add(len as u64)?;
-        // From here on what it unpacks to stands for all that is kept of it: the body as it came, and its columns.
-        inflight.sub(packed.len() as u64);
+        // It is unpacked for a moment only. What counts from here on is the larger of the two: bodies may unpack to less than they are.
+        inflight.sub(packed.len().min(len) as u64);
         let sent = Sent {
             protocol,
             body: Body::Snappy(&packed),

@@ -15,7 +15,7 @@ use super::{PushError, PushOptions};
 ///
 /// One that came packed is kept so while the cores are at work, which is nearly all the time that a push takes: unpacked it is four to ten
 /// times as large, and as one body after another is unpacked into the same memory, that stays in the caches. It is unpacked again where a
-/// key turns out to be dead.
+/// key turns out to be dead, or where a store had to be asked which replica is elected.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Body<'a> {
     Plain(&'a [u8]),

@@ -241,6 +241,67 @@ async fn a_dead_key_is_sent_again_with_labels_within_the_push() {
     );
 }
 
+/// Bodies are unpacked into memory that all share: what is unpacked again while another body was there must be this one's.
+#[tokio::test]
+async fn a_dead_key_is_found_again_in_its_own_body_though_others_came_between() {
+    let rig = Rig::new();
+    rig.push(&[(UP, 1, 1.0), (DOWN, 1, 1.0)]).await;
+    rig.cores.kill("up");
+    rig.cores.hold_next();
+    let body = snappy::pack(&request(&[(DOWN, 2, 2.0), (UP, 2, 2.0)]));
+    let mut push = Box::pin(rig.send(body));
+    let soon = tokio::time::timeout(Duration::from_millis(5), &mut push);
+    assert!(soon.await.is_err());
+    let secret: Pairs<'_> = &[("__name__", "secret"), ("of", "somebody else")];
+    let others = request(&[(secret, 7, 7.0), (secret, 8, 8.0), (secret, 9, 9.0)]);
+    assert_eq!(rig.send_as("b", snappy::pack(&others)).await.0, 200);
+    rig.cores.release();
+    assert_eq!(push.await, (200, String::new()));
+    assert_eq!(rig.metric("myelin_alias_dead_keys_total", ""), 1.0);
+    let stored = rig.stored("a");
+    assert_eq!(stored[UP_TEXT], [(2, 2.0)]);
+    assert_eq!(
+        stored[r#"{__name__="down", job="b"}"#],
+        [(1, 1.0), (2, 2.0)]
+    );
+    assert_eq!(stored.len(), 2, "{stored:?}");
+    assert_eq!(rig.stored("b").len(), 1);
+}
+
+/// The framed format of snappy, of one chunk that is not packed.
+fn framed(bytes: &[u8]) -> Vec<u8> {
+    let mut crc = !0u32;
+    for byte in bytes {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = crc >> 1 ^ (0x82f6_3b78 & (crc & 1).wrapping_neg());
+        }
+    }
+    let mut out = snappy::STREAM_IDENTIFIER.to_vec();
+    out.push(1);
+    out.extend(&(bytes.len() as u32 + 4).to_le_bytes()[..3]);
+    out.extend(
+        (!crc)
+            .rotate_right(15)
+            .wrapping_add(0xa282_ead8)
+            .to_le_bytes(),
+    );
+    out.extend(bytes);
+    out
+}
+
+/// A framed body, whose length nobody knows before it is unpacked, takes the credits of what it is.
+#[tokio::test]
+async fn a_framed_body_counts_with_what_it_unpacks_to() {
+    let rig = Rig::new();
+    let request = request(&[(UP, 1, 1.0)]);
+    assert_eq!(rig.send(framed(&request)).await.0, 200);
+    let of_framed = rig.cores.credits();
+    assert_eq!(rig.send_as("b", snappy::pack(&request)).await.0, 200);
+    assert_eq!(rig.cores.credits(), of_framed);
+    assert!(of_framed as usize > request.len(), "{of_framed}");
+}
+
 #[tokio::test]
 async fn a_refused_push_has_stored_nothing_and_is_503() {
     let rig = Rig::new();

@@ -484,7 +484,7 @@ fn paths() -> Vec<Key> {
             "distributor.max-inflight-bytes",
             distributor.max_inflight_bytes,
             "1GiB",
-            "Bytes of push bodies in work at once, packed and unpacked. Above it pushes are answered 503 with Retry-After."
+            "Bytes of push bodies in work at once, packed or unpacked, whichever is more. Above it pushes are answered 503 with Retry-After."
         ),
         key!(
             "distributor.max_inflight_bytes_per_tenant",

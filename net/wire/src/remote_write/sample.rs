@@ -29,14 +29,8 @@ pub(super) fn take_usual_sample(reader: &mut Reader<'_>, field_tag: u8) -> Optio
     Some(sample)
 }
 
-/// Time in milliseconds, and value. Nearly every sample is value, then time: 9 bytes, then a tag and a varint.
-#[inline]
+/// Time in milliseconds, and value, of one that is not usual, or not the first of its series: most are value, then time.
 pub(super) fn read_sample(message: &[u8]) -> Result<(i64, f64), Malformed> {
-    if let Ok(usual) = <&[u8; USUAL_LEN]>::try_from(message)
-        && let Some(sample) = read_usual_sample(usual)
-    {
-        return Ok(sample);
-    }
     let mut reader = Reader::new(message);
     if reader.eat(1 << 3 | FIXED64) {
         let value = f64::from_bits(reader.fixed64()?);

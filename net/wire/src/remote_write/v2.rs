@@ -235,6 +235,10 @@ impl<'a> Parts<'a> {
         if self.reader.is_empty() {
             return Ok(None);
         }
+        if self.reader.eat(SAMPLES_TAG) {
+            let (time, value, start) = read_started_sample(self.reader.bytes()?)?;
+            return Ok(Some(Part::Sample { time, value, start }));
+        }
         self.next_other_part()
     }
 

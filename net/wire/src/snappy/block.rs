@@ -32,7 +32,7 @@ use std::hint::select_unpredictable;
 /// Bytes that are moved at once; no element that goes the fast way is longer.
 const WIDE: usize = 64;
 
-/// What must be left of a block behind the tag of an element that goes the fast way: its longest content, and the tag itself.
+/// What must be left of a block from the tag of an element that goes the fast way: the tag, and its longest content.
 const WINDOW: usize = WIDE + 4;
 
 /// Bytes of a block whose distances are computed together: enough that little is computed in vain, few enough for the first-level cache.
@@ -146,7 +146,7 @@ pub(super) fn unpack(packed: &[u8], memory: &mut [u8]) -> Result<usize, Corrupt>
         piece.read(&packed[begin..], count);
         let mut at = 0;
         while at < count {
-            (at, to) = piece.run(at, count, memory, to, base + begin);
+            (at, to) = run(&piece, at, count, memory, to, base + begin);
             if to > len {
                 return Err(Corrupt::Length(to, len));
             }
@@ -184,52 +184,53 @@ impl Piece {
             };
         }
     }
+}
 
-    /// Unpacks elements from `at` on, to `to`, as long as they begin in the first `count` bytes and go the fast way; returns where the next
-    /// one is, and where it goes to. A `to` beyond what the header claims is wrong and harmless: the caller looks.
-    ///
-    /// The piece stands in `memory` at `there` once more.
-    #[inline(never)]
-    fn run(
-        &self,
-        mut at: usize,
-        count: usize,
-        memory: &mut [u8],
-        mut to: usize,
-        there: usize,
-    ) -> (usize, usize) {
-        let count = count.min(PIECE);
-        let there = there + 1;
-        while at < count {
-            let skip = self.skips[at];
-            let [tag, behind @ ..]: [u8; TAG_BYTES] = *self.bytes[at..]
-                .first_chunk()
-                .expect("there is room for a tag behind the last");
-            let Tag {
-                len,
-                least,
-                offset,
-                mask,
-            } = TAGS[usize::from(tag)];
-            let offset = usize::from(offset | u16::from_le_bytes(behind) & mask);
-            if offset < usize::from(least) || offset > to {
-                break;
-            }
-            // No overflow: `at` is within an array, `to` grows by at most 64 and is within a slice below, `offset` is at most `to`.
-            // Said in wrapping operations, since the checks would stand on the longest chains of dependent instructions there are here.
-            let content = there.wrapping_add(at);
-            let source = select_unpredictable(tag & 3 == 0, content, to.wrapping_sub(offset));
-            // There is slack behind both places; behind a `to` that is wrong there need not be.
-            let wide = memory.get(source..).and_then(|m| m.first_chunk::<WIDE>());
-            let Some(wide) = wide.copied() else { break };
-            let target = memory.get_mut(to..).and_then(|m| m.first_chunk_mut());
-            let Some(target) = target else { break };
-            *target = wide;
-            at = at.wrapping_add(usize::from(skip));
-            to = to.wrapping_add(usize::from(len));
+/// Unpacks elements from `at` on, to `to`, as long as they begin in the first `count` bytes and go the fast way; returns where the next
+/// one is, and where it goes to. A `to` beyond what the header claims is wrong and harmless: the caller looks.
+///
+/// The piece stands in `memory` at `there` once more.
+#[inline(never)]
+fn run(
+    piece: &Piece,
+    mut at: usize,
+    count: usize,
+    memory: &mut [u8],
+    mut to: usize,
+    there: usize,
+) -> (usize, usize) {
+    // It is no more; said for the compiler.
+    let count = count.min(PIECE);
+    let there = there + 1;
+    while at < count {
+        let skip = piece.skips[at];
+        let [tag, behind @ ..]: [u8; TAG_BYTES] = *piece.bytes[at..]
+            .first_chunk()
+            .expect("there is room for a tag behind the last");
+        let Tag {
+            len,
+            least,
+            offset,
+            mask,
+        } = TAGS[usize::from(tag)];
+        let offset = usize::from(offset | u16::from_le_bytes(behind) & mask);
+        if offset < usize::from(least) || offset > to {
+            break;
         }
-        (at, to)
+        // No overflow: `at` is within an array, `to` grows by at most 64 and is within a slice below, `offset` is at most `to`.
+        // Said in wrapping operations, since the checks would stand on the longest chains of dependent instructions there are here.
+        let content = there.wrapping_add(at);
+        let source = select_unpredictable(tag & 3 == 0, content, to.wrapping_sub(offset));
+        // There is slack behind both places; behind a `to` that is wrong there need not be.
+        let wide = memory.get(source..).and_then(|m| m.first_chunk::<WIDE>());
+        let Some(wide) = wide.copied() else { break };
+        let target = memory.get_mut(to..).and_then(|m| m.first_chunk_mut());
+        let Some(target) = target else { break };
+        *target = wide;
+        at = at.wrapping_add(usize::from(skip));
+        to = to.wrapping_add(usize::from(len));
     }
+    (at, to)
 }
 
 /// One element of any kind, at `from`; both positions move behind it.

@@ -191,14 +191,15 @@ fn errors_say_what_is_wrong_where() {
     }
 }
 
-/// The distances of 2,048 bytes are computed together: here such a piece ends before, within and behind an element of every kind and way, and the
-/// block likewise.
+/// The distances of 2,048 bytes are computed together: here such a piece ends before, within and behind elements of every kind, short ones
+/// mostly, and so does the block.
 #[test]
 fn a_piece_may_end_anywhere_in_an_element() {
     let elements: Vec<Element> = (0..1200)
         .map(|i| match i % 8 {
             0 => Element::Literal(vec![i as u8; 1 + i / 8 % 60]),
-            1 => Element::Literal((0..i % 300).map(|n| (n * i) as u8).chain([9]).collect()),
+            1 if i % 40 == 1 => Element::Literal((0..300).map(|n| (n * i) as u8).collect()),
+            1 => Element::Literal(vec![9; 1 + i % 5]),
             kind => Element::Copy {
                 len: [4, 11, 64, 1, 33, 17][kind - 2],
                 offset: [40, 70, 64, 3, 900, 16][kind - 2],
@@ -210,7 +211,7 @@ fn a_piece_may_end_anywhere_in_an_element() {
         let mut shifted = vec![Element::Literal(vec![3; shift])];
         shifted.extend_from_slice(&elements[..elements.len() - shift * 9]);
         let (body, total) = write_block(&shifted);
-        assert!(body.len() > 3 * 2048, "{} bytes", body.len());
+        assert!(body.len() > 2 * 2048, "{} bytes", body.len());
         let (theirs, ours) = both(&body);
         assert_eq!(theirs.as_ref().map(Vec::len), Some(total), "shift {shift}");
         assert!(ours == theirs, "shift {shift}");

@@ -280,3 +280,32 @@ async fn bodies_that_do_not_come_take_no_place_of_others() {
     assert_eq!(rig.service.inflight(), 0);
     rig.assert_nothing_held();
 }
+
+/// Story: a body that unpacks to a sixth of what it is was counted with the sixth while the cores were at work, though it was all kept.
+#[tokio::test]
+async fn a_body_that_shrinks_when_it_is_unpacked_counts_as_it_came() {
+    let rig = Rig::new();
+    let samples: Vec<_> = (1..=20).map(|k| (UP, k, k as f64)).collect();
+    let request = request(&samples);
+    let mut body = Vec::new();
+    varint::put_u64(&mut body, request.len() as u64);
+    // Each byte a literal of its own, with a length of four bytes.
+    body.extend(request.iter().flat_map(|&byte| [0xfc, 0, 0, 0, 0, byte]));
+    for (body, held) in [
+        (body.clone(), body.len()),
+        (snappy::pack(&request), request.len()),
+    ] {
+        rig.cores.hold_next();
+        let body = Full::new(Bytes::from(body));
+        let (a, headers) = (TenantId::new("a").unwrap(), HeaderMap::new());
+        let mut push = Box::pin(rig.service.handle(&a, &headers, body));
+        let soon = tokio::time::timeout(Duration::from_millis(5), &mut push);
+        assert!(soon.await.is_err());
+        let counted = rig.metric("myelin_distributor_inflight_bytes", "");
+        assert_eq!(counted, held as f64);
+        rig.cores.release();
+        assert_eq!(push.await.status(), 200);
+        rig.assert_nothing_held();
+    }
+    assert_eq!(rig.stored("a")[UP_TEXT].len(), 20);
+}

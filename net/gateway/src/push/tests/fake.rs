@@ -27,6 +27,8 @@ struct State {
     refuse_next: Option<Refusal>,
     vanish_next: bool,
     hold_next: bool,
+    /// Bytes that the last push came with, on all cores.
+    credits: u64,
     held: Vec<Box<dyn FnOnce() + Send>>,
     known_samples: usize,
     fresh_series: usize,
@@ -127,6 +129,11 @@ impl FakeCores {
         self.lock().hold_next = true;
     }
 
+    /// Bytes that the last push came with, on all cores.
+    pub(super) fn credits(&self) -> u64 {
+        self.lock().credits
+    }
+
     pub(super) fn release(&self) {
         let held = std::mem::take(&mut self.lock().held);
         held.into_iter().for_each(|reply| reply());
@@ -166,6 +173,7 @@ impl Cores for FakeCores {
                 return Err(Refusal::QueueFull(core.0));
             }
         }
+        state.credits = parts.iter().map(|(_, bytes, _)| u64::from(*bytes)).sum();
         let sleepers = parts.iter().map(|(core, _, _)| *core).collect();
         for (core, _, push) in parts {
             if std::mem::take(&mut state.vanish_next) {

@@ -326,6 +326,22 @@ async fn a_store_that_has_to_be_waited_for_decides_before_anything_is_stored() {
     assert_eq!(pair.times(A).len(), 8);
 }
 
+/// The body is unpacked again when the store has answered; meanwhile another one was where it had been unpacked to.
+#[tokio::test]
+async fn a_body_that_waits_for_an_election_is_still_its_own() {
+    let pair = Pair::over(limits(), Arc::new(Remote::default()));
+    let secret: Pairs<'_> = &[("__name__", "secret"), ("of", "somebody else")];
+    let others = request(&[(secret, 7, 7.0), (secret, 8, 8.0), (secret, 9, 9.0)]);
+    let (one, two) = tokio::join!(
+        pair.scrape(["c", "r1"], 1),
+        pair.rig.send_as("b", snappy::pack(&others)),
+    );
+    assert_eq!((one.0, two.0), (200, 200));
+    assert_eq!(pair.times(A), [1]);
+    assert_eq!(pair.rig.stored("a").len(), 2);
+    assert_eq!(pair.rig.stored("b").len(), 1);
+}
+
 #[tokio::test]
 async fn series_are_relabelled_before_the_replica_goes_and_what_is_dropped_is_only_counted() {
     let rule = |action, source: &str, regex: &str, target: &str| RelabelConfig {
