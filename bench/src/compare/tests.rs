@@ -71,11 +71,15 @@ fn mock(manner: Manner) -> std::net::SocketAddr {
         } else {
             series.lock().unwrap().len() as u64
         };
-        let answer = format!(
-            r#"{{"status":"success","data":{{"resultType":"vector","result":[{{"metric":{{}},"value":[1,"{value}"]}}]}}}}"#
-        );
-        Some((200, answer))
+        Some((200, vector(value)))
     })
+}
+
+/// The answer to a query: this number.
+fn vector(value: u64) -> String {
+    format!(
+        r#"{{"status":"success","data":{{"resultType":"vector","result":[{{"metric":{{}},"value":[1,"{value}"]}}]}}}}"#
+    )
 }
 
 fn store(asked: &Asked, series: &Mutex<HashSet<Vec<u8>>>, counts: &Mutex<Vec<(String, u64)>>) {
@@ -260,8 +264,9 @@ fn a_round_has_all_workloads() {
         let second = asked.header("content-type").unwrap_or("").contains("v2");
         if asked.path.ends_with("/push") {
             log.lock().unwrap().push(second);
+            return Some((204, String::new()));
         }
-        Some((204, String::new()))
+        Some((200, vector(1)))
     });
     let target = format!("name=mock;ack=never;v2;push=http://{address}/api/v1/push");
     let arguments = [
