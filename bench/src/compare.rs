@@ -2,8 +2,8 @@
 //!
 //! Each run has a fresh server on an empty directory ([`server`]), one CPU for it and another one for this tool, and is measured as
 //! [`run`] says. A run that lost one sample, or got one answer that is not 2xx, has no figure, and the exit code says so. Rounds go
-//! around the workloads and the targets, so that what drifts on the machine drifts for all, and one workload can be held against another. The result is a table on stdout, a page with plots
-//! ([`page`]), and JSON where asked for.
+//! around the workloads and the targets, so that what drifts on the machine drifts for all, and one workload can be held against another.
+//! The result is a table on stdout, a page with plots ([`page`]), and JSON where asked for.
 
 mod page;
 mod plot;

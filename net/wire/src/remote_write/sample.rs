@@ -29,7 +29,7 @@ pub(super) fn take_usual_sample(reader: &mut Reader<'_>, field_tag: u8) -> Optio
     Some(sample)
 }
 
-/// Time in milliseconds, and value, of one that is not usual, or not the first of its series: most are value, then time.
+/// Time in milliseconds, and value, of one that is not usual, or stands behind a field that nobody knows: most are value, then time.
 pub(super) fn read_sample(message: &[u8]) -> Result<(i64, f64), Malformed> {
     let mut reader = Reader::new(message);
     if reader.eat(1 << 3 | FIXED64) {
@@ -47,7 +47,7 @@ pub(super) fn read_sample(message: &[u8]) -> Result<(i64, f64), Malformed> {
 /// A usual sample, a tag, and six bytes of start.
 const STARTED_LEN: usize = USUAL_LEN + 7;
 
-/// As [`read_sample`], and the start timestamp in milliseconds, 0 where there is none. Cost: as that, with a start of our days too.
+/// As [`read_sample`], and the start timestamp in milliseconds, 0 where there is none. Cost: no loop, with a start of our days too.
 #[inline]
 pub(super) fn read_started_sample(message: &[u8]) -> Result<(i64, f64, i64), Malformed> {
     if let Ok(usual) = <&[u8; USUAL_LEN]>::try_from(message)
